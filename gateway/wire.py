@@ -1,0 +1,289 @@
+"""What travels over HTTP and in jobs: request bodies as strict models, responses as plain dicts.
+
+Types are checked here, strictly and without unknown fields; bounds are checked by the services, which every door
+shares. The bounds in the schemas below only inform.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
+
+from memory_service import checks, metadata
+from memory_service.clock import iso_time
+from memory_service.errors import InvalidInput, ServiceError
+from memory_service.model import DEFAULT_NAMESPACE, Deleted, Hit, Memory, NewMemory, Page, Refused, Stored
+from research import model as research
+from research.model import Answer, ResearchRequest
+
+DELETED_KEYS_MAX = 1_000
+"""Keys that the answer to a bulk delete lists; the count is always whole."""
+
+
+def _shown(**bounds: int | float) -> dict[str, Any]:
+    """Bounds for the schema, which the services enforce."""
+    return dict(bounds)
+
+
+Namespace = Annotated[
+    str,
+    Field(
+        description="A hard wall between tenants.",
+        json_schema_extra=_shown(minLength=1, maxLength=checks.NAMESPACE_CHARS_MAX),
+    ),
+]
+Key = Annotated[
+    str,
+    Field(
+        description="Your name for the memory, unique in its namespace.",
+        json_schema_extra=_shown(minLength=1, maxLength=checks.KEY_CHARS_MAX),
+    ),
+]
+FilterObject = Annotated[
+    dict[str, Any],
+    Field(
+        description="Conditions on metadata and times, such as "
+        '{"lead": "acme", "importance": {"$gte": 0.5}, "created_at": {"$gte": "2026-09-01"}}. Operators: $eq $ne $gt '
+        "$gte $lt $lte $in $nin $exists $contains $and $or $not.",
+        examples=[{"kind": {"$in": ["call", "email"]}}],
+    ),
+]
+
+
+class Body(BaseModel):
+    """A request body: strict types, no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class StoreBody(Body):
+    """A memory to keep."""
+
+    content: str = Field(
+        description="The text to remember.",
+        json_schema_extra=_shown(minLength=1, maxLength=checks.CONTENT_CHARS_MAX),
+        examples=["Dana drinks oat flat white, never before ten."],
+    )
+    key: Key | None = Field(default=None, description="Without one, a key is derived from the content.")
+    namespace: Namespace = DEFAULT_NAMESPACE
+    metadata: dict[str, Any] | None = Field(
+        default=None, description=f"Any JSON object of up to {metadata.BYTES_MAX} bytes.", examples=[{"lead": "acme"}]
+    )
+    ttl_seconds: int | None = Field(
+        default=None,
+        description="Lifetime from now; without it the memory stays.",
+        json_schema_extra=_shown(minimum=1, maximum=checks.TTL_SECONDS_MAX),
+    )
+
+    def memory(self) -> NewMemory:
+        """The domain's value."""
+        return NewMemory(self.content, self.key, self.namespace, self.metadata, self.ttl_seconds)
+
+
+class BatchBody(Body):
+    """Memories to keep, each judged on its own."""
+
+    memories: SkipValidation[list[StoreBody]] = Field(
+        description="Each may name its own namespace.",
+        json_schema_extra=_shown(minItems=1, maxItems=checks.BATCH_ITEMS_MAX),
+    )
+    namespace: Namespace = Field(default=DEFAULT_NAMESPACE, description="For the memories that name none.")
+
+
+class RetrieveBody(Body):
+    """What to look for."""
+
+    query: str = Field(
+        description="What to look for, in words.",
+        json_schema_extra=_shown(minLength=1, maxLength=checks.QUERY_CHARS_MAX),
+        examples=["what does Dana drink?"],
+    )
+    k: int = Field(
+        default=5,
+        description="How many memories to return; as many as match if they are fewer.",
+        json_schema_extra=_shown(minimum=1, maximum=checks.K_MAX),
+    )
+    namespace: Namespace = DEFAULT_NAMESPACE
+    filter: FilterObject | None = None
+    min_score: float | None = Field(
+        default=None,
+        description="Leave out memories with a lower score (cosine).",
+        json_schema_extra=_shown(minimum=-1, maximum=1),
+    )
+
+
+class DeleteBody(Body):
+    """What to delete: either `keys` or whatever matches `filter`."""
+
+    keys: list[str] | None = Field(default=None, json_schema_extra=_shown(minItems=1, maxItems=checks.BATCH_ITEMS_MAX))
+    filter: FilterObject | None = None
+    namespace: Namespace = DEFAULT_NAMESPACE
+    dry_run: bool = Field(default=False, description="Say what would be deleted and delete nothing.")
+
+
+class ResearchBody(Body):
+    """A question to the memories."""
+
+    query: str = Field(
+        description="The question.",
+        json_schema_extra=_shown(minLength=1, maxLength=research.QUERY_CHARS_MAX),
+        examples=["Why did the deal with Acme stall?"],
+    )
+    namespace: Namespace = DEFAULT_NAMESPACE
+    k: int = Field(
+        default=8,
+        description="How many memories to retrieve.",
+        json_schema_extra=_shown(minimum=1, maximum=research.K_MAX),
+    )
+    filter: FilterObject | None = None
+    min_score: float | None = Field(default=None, json_schema_extra=_shown(minimum=-1, maximum=1))
+    max_tokens: int = Field(
+        default=2_000,
+        description="Tokens the answer may have.",
+        json_schema_extra=_shown(minimum=research.MAX_TOKENS_MIN, maximum=research.MAX_TOKENS_MAX),
+    )
+    temperature: float = Field(default=0.7, json_schema_extra=_shown(minimum=0, maximum=research.TEMPERATURE_MAX))
+    context_only: bool = Field(default=False, description="Return passages and the ready prompt; call no LLM.")
+
+    def request(self) -> ResearchRequest:
+        """The domain's value.
+
+        Raises:
+            InvalidInput: a value is out of bounds.
+
+        """
+        return ResearchRequest(**dict(self))
+
+
+class ListQuery(BaseModel):
+    """The query string of a listing; the filter is JSON text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    namespace: Namespace = DEFAULT_NAMESPACE
+    filter: str | None = Field(default=None, description='JSON text, such as {"lead": "acme"}.')
+    limit: int = Field(default=100, json_schema_extra=_shown(minimum=1, maximum=checks.LIMIT_MAX))
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
+
+
+class OneQuery(BaseModel):
+    """The query string of a call about one memory."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    namespace: Namespace = DEFAULT_NAMESPACE
+
+
+_STORE_BODY = TypeAdapter(StoreBody)
+
+
+def batch_item(raw: object, namespace: str) -> NewMemory | Refused:
+    """One raw item of a batch; refused when it is malformed.
+
+    Args:
+        raw: whatever the caller sent.
+        namespace: the batch's, for an item that names none.
+
+    """
+    if isinstance(raw, dict):
+        raw = {"namespace": namespace, **raw}
+    try:
+        return _STORE_BODY.validate_python(raw).memory()
+    except ValidationError as error:
+        sent = raw if isinstance(raw, dict) else {}
+        own, key = (value if isinstance(value := sent.get(name), str) else None for name in ("namespace", "key"))
+        return Refused(own, key, invalid(error.errors(include_url=False)[0]))
+
+
+def invalid(error: Mapping[str, Any], skip: int = 0) -> InvalidInput:
+    """A pydantic error as ours, naming the field.
+
+    Args:
+        error: one of `ValidationError.errors()`.
+        skip: leading parts of its location to leave out, such as "body".
+
+    """
+    field = _path(error["loc"][skip:])
+    match error["type"]:
+        case "missing":
+            return InvalidInput(f"{field} is required.", field=field)
+        case "extra_forbidden":
+            return InvalidInput(f"{field} is not a field of this request; check its spelling.", field=field)
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return InvalidInput(f"{field or 'The body'} must be a JSON object.", field=field or None)
+    reason = str(error["msg"]).removeprefix("Input should be ")
+    return InvalidInput(f"{field} must be {reason}." if reason != error["msg"] else f"{field}: {reason}.", field=field)
+
+
+def _path(parts: Sequence[str | int]) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return path.removeprefix(".")
+
+
+def error_body(error: ServiceError, request_id: str | None) -> dict[str, Any]:
+    """An error for a caller."""
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.field is not None:
+        body["field"] = error.field
+    if request_id is not None:
+        body["request_id"] = request_id
+    return body
+
+
+def memory_body(memory: Memory) -> dict[str, Any]:
+    """A memory for a caller."""
+    return {
+        "key": memory.key,
+        "namespace": memory.namespace,
+        "content": memory.content,
+        "metadata": memory.metadata,
+        "created_at": iso_time(memory.created_at_ms),
+        "updated_at": iso_time(memory.updated_at_ms),
+        "expires_at": None if memory.expires_at_ms is None else iso_time(memory.expires_at_ms),
+    }
+
+
+def hit_body(hit: Hit) -> dict[str, Any]:
+    """A retrieved memory with its score."""
+    return {**memory_body(hit.memory), "score": hit.score}
+
+
+def stored_body(result: Stored | Refused) -> dict[str, Any]:
+    """The result of a store, or of one item of a batch."""
+    match result:
+        case Stored():
+            return {
+                "key": result.key,
+                "namespace": result.namespace,
+                "status": result.status.value,
+                "created_at": iso_time(result.created_at_ms),
+                "updated_at": iso_time(result.updated_at_ms),
+            }
+        case Refused(namespace, key, error):
+            return {"key": key, "namespace": namespace, "status": "refused", "error": error_body(error, None)}
+
+
+def page_body(page: Page) -> dict[str, Any]:
+    """One page of a listing."""
+    return {"memories": [memory_body(memory) for memory in page.memories], "next_cursor": page.cursor}
+
+
+def deleted_body(deleted: Deleted) -> dict[str, Any]:
+    """The outcome of a bulk delete."""
+    return {
+        "namespace": deleted.namespace,
+        "deleted": len(deleted.keys),
+        "keys": list(deleted.keys[:DELETED_KEYS_MAX]),
+        "keys_truncated": len(deleted.keys) > DELETED_KEYS_MAX,
+        "missing": list(deleted.missing),
+        "dry_run": deleted.dry_run,
+    }
+
+
+def answer_body(answer: Answer) -> dict[str, Any]:
+    """The outcome of research; `prompt` only when it was asked for."""
+    body = asdict(answer)
+    if answer.prompt is None:
+        del body["prompt"]
+    return body

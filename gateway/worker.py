@@ -1,0 +1,132 @@
+"""The worker: builds the services from the settings, in the background, and takes them down again.
+
+The composition root. A door asks for `memories` or `researcher` and gets it, or `Unavailable` while loading.
+"""
+
+import logging
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.settings import Settings
+from memory_service.data_folder import DataFolder
+from memory_service.embedding import Embedder
+from memory_service.errors import StartupError, Unavailable
+from memory_service.settings import MemorySettings
+
+if TYPE_CHECKING:  # imported where they are used: FAISS and ONNX Runtime would delay the port's opening
+    from memory_service.service import MemoryService
+    from research.researcher import Researcher
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One process's services, from `check` over `load` to `close`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._memories: MemoryService | None = None
+        self._researcher: Researcher | None = None
+        self._temporary: Path | None = None
+        self._folder: DataFolder | None = None
+        self._failure: StartupError | None = None
+        self._loaded = threading.Event()
+
+    @property
+    def memories(self) -> "MemoryService":
+        """The memories.
+
+        Raises:
+            Unavailable: the worker is loading or stopping.
+
+        """
+        if self._memories is None:
+            raise Unavailable("The worker is loading its model and memories; try again in a moment.")
+        return self._memories
+
+    @property
+    def researcher(self) -> "Researcher":
+        """Research.
+
+        Raises:
+            Unavailable: the worker is loading or stopping.
+
+        """
+        if self._researcher is None:
+            raise Unavailable("The worker is loading its model and memories; try again in a moment.")
+        return self._researcher
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are served."""
+        return self._researcher is not None
+
+    @property
+    def failure(self) -> StartupError | None:
+        """Why loading ended without services."""
+        return self._failure
+
+    def check(self) -> None:
+        """Find out in milliseconds whether the data folder can be used.
+
+        Raises:
+            StartupError: it cannot.
+
+        """
+        settings = self.settings.memory
+        if settings.ephemeral:
+            self._temporary = Path(tempfile.mkdtemp(prefix="ephemeral-memory-"))
+        self._folder = DataFolder(self._temporary or settings.data_dir)
+        self._folder.embedder()
+
+    def load(self) -> None:
+        """Load model and memories; returns when they are served or when `failure` says why not."""
+        started = time.perf_counter()
+        try:
+            self._load()
+        except StartupError as error:
+            self._failure = error
+        except Exception as error:
+            log.exception("worker.failed")
+            self._failure = StartupError(f"The worker could not load: {error}")
+        else:
+            log.info("worker.ready", extra={"load_ms": round((time.perf_counter() - started) * 1000)})
+        self._loaded.set()
+
+    def _load(self) -> None:
+        if self._folder is None:
+            self.check()
+        assert self._folder is not None, "check leaves a folder"
+        from memory_service.service import MemoryService
+        from research.llm import connect
+        from research.researcher import Researcher
+
+        memories = MemoryService(self._folder, _embedder(self.settings.memory), self.settings.memory.cache_dir)
+        self._memories = memories
+        self._researcher = Researcher(memories, self.settings.llm, connect(self.settings.llm))
+
+    async def close(self) -> None:
+        """Finish what was accepted and release everything."""
+        memories, researcher = self._memories, self._researcher
+        self._memories = self._researcher = None
+        if researcher is not None:
+            await researcher.close()
+        if memories is not None:
+            memories.close()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _embedder(settings: MemorySettings) -> Embedder:
+    kind, _, name = settings.embedder.partition(":")
+    if kind == "minilm":
+        from memory_service.minilm import MiniLM
+
+        return MiniLM.load(threads=settings.embedding_threads)
+    from memory_service.sentence_transformer import SentenceTransformerEmbedder
+
+    return SentenceTransformerEmbedder.load(name)

@@ -1,0 +1,1 @@
+"""Arrays in, neighbours out. Knows FAISS and numpy, and nothing of memories."""

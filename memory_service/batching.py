@@ -1,0 +1,117 @@
+"""Many callers, one worker thread: what arrives while a batch runs becomes the next batch.
+
+Used twice: concurrent embeddings share one run of the model, concurrent writes share one sync of the journal.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from memory_service.errors import Unavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job(Generic[Item, Result]):
+    item: Item
+    future: "Future[Result]"
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs a function over batches of what callers submit, in one thread of its own.
+
+    Urgent items go first, so that a query waits for at most one batch of a bulk load; when both kinds wait their
+    batches alternate, so that neither starves.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[list[Item]], Sequence[Result]],
+        *,
+        cost: Callable[[Item], int],
+        batch_cost_max: int,
+        waiting_max: int,
+    ) -> None:
+        """Args:
+        run: results in the order of the items; when it raises, every caller of the batch gets that error.
+        cost: an item's weight; the cost of a batch is its longest item times their number, as with padding.
+        batch_cost_max: a batch ends before it costs more, but always has one item.
+        waiting_max: items that may wait; beyond them `submit` refuses.
+        """
+        self._run = run
+        self._cost = cost
+        self._batch_cost_max = batch_cost_max
+        self._waiting_max = waiting_max
+        self._urgent: deque[_Job[Item, Result]] = deque()
+        self._patient: deque[_Job[Item, Result]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._last_was_urgent = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, items: Sequence[Item], *, urgent: bool = False) -> "list[Future[Result]]":
+        """Hand items over; they may run in different batches.
+
+        Raises:
+            Unavailable: too many items wait already, or the batcher is closed.
+
+        """
+        jobs = [_Job(item, Future[Result]()) for item in items]
+        with self._changed:
+            if self._closed:
+                raise Unavailable("The service is stopping.")
+            if len(self._urgent) + len(self._patient) + len(jobs) > self._waiting_max and self._is_busy():
+                raise Unavailable(f"More than {self._waiting_max} items are waiting already; try again later.")
+            (self._urgent if urgent else self._patient).extend(jobs)
+            self._changed.notify()
+        return [job.future for job in jobs]
+
+    def close(self) -> None:
+        """Finish what was submitted, then end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _is_busy(self) -> bool:
+        return bool(self._urgent or self._patient)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_busy() or self._closed)
+                if not self._is_busy():
+                    return
+                batch = self._take()
+            self._finish(batch)
+
+    def _take(self) -> list[_Job[Item, Result]]:
+        """The next batch, from one lane."""
+        patient_turn = self._last_was_urgent or not self._urgent
+        lane = self._patient if self._patient and patient_turn else self._urgent
+        self._last_was_urgent = lane is self._urgent
+        batch = [lane.popleft()]
+        longest = self._cost(batch[0].item)
+        while lane:
+            longest = max(longest, self._cost(lane[0].item))
+            if longest * (len(batch) + 1) > self._batch_cost_max:
+                break
+            batch.append(lane.popleft())
+        return batch
+
+    def _finish(self, batch: list[_Job[Item, Result]]) -> None:
+        try:
+            results = self._run([job.item for job in batch])
+        except BaseException as error:  # noqa: BLE001 - the callers raise it; this thread must go on for the others
+            for job in batch:
+                job.future.set_exception(error)
+            return
+        for job, result in zip(batch, results, strict=True):
+            job.future.set_result(result)

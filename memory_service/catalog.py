@@ -1,0 +1,295 @@
+"""The catalog: texts, metadata and times of all memories, in SQLite on local disk.
+
+A projection of the journal: it can be thrown away at any time, so it trades durability for speed. It lives in a
+private folder on local disk, never on the volume. One thread writes at a time; readers have a connection each and,
+by write-ahead logging, are neither blocked nor blocking.
+
+Ids are local to one life of the catalog: every version of a memory gets a new one, never used again, so whoever still
+holds the id of an older version finds nothing instead of something else.
+"""
+
+import fcntl
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from memory_service.clock import Stamp
+from memory_service.filter_sql import attributes, condition
+from memory_service.filters import Filter
+from memory_service.model import Memory
+from memory_service.records import Put, Reply
+
+FOLDER_PREFIX = "vector-memory-"
+LOCK_NAME = "in-use"
+
+SCHEMA = """
+CREATE TABLE memory (
+    id INTEGER PRIMARY KEY,
+    namespace TEXT NOT NULL,
+    key TEXT NOT NULL,
+    content TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    stamp_ms INTEGER NOT NULL,
+    stamp_counter INTEGER NOT NULL,
+    stamp_writer TEXT NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    expires_at_ms INTEGER,
+    UNIQUE (namespace, key)
+);
+CREATE INDEX memory_by_age ON memory (namespace, created_at_ms DESC, key);
+CREATE INDEX memory_by_expiry ON memory (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
+CREATE TABLE attribute (
+    namespace TEXT NOT NULL,
+    path TEXT NOT NULL,
+    element INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    value NOT NULL,
+    id INTEGER NOT NULL,
+    PRIMARY KEY (namespace, path, element, type, value, id)
+) WITHOUT ROWID;
+CREATE INDEX attribute_by_id ON attribute (id);
+CREATE TABLE tombstone (
+    namespace TEXT NOT NULL,
+    key TEXT NOT NULL,
+    stamp_ms INTEGER NOT NULL,
+    stamp_counter INTEGER NOT NULL,
+    stamp_writer TEXT NOT NULL,
+    PRIMARY KEY (namespace, key)
+) WITHOUT ROWID;
+CREATE TABLE reply (
+    namespace TEXT NOT NULL,
+    idempotency_key TEXT NOT NULL,
+    request TEXT NOT NULL,
+    result BLOB NOT NULL,
+    stamp_ms INTEGER NOT NULL,
+    PRIMARY KEY (namespace, idempotency_key)
+) WITHOUT ROWID;
+CREATE INDEX reply_by_age ON reply (stamp_ms);
+CREATE TABLE journal (writer TEXT PRIMARY KEY, end INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+_MEMORY_COLUMNS = "m.namespace, m.key, m.content, m.metadata, m.created_at_ms, m.stamp_ms, m.expires_at_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A memory as the catalog holds it, with what the writer needs to know of it."""
+
+    id: int
+    content: str
+    metadata: str
+    stamp: Stamp
+    created_at_ms: int
+    expires_at_ms: int | None
+
+
+class Catalog:
+    """SQLite over a private file. `transaction` and what is called inside it belong to one writer at a time."""
+
+    def __init__(self, cache_dir: Path | None = None) -> None:
+        """Make an empty catalog in a fresh folder under `cache_dir` (default: the system's temporary folder)."""
+        parent = Path(cache_dir or tempfile.gettempdir())
+        _remove_abandoned(parent)
+        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
+        self._lock_file = _locked_file(self._folder)
+        self._idle: list[sqlite3.Connection] = []
+        self._writer = self._connect()
+        self._writer.execute("PRAGMA journal_mode = WAL")
+        self._writer.executescript(SCHEMA)
+
+    def close(self) -> None:
+        """Close every connection and remove the files. Nobody may be reading."""
+        for connection in [*self._idle, self._writer]:
+            connection.close()
+        self._lock_file.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is written inside becomes visible to readers together, or not at all."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+        self._writer.execute("COMMIT")
+
+    def put(self, id: int, put: Put, stamp: Stamp) -> None:
+        """Add a memory under an id that was never used."""
+        row = (id, put.namespace, put.key, put.content, put.metadata, *stamp, put.created_at_ms, put.expires_at_ms)
+        self._writer.execute("INSERT INTO memory VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+        self._writer.executemany(
+            "INSERT OR IGNORE INTO attribute VALUES (?,?,?,?,?,?)",  # equal elements of an array are one attribute
+            [(put.namespace, *attribute, id) for attribute in attributes(json.loads(put.metadata))],
+        )
+        self._writer.execute("DELETE FROM tombstone WHERE namespace = ? AND key = ?", (put.namespace, put.key))
+
+    def remove(self, id: int) -> None:
+        """Remove one version of a memory."""
+        self._writer.execute("DELETE FROM memory WHERE id = ?", (id,))
+        self._writer.execute("DELETE FROM attribute WHERE id = ?", (id,))
+
+    def bury(self, namespace: str, key: str, stamp: Stamp) -> None:
+        """Remember when a key was deleted, so that an older record read later cannot bring it back."""
+        self._writer.execute("INSERT OR REPLACE INTO tombstone VALUES (?,?,?,?,?)", (namespace, key, *stamp))
+
+    def remember(self, reply: Reply, stamp: Stamp) -> None:
+        """Keep the answer given under an idempotency key."""
+        row = (reply.namespace, reply.idempotency_key, reply.request, msgpack.packb(reply.result), stamp.ms)
+        self._writer.execute("INSERT OR REPLACE INTO reply VALUES (?,?,?,?,?)", row)
+
+    def forget_replies(self, before_ms: int) -> None:
+        """Drop answers older than a time."""
+        self._writer.execute("DELETE FROM reply WHERE stamp_ms < ?", (before_ms,))
+
+    def set_watermark(self, writer: str, end: int) -> None:
+        """Note how far a journal has been applied."""
+        self._writer.execute("INSERT OR REPLACE INTO journal VALUES (?,?)", (writer, end))
+
+    def version(self, namespace: str, key: str) -> Version | None:
+        """The memory under a key, as the writer sees it (expired ones included)."""
+        row = self._writer.execute(
+            "SELECT id, content, metadata, stamp_ms, stamp_counter, stamp_writer, created_at_ms, expires_at_ms"
+            " FROM memory WHERE namespace = ? AND key = ?",
+            (namespace, key),
+        ).fetchone()
+        return Version(row[0], row[1], row[2], Stamp(*row[3:6]), row[6], row[7]) if row else None
+
+    def buried(self, namespace: str, key: str) -> Stamp | None:
+        """The stamp of the key's deletion, if that is the last that happened to it."""
+        row = self._writer.execute(
+            "SELECT stamp_ms, stamp_counter, stamp_writer FROM tombstone WHERE namespace = ? AND key = ?",
+            (namespace, key),
+        ).fetchone()
+        return Stamp(*row) if row else None
+
+    def expired(self, now_ms: int) -> list[tuple[int, str]]:
+        """(id, namespace) of the memories whose time is over."""
+        return self._writer.execute("SELECT id, namespace FROM memory WHERE expires_at_ms <= ?", (now_ms,)).fetchall()
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def next_expiry_ms(self, reply_kept_ms: int) -> int | None:
+        """When the next memory expires or the oldest reply is to be forgotten."""
+        sql = "SELECT min(at) FROM (SELECT min(expires_at_ms) AS at FROM memory WHERE expires_at_ms IS NOT NULL"
+        found: int | None = self._all(f"{sql} UNION ALL SELECT min(stamp_ms) + ? FROM reply)", (reply_kept_ms,))[0][0]
+        return found
+
+    def watermarks(self) -> dict[str, int]:
+        """How far each journal has been applied."""
+        return dict(self._all("SELECT writer, end FROM journal"))
+
+    def reply(self, namespace: str, idempotency_key: str) -> tuple[str, Any] | None:
+        """The request and result remembered under an idempotency key."""
+        sql = "SELECT request, result FROM reply WHERE namespace = ? AND idempotency_key = ?"
+        rows = self._all(sql, (namespace, idempotency_key))
+        return (rows[0][0], msgpack.unpackb(rows[0][1])) if rows else None
+
+    def get(self, namespace: str, key: str) -> Memory | None:
+        """One memory by its key."""
+        rows = self._all(
+            f"SELECT {_MEMORY_COLUMNS} FROM memory m WHERE m.namespace = ? AND m.key = ?", (namespace, key)
+        )
+        return _memory(rows[0]) if rows else None
+
+    def contents(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """The contents held under these (namespace, key) pairs."""
+        rows = ",".join(["(?,?)"] * len(keys))
+        sql = f"SELECT namespace, key, content FROM memory WHERE (namespace, key) IN (VALUES {rows})"
+        found = self._all(sql, [part for pair in keys for part in pair])
+        return {(namespace, key): content for namespace, key, content in found}
+
+    def by_ids(self, ids: Sequence[int]) -> dict[int, Memory]:
+        """Memories by id; ids of older versions are left out."""
+        marks = ",".join("?" * len(ids))
+        rows = self._all(f"SELECT m.id, {_MEMORY_COLUMNS} FROM memory m WHERE m.id IN ({marks})", ids)
+        return {row[0]: _memory(row[1:]) for row in rows}
+
+    def matching_ids(self, namespace: str, filter: Filter) -> NDArray[np.int64]:
+        """Ids of the memories of a namespace that match, in no order."""
+        sql, parameters = condition(filter)
+        rows = self._all(f"SELECT m.id FROM memory m WHERE m.namespace = ?1 AND ({sql})", (namespace, *parameters))
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
+    def matching_keys(self, namespace: str, filter: Filter) -> list[str]:
+        """Keys of the memories of a namespace that match, in order of key."""
+        sql, parameters = condition(filter)
+        query = f"SELECT m.key FROM memory m WHERE m.namespace = ?1 AND ({sql}) ORDER BY m.key"
+        return [row[0] for row in self._all(query, (namespace, *parameters))]
+
+    def page(self, namespace: str, filter: Filter, limit: int, after: tuple[int, str] | None) -> list[Memory]:
+        """Matching memories, newest first, ties by key; `after` is the (created_at_ms, key) of the one before."""
+        sql, parameters = condition(filter)
+        beyond = ""
+        if after is not None:
+            beyond = "AND (m.created_at_ms < ? OR (m.created_at_ms = ? AND m.key > ?))"
+            parameters = [*parameters, after[0], *after]
+        rows = self._all(
+            f"SELECT {_MEMORY_COLUMNS} FROM memory m WHERE m.namespace = ?1 AND ({sql}) {beyond}"
+            " ORDER BY m.created_at_ms DESC, m.key LIMIT ?",
+            (namespace, *parameters, limit),
+        )
+        return [_memory(row) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Number of memories in each namespace that has any."""
+        return dict(self._all("SELECT namespace, count(*) FROM memory GROUP BY namespace"))
+
+    def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        with self._reader() as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses meanwhile."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._folder / "catalog.sqlite", isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+
+def _memory(row: Sequence[Any]) -> Memory:
+    namespace, key, content, metadata, created_at_ms, stamp_ms, expires_at_ms = row
+    return Memory(namespace, key, content, json.loads(metadata), created_at_ms, stamp_ms, expires_at_ms)
+
+
+def _locked_file(folder: Path) -> IO[str]:
+    """The file whose lock says that the folder is in use; it gets its name when it is locked, not before."""
+    unnamed = folder / "locking"
+    file = unnamed.open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    unnamed.rename(folder / LOCK_NAME)
+    return file
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove folders that killed processes left behind: those whose lock nobody holds."""
+    for lock_path in parent.glob(f"{FOLDER_PREFIX}*/{LOCK_NAME}"):
+        try:
+            with lock_path.open("r") as lock_file:
+                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock_path.parent, ignore_errors=True)
+        except OSError:
+            continue  # in use, or another user's

@@ -1,0 +1,123 @@
+"""Bounds on what callers send, each with its message. Every check raises `InvalidInput` and returns nothing."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+from memory_service import metadata
+from memory_service.errors import InvalidInput
+from memory_service.model import NewMemory
+
+CONTENT_CHARS_MAX = 100_000
+"""About 100 windows of the model and some seconds of embedding; longer texts are documents, to be stored in parts."""
+
+KEY_CHARS_MAX = 512
+NAMESPACE_CHARS_MAX = 128
+IDEMPOTENCY_KEY_CHARS_MAX = 255
+BATCH_ITEMS_MAX = 1_000
+QUERY_CHARS_MAX = 10_000
+K_MAX = 1_000
+LIMIT_MAX = 1_000
+TTL_SECONDS_MAX = 10 * 365 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedMemory:
+    """A new memory that is within all bounds.
+
+    Attributes:
+        key: given, or derived from the content.
+        metadata: canonical JSON text.
+
+    """
+
+    namespace: str
+    key: str
+    content: str
+    metadata: str
+    ttl_ms: int | None
+
+
+def new_memory(memory: NewMemory) -> CheckedMemory:
+    """Check everything about a new memory."""
+    namespace(memory.namespace)
+    _text(memory.content, "content", CONTENT_CHARS_MAX, "store a longer text in parts")
+    if not memory.content.strip():
+        raise InvalidInput("content is blank; send the text to remember.", field="content")
+    if memory.key is not None:
+        key(memory.key)
+    if memory.ttl_seconds is not None:
+        _whole_number(memory.ttl_seconds, "ttl_seconds", 1, TTL_SECONDS_MAX)
+    return CheckedMemory(
+        memory.namespace,
+        memory.key if memory.key is not None else derived_key(memory.content),
+        memory.content,
+        metadata.canonical(memory.metadata),
+        None if memory.ttl_seconds is None else memory.ttl_seconds * 1000,
+    )
+
+
+def derived_key(content: str) -> str:
+    """The key of a memory that was stored without one: the same content has the same key."""
+    return f"sha256-{hashlib.sha256(content.encode()).hexdigest()[:32]}"
+
+
+def key(value: str, field: str = "key") -> None:
+    """Any text of 1 to 512 characters."""
+    _text(value, field, KEY_CHARS_MAX, "use a shorter one")
+
+
+def namespace(value: str) -> None:
+    """Any text of 1 to 128 characters."""
+    _text(value, "namespace", NAMESPACE_CHARS_MAX, "use a shorter one")
+
+
+def idempotency_key(value: str) -> None:
+    """Any text of 1 to 255 characters."""
+    _text(value, "Idempotency-Key", IDEMPOTENCY_KEY_CHARS_MAX, "use a shorter one")
+
+
+def query(value: str) -> None:
+    """1 to 10,000 characters, not blank."""
+    _text(value, "query", QUERY_CHARS_MAX, "ask for less at once")
+    if not value.strip():
+        raise InvalidInput("query is blank; say what to look for.", field="query")
+
+
+def k(value: int) -> None:
+    """1 to 1,000."""
+    _whole_number(value, "k", 1, K_MAX)
+
+
+def limit(value: int) -> None:
+    """1 to 1,000."""
+    _whole_number(value, "limit", 1, LIMIT_MAX)
+
+
+def min_score(value: float | None) -> None:
+    """A cosine."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1:
+        raise InvalidInput("min_score must be a number from -1 to 1.", field="min_score")
+
+
+def batch_size(count: int, field: str = "memories") -> None:
+    """1 to 1,000 items."""
+    if not 1 <= count <= BATCH_ITEMS_MAX:
+        raise InvalidInput(f"{field} must have 1 to {BATCH_ITEMS_MAX} items, not {count}; split it.", field=field)
+
+
+def _text(value: object, field: str, chars_max: int, remedy: str) -> None:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{field} must be a string.", field=field)
+    if not value:
+        raise InvalidInput(f"{field} is empty; it needs at least 1 character.", field=field)
+    if len(value) > chars_max:
+        raise InvalidInput(f"{field} has {len(value)} characters; at most {chars_max} fit, {remedy}.", field=field)
+    metadata.check_text(value, field)
+
+
+def _whole_number(value: object, field: str, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidInput(f"{field} must be a whole number from {least} to {most}.", field=field)

@@ -1,0 +1,285 @@
+"""The journal: append-only files in the data folder, the only truth.
+
+A file is a run of frames; the first holds the header, each other one record:
+
+    frame = magic (4 bytes) | payload length (u32) | CRC-32 of length and payload (u32) | payload      little-endian
+
+The magic lets a reader look for valid frames beyond a bad one: none means a torn tail, which is what a crash
+leaves and was never acknowledged; any means that the file is damaged, and that is never passed over in silence.
+
+Each process creates files of its own, appends to nobody else's, and never reopens one. A file is abandoned after any
+failed write or sync, because what such a failure left on disk is unknown.
+
+This module knows frames and files. What the payloads mean is `records.py`; who applies them is `projection.py`.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from memory_service.clock import wall_ms
+from memory_service.embedding import Fingerprint
+from memory_service.errors import StorageUnavailable
+from memory_service.records import Header, Record, decode, decode_header, encode, encode_header
+
+MAGIC = b"\xabVM1"
+_PREFIX = struct.Struct("<4sII")
+_LENGTH = struct.Struct("<I")
+
+PAYLOAD_BYTES_MAX = 64 << 20
+"""No record comes near it (content and metadata are bounded); a length above it is a bad frame."""
+
+FILE_BYTES_MAX = 64 << 20
+FILE_IDLE_S_MAX = 3600.0
+"""A file is sealed at this size or after this silence, so that old ones can be taken away one day."""
+
+SUFFIX = ".log"
+
+
+class DamagedJournal(Exception):
+    """A journal has a bad frame with valid ones behind it, or contents that make no sense."""
+
+    def __init__(self, path: Path, offset: int, why: str) -> None:
+        self.path, self.offset = path, offset
+        super().__init__(f"journal {path} is damaged at byte {offset}: {why}")
+
+
+def frame(payload: bytes) -> bytes:
+    """A payload with its magic, length and checksum."""
+    length = _LENGTH.pack(len(payload))
+    return _PREFIX.pack(MAGIC, len(payload), zlib.crc32(payload, zlib.crc32(length))) + payload
+
+
+def frames(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The valid frames from the start of `data`: each payload with the offset behind it. Ends at the first bad one."""
+    at = 0
+    while (payload := _payload_at(data, at)) is not None:
+        at += _PREFIX.size + len(payload)
+        yield payload, at
+
+
+def has_frame_after(data: bytes, offset: int) -> bool:
+    """Whether a valid frame begins anywhere beyond `offset`."""
+    at = data.find(MAGIC, offset + 1)
+    while at >= 0:
+        if _payload_at(data, at) is not None:
+            return True
+        at = data.find(MAGIC, at + 1)
+    return False
+
+
+def _payload_at(data: bytes, at: int) -> bytes | None:
+    if at + _PREFIX.size > len(data):
+        return None
+    magic, length, checksum = _PREFIX.unpack_from(data, at)
+    if magic != MAGIC or length > PAYLOAD_BYTES_MAX:
+        return None
+    start = at + _PREFIX.size
+    payload = data[start : start + length]
+    if len(payload) < length or zlib.crc32(payload, zlib.crc32(_LENGTH.pack(length))) != checksum:
+        return None
+    return payload
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What a journal held beyond a known offset.
+
+    Attributes:
+        header: None when not even the header is there yet.
+        end: offset behind the last valid frame; where to look again.
+        torn_bytes: bytes beyond `end` that are no frame.
+
+    """
+
+    header: Header | None
+    records: list[Record]
+    end: int
+    torn_bytes: int
+
+
+def read_tail(path: Path, offset: int = 0, header: Header | None = None) -> Tail:
+    """Read a journal from an offset to its end.
+
+    Args:
+        path: the file.
+        offset: behind some frame, or 0.
+        header: as returned by the read that began at 0.
+
+    Raises:
+        DamagedJournal: valid frames lie behind a bad one, or a payload makes no sense.
+        OSError: the file cannot be read.
+
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    records: list[Record] = []
+    end = 0
+    for payload, behind in frames(data):
+        try:
+            if header is None:
+                header = decode_header(payload)
+            else:
+                records.append(decode(payload, header))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedJournal(path, offset + end, str(error)) from error
+        end = behind
+    if end < len(data) and has_frame_after(data, end):
+        raise DamagedJournal(path, offset + end, "a bad frame is followed by valid ones")
+    return Tail(header, records, offset + end, len(data) - end)
+
+
+def journal_paths(folder: Path) -> list[Path]:
+    """All journals in a folder, oldest name first."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The outcome of an append.
+
+    Attributes:
+        writer: the file's name without suffix.
+        end: its durable length in bytes.
+        durable: how many of the records are durable: all, or those before a failed write.
+        error: why the others are not.
+
+    """
+
+    writer: str
+    end: int
+    durable: int
+    error: OSError | None
+
+
+class JournalWriter:
+    """Appends records to files of its own. One thread at a time."""
+
+    def __init__(self, folder: Path, embedder: Fingerprint) -> None:
+        self._folder = folder
+        self._embedder = embedder
+        self._descriptor: int | None = None
+        self._end = 0
+        self._last_append_s = 0.0
+        self.writer = _fresh_name()
+
+    def begin(self) -> str:
+        """The name of the file that the next append goes to; records of that append carry it in their stamps."""
+        if self._descriptor is not None and self._is_full():
+            self.close()
+        return self.writer
+
+    def append(self, records: Sequence[Record]) -> Appended:
+        """Write records and sync them. They are durable exactly as far as the outcome says.
+
+        A failed write keeps the records before it (they are synced on their own); a failed sync keeps none.
+        """
+        framed = [frame(encode(record)) for record in records]
+        try:
+            opening = self._open()
+        except OSError as error:
+            return Appended(self.writer, self._end, 0, error)
+        written, failure = _write(self._require(), b"".join([opening, *framed]))
+        durable, grown = _whole(framed, len(opening), written)
+        try:
+            os.fdatasync(self._require())
+        except OSError as error:
+            durable, grown, failure = 0, 0, error
+        self._end += grown
+        self._last_append_s = time.monotonic()
+        outcome = Appended(self.writer, self._end, durable, failure)
+        if failure is not None:
+            self.close()
+        return outcome
+
+    def close(self) -> None:
+        """Leave the current file for good; the next append opens another.
+
+        A file that holds nothing acknowledged is taken away, so that a full disk does not fill with empty ones.
+        """
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # every acknowledged byte was synced: closing cannot lose any
+                os.close(self._descriptor)
+            if self._end == 0:
+                with contextlib.suppress(OSError):
+                    (self._folder / f"{self.writer}{SUFFIX}").unlink()
+        self._descriptor = None
+        self._end = 0
+        self.writer = _fresh_name()
+
+    def _is_full(self) -> bool:
+        idle_s = time.monotonic() - self._last_append_s
+        return self._end >= FILE_BYTES_MAX or idle_s >= FILE_IDLE_S_MAX
+
+    def _require(self) -> int:
+        assert self._descriptor is not None, "no journal is open"
+        return self._descriptor
+
+    def _open(self) -> bytes:
+        """Create the file if there is none; what must be written first: its header, or nothing."""
+        if self._descriptor is not None:
+            return b""
+        path = self._folder / f"{self.writer}{SUFFIX}"
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        try:
+            sync_folder(self._folder)
+        except OSError:
+            self.close()
+            raise
+        return frame(encode_header(Header(self.writer, self._embedder)))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; file systems that cannot (some network mounts) are tolerated."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def storage_unavailable(error: OSError) -> StorageUnavailable:
+    """The caller's sentence for a failed write."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StorageUnavailable(
+        f"The data folder takes no writes at the moment ({reason}); nothing was acknowledged. "
+        "Reads go on; free space or restore the volume, then send the request again."
+    )
+
+
+def _fresh_name() -> str:
+    """Unique among all writers, and sorting roughly by age."""
+    return f"{wall_ms():013d}-{secrets.token_hex(6)}"
+
+
+def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
+    """Write all of `data`, or up to the first failure: bytes written and the failure."""
+    view, written = memoryview(data), 0
+    while written < len(view):
+        try:
+            written += os.write(descriptor, view[written:])
+        except OSError as error:
+            return written, error
+    return written, None
+
+
+def _whole(framed: list[bytes], opening: int, written: int) -> tuple[int, int]:
+    """How many frames lie wholly within `written` bytes after the opening, and where the last of them ends."""
+    if written < opening:
+        return 0, 0
+    count, end = 0, opening
+    while count < len(framed) and end + len(framed[count]) <= written:
+        end += len(framed[count])
+        count += 1
+    return count, end

@@ -1,0 +1,87 @@
+"""Metadata: JSON objects that callers attach to memories, checked and brought into one canonical text."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from memory_service.errors import InvalidInput
+from memory_service.model import Metadata
+
+BYTES_MAX = 16_384
+"""Bound of the canonical JSON text in UTF-8: labels and facts, not documents; those belong in the content."""
+
+DEPTH_MAX = 16
+INTEGER_MAX = 2**63 - 1
+"""Integers are kept exactly in 64 bits, here and in filters."""
+
+
+def canonical(metadata: Metadata | None) -> str:
+    """The metadata as compact JSON with sorted keys: equal metadata give equal text.
+
+    Raises:
+        InvalidInput: not a JSON object, too large, too deep, or with a value that JSON cannot carry.
+
+    """
+    if metadata is None:
+        return "{}"
+    if not isinstance(metadata, Mapping):
+        raise InvalidInput("metadata must be a JSON object.", field="metadata")
+    check(metadata, "metadata")
+    text = canonical_json(metadata)
+    if len(text.encode()) > BYTES_MAX:
+        raise InvalidInput(f"metadata is over {BYTES_MAX} bytes of JSON; put long text into content.", field="metadata")
+    return text
+
+
+def canonical_json(value: Any) -> str:
+    """Compact JSON with sorted keys, for a value that `check` accepted."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+
+
+def check(value: Any, path: str, depth: int = 0) -> None:
+    """Refuse what JSON cannot carry exactly.
+
+    Raises:
+        InvalidInput: naming the path of the value, the bound and the remedy.
+
+    """
+    if depth > DEPTH_MAX:
+        raise InvalidInput(f"{path} is nested deeper than {DEPTH_MAX} levels.", field=path)
+    match value:
+        case None | bool():
+            pass
+        case int():
+            if abs(value) > INTEGER_MAX:
+                raise InvalidInput(f"{path} does not fit 64 bits; send it as a string.", field=path)
+        case float():
+            if not math.isfinite(value):
+                raise InvalidInput(f"{path} is not a finite number; send null or a string.", field=path)
+        case str():
+            check_text(value, path)
+        case list() | tuple():
+            for at, element in enumerate(value):
+                check(element, f"{path}[{at}]", depth + 1)
+        case Mapping():
+            for key, element in value.items():
+                if not isinstance(key, str):
+                    raise InvalidInput(f"{path} has a key that is not a string.", field=path)
+                check_text(key, path)
+                check(element, f"{path}.{key}", depth + 1)
+        case _:
+            raise InvalidInput(f"{path} is of type {type(value).__name__}, which JSON does not have.", field=path)
+
+
+def check_text(text: str, path: str) -> None:
+    """Refuse text that has no UTF-8 form (a lone surrogate).
+
+    Raises:
+        InvalidInput: naming the path.
+
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{path} has a lone surrogate at character {error.start}, which is not valid Unicode text.", field=path
+        ) from error

@@ -1,0 +1,112 @@
+"""The values of the domain: what a memory is, and what the verbs take and give.
+
+Times are whole milliseconds since the Unix epoch, UTC. A score is a cosine in [-1, 1], higher is better.
+This module imports nothing of ours but the errors' words.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from memory_service.errors import ServiceError
+
+JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
+Metadata: TypeAlias = Mapping[str, JSON]
+
+DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class NewMemory:
+    """A memory that a caller wants kept.
+
+    Attributes:
+        key: the caller's name for it; None derives one from the content, so a retried store is the same store.
+        ttl_seconds: lifetime from the moment of storing; None keeps it until it is deleted.
+
+    """
+
+    content: str
+    key: str | None = None
+    namespace: str = DEFAULT_NAMESPACE
+    metadata: Metadata | None = None
+    ttl_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One remembered text, unique by (namespace, key)."""
+
+    namespace: str
+    key: str
+    content: str
+    metadata: Metadata
+    created_at_ms: int
+    updated_at_ms: int
+    expires_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A memory that retrieve found, with the score of its best window."""
+
+    memory: Memory
+    score: float
+
+
+class StoreStatus(StrEnum):
+    """What a store did: made the memory, changed it, or found it just so."""
+
+    STORED = "stored"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A durable store."""
+
+    namespace: str
+    key: str
+    status: StoreStatus
+    created_at_ms: int
+    updated_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One item of a batch that was not stored, and why; the others are unaffected.
+
+    Attributes:
+        namespace: as sent; None when not even that can be told, as with the key.
+
+    """
+
+    namespace: str | None
+    key: str | None
+    error: ServiceError
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A durable delete.
+
+    Attributes:
+        keys: what was deleted (or would be, on a dry run), in order of key.
+        missing: keys that were asked for and are not there.
+
+    """
+
+    namespace: str
+    keys: tuple[str, ...]
+    missing: tuple[str, ...]
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing, newest first; `cursor` is None on the last page."""
+
+    memories: tuple[Memory, ...]
+    cursor: str | None

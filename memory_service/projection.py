@@ -1,0 +1,174 @@
+"""The projection: catalog and vector indexes together, derived from the journal by applying records.
+
+Reading the journals at start and writing a memory both end in `apply`; there is no other way in. The last stamp wins
+for each (namespace, key), so the outcome does not depend on the order in which journals are read.
+
+The catalog changes first, in one transaction, then the indexes. A reader may for a moment hold an id that only one of
+the two knows; `retrieve` in `service.py` sees that and looks again.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from indexes.exact import ExactIndex
+from memory_service.catalog import Catalog
+from memory_service.clock import HybridClock, Stamp
+from memory_service.embedding import Fingerprint, Vectors
+from memory_service.journal import DamagedJournal, journal_paths, read_tail
+from memory_service.records import Delete, Header, Put, Record, Reply
+
+REPLY_KEPT_MS = 24 * 3600 * 1000
+"""How long an idempotency key is remembered: a day, as is usual for HTTP APIs."""
+
+
+class OtherEmbedder(Exception):
+    """A journal holds vectors of another embedding model."""
+
+    def __init__(self, path: Path, found: Fingerprint) -> None:
+        self.path, self.found = path, found
+        super().__init__(f"{path} holds vectors of {found.model} (revision {found.revision[:12]})")
+
+
+class _Changes:
+    """What a run of records changes in the indexes, gathered while the catalog's transaction is open."""
+
+    def __init__(self) -> None:
+        self.added: dict[str, dict[int, Vectors]] = defaultdict(dict)
+        self.removed: dict[str, list[int]] = defaultdict(list)
+
+    def add(self, namespace: str, id: int, vectors: Vectors) -> None:
+        self.added[namespace][id] = vectors
+
+    def remove(self, namespace: str, id: int) -> None:
+        if self.added[namespace].pop(id, None) is None:
+            self.removed[namespace].append(id)
+
+
+class Projection:
+    """The state that reads are answered from. `apply`, `pull` and `expire` exclude one another; reads are free."""
+
+    def __init__(self, catalog: Catalog, embedder: Fingerprint, clock: HybridClock) -> None:
+        self.catalog = catalog
+        self._embedder = embedder
+        self._clock = clock
+        self._indexes: dict[str, ExactIndex] = {}
+        self._headers: dict[str, Header] = {}
+        self._torn: dict[str, int] = {}
+        self._next_id = 1
+        self._next_expiry_ms: int | None = None
+        self._lock = threading.Lock()
+
+    def index(self, namespace: str) -> ExactIndex | None:
+        """The vectors of a namespace, by the catalog's ids; None when it never had any."""
+        return self._indexes.get(namespace)
+
+    def settle(self) -> None:
+        """Wait until no change is half-way between catalog and indexes."""
+        with self._lock:
+            pass
+
+    def torn_bytes(self) -> dict[str, int]:
+        """Bytes behind the last valid frame of each journal that has any: unacknowledged rests of a crash."""
+        return {writer: count for writer, count in self._torn.items() if count}
+
+    def pull(self, journal_folder: Path) -> int:
+        """Apply what the journals hold beyond the watermarks; the number of records applied or passed over.
+
+        Raises:
+            DamagedJournal, OtherEmbedder: as of the first such file; what was read before stays applied.
+            OSError: a journal cannot be read.
+
+        """
+        watermarks = self.catalog.watermarks()
+        return sum(self._pull_one(path, watermarks.get(path.stem, 0)) for path in journal_paths(journal_folder))
+
+    def _pull_one(self, path: Path, offset: int) -> int:
+        tail = read_tail(path, offset, self._headers.get(path.stem))
+        self._torn[path.stem] = tail.torn_bytes
+        if tail.header is None:
+            return 0
+        if tail.header.embedder != self._embedder:
+            raise OtherEmbedder(path, tail.header.embedder)
+        if tail.header.writer != path.stem:
+            raise DamagedJournal(path, 0, f"its header names another writer, {tail.header.writer}")
+        self._headers[path.stem] = tail.header
+        self.apply(tail.records, path.stem, tail.end)
+        return len(tail.records)
+
+    def apply(self, records: Sequence[Record], writer: str, end: int) -> None:
+        """Apply records of one journal and note that it is applied up to `end`."""
+        with self._lock:
+            changes = _Changes()
+            with self.catalog.transaction():
+                for record in records:
+                    self._apply_one(record, changes)
+                    self._clock.observe(record.stamp)
+                self.catalog.set_watermark(writer, end)
+            self._apply_to_indexes(changes)
+
+    def expire(self, now_ms: int) -> None:
+        """Drop the memories whose time is over, and old replies. Cheap when nothing is due."""
+        due = self._next_expiry_ms
+        if due is None or now_ms < due:
+            return
+        with self._lock:
+            changes = _Changes()
+            with self.catalog.transaction():
+                for id, namespace in self.catalog.expired(now_ms):
+                    self.catalog.remove(id)
+                    changes.remove(namespace, id)
+                self.catalog.forget_replies(now_ms - REPLY_KEPT_MS)
+            self._apply_to_indexes(changes)
+            self._next_expiry_ms = self.catalog.next_expiry_ms(REPLY_KEPT_MS)
+
+    def _apply_one(self, record: Record, changes: _Changes) -> None:
+        match record.mutation:
+            case Put() as put:
+                if self._supersedes(record.stamp, put.namespace, put.key, changes):
+                    self._put(put, record.stamp, changes)
+            case Delete(namespace, key):
+                if self._supersedes(record.stamp, namespace, key, changes):
+                    self.catalog.bury(namespace, key, record.stamp)
+            case Reply() as reply:
+                self.catalog.remember(reply, record.stamp)
+                self._note_expiry(record.stamp.ms + REPLY_KEPT_MS)
+
+    def _supersedes(self, stamp: Stamp, namespace: str, key: str, changes: _Changes) -> bool:
+        """Whether this is news about the key; if so the version held until now is removed."""
+        current = self.catalog.version(namespace, key)
+        last = current.stamp if current else self.catalog.buried(namespace, key)
+        if last is not None and last >= stamp:
+            return False
+        if current is not None:
+            self.catalog.remove(current.id)
+            changes.remove(namespace, current.id)
+        return True
+
+    def _put(self, put: Put, stamp: Stamp, changes: _Changes) -> None:
+        id, self._next_id = self._next_id, self._next_id + 1
+        self.catalog.put(id, put, stamp)
+        changes.add(put.namespace, id, put.vectors)
+        if put.expires_at_ms is not None:
+            self._note_expiry(put.expires_at_ms)
+
+    def _note_expiry(self, at_ms: int) -> None:
+        self._next_expiry_ms = at_ms if self._next_expiry_ms is None else min(self._next_expiry_ms, at_ms)
+
+    def _apply_to_indexes(self, changes: _Changes) -> None:
+        for namespace, ids in changes.removed.items():
+            self._indexes[namespace].remove(np.array(ids, dtype=np.int64))
+        for namespace, added in changes.added.items():
+            if added:
+                groups, vectors = _rows(added.items())
+                self._indexes.setdefault(namespace, ExactIndex(self._embedder.dim)).add(groups, vectors)
+
+
+def _rows(added: Iterable[tuple[int, Vectors]]) -> tuple["np.ndarray[tuple[int], np.dtype[np.int64]]", Vectors]:
+    """The rows of an index for (id, vectors) in ascending order of id."""
+    ids, vectors = zip(*added, strict=True)
+    counts = [len(windows) for windows in vectors]
+    return np.repeat(np.array(ids, dtype=np.int64), counts), np.concatenate(vectors)

@@ -1,0 +1,389 @@
+"""The service: store, retrieve, delete, get and list memories.
+
+Every door (HTTP, jobs, later others) is a translation of this one object. All methods are synchronous and thread-safe;
+they check what they are given, so no door has to. Below: embedding and committing through batchers, reading from the
+projection.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memory_service import checks
+from memory_service.batching import Batcher
+from memory_service.catalog import Catalog
+from memory_service.clock import HybridClock
+from memory_service.committing import Committer, DeleteRequest, Idempotency, Prepared, Stale, StoreRequest
+from memory_service.cursors import decode_cursor, encode_cursor
+from memory_service.data_folder import DataFolder, mismatch
+from memory_service.embedding import Embedder, Vectors, Window
+from memory_service.errors import InvalidInput, NotFound, StartupError
+from memory_service.filters import EVERYTHING, Filter, parse
+from memory_service.journal import DamagedJournal
+from memory_service.model import DEFAULT_NAMESPACE, JSON, Deleted, Hit, Memory, NewMemory, Page, Refused, Stored
+from memory_service.projection import OtherEmbedder, Projection
+
+log = logging.getLogger(__name__)
+
+EMBED_TOKENS_MAX = 256
+"""Padded tokens of one run of the model. Larger runs are no faster on a CPU, and a query waits for the one before."""
+
+WAITING_WINDOWS_MAX = 100_000
+"""Windows that may wait for the model: about ten minutes of work on two cores."""
+
+LOOKS_MAX = 5
+"""How often a retrieve looks again when writers change what it found; it always ends with what is true."""
+
+
+class MemoryService:
+    """Memories in one data folder. Open it with `open`, close it with `close`."""
+
+    def __init__(self, folder: DataFolder, embedder: Embedder, cache_dir: Path | None = None) -> None:
+        """Read the folder's journals.
+
+        Raises:
+            StartupError: the folder is damaged or of another embedder; the message says what to do.
+
+        """
+        self.fingerprint = embedder.fingerprint
+        self._embedder = embedder
+        self._clock = HybridClock()
+        self._catalog = Catalog(cache_dir)
+        try:
+            self._projection = Projection(self._catalog, self.fingerprint, self._clock)
+            self._recover(folder)
+        except BaseException:
+            self._catalog.close()
+            raise
+        self._embedding: Batcher[Window, Vectors] = Batcher(
+            "embedder",
+            lambda windows: list(embedder.embed(windows)),
+            cost=lambda window: len(window.ids),
+            batch_cost_max=EMBED_TOKENS_MAX,
+            waiting_max=WAITING_WINDOWS_MAX,
+        )
+        self._committer = Committer(self._projection, folder.journal, self.fingerprint, self._clock)
+
+    def close(self) -> None:
+        """Finish what was accepted, then release everything."""
+        self._embedding.close()
+        self._committer.close()
+        self._catalog.close()
+
+    def _recover(self, folder: DataFolder) -> None:
+        held = folder.embedder()
+        if held is not None and held != self.fingerprint:
+            raise StartupError(mismatch(folder.path, held, self.fingerprint))
+        try:
+            records = self._projection.pull(folder.journal)
+        except OtherEmbedder as error:
+            raise StartupError(mismatch(error.path, error.found, self.fingerprint)) from error
+        except DamagedJournal as error:
+            remedy = "Restore the file from a backup, or move it away to do without its memories."
+            raise StartupError(f"The {error}. {remedy}") from error
+        except OSError as error:
+            raise StartupError(f"The journals in {folder.journal} cannot be read: {error}.") from error
+        folder.claim(self.fingerprint)
+        for writer, count in self._projection.torn_bytes().items():
+            log.warning("journal.torn", extra={"journal": writer, "torn_bytes": count})
+        log.info("journal.replayed", extra={"records": records, "memories": sum(self._catalog.counts().values())})
+
+    # -- store -----------------------------------------------------------------------------------------------------
+
+    def store(self, memory: NewMemory, *, idempotency_key: str | None = None) -> Stored:
+        """Keep one memory: durable and retrievable when this returns.
+
+        Raises:
+            InvalidInput: naming the field, the bound and the remedy.
+            Conflict: the idempotency key was used for another request.
+            StorageUnavailable: the data folder takes no writes.
+
+        """
+        result = self.store_batch([memory], idempotency_key=idempotency_key)[0]
+        if isinstance(result, Refused):
+            raise result.error
+        return result
+
+    def store_batch(
+        self, memories: Sequence[NewMemory], *, idempotency_key: str | None = None
+    ) -> list[Stored | Refused]:
+        """Keep up to 1,000 memories, each judged on its own; results in their order.
+
+        Raises:
+            InvalidInput: the batch as a whole is wrong; nothing is stored.
+            Conflict: the idempotency key was used for another request.
+
+        """
+        checks.batch_size(len(memories))
+        idempotency = _idempotency(idempotency_key, "store", memories)
+        checked = [_checked(memory) for memory in memories]
+        accepted = [item for item in checked if isinstance(item, checks.CheckedMemory)]
+        stored = iter(self._store_checked(accepted, idempotency) if accepted else [])
+        return [next(stored) if isinstance(item, checks.CheckedMemory) else item for item in checked]
+
+    def _store_checked(
+        self, items: Sequence[checks.CheckedMemory], idempotency: Idempotency | None
+    ) -> list[Stored | Refused]:
+        held = self._catalog.contents({(item.namespace, item.key) for item in items})
+        outcome = self._committer.commit(StoreRequest(self._prepared(items, held), idempotency))
+        if isinstance(outcome, Stale):
+            outcome = self._committer.commit(StoreRequest(self._prepared(items, {}), idempotency))
+        assert isinstance(outcome, list), "a store with all its vectors is never stale"
+        return outcome
+
+    def _prepared(
+        self, items: Sequence[checks.CheckedMemory], held: dict[tuple[str, str], str]
+    ) -> tuple[Prepared, ...]:
+        """Items with their vectors, embedding only contents that are not held under their key already.
+
+        A key that comes again in the same batch is always embedded, because the first may change what is held.
+        """
+        known = [held.pop((item.namespace, item.key), None) == item.content for item in items]
+        fresh = [item.content for item, is_known in zip(items, known, strict=True) if not is_known]
+        embedded = iter(self._windows_embedded(fresh))
+        return tuple(
+            Prepared(
+                item.namespace,
+                item.key,
+                item.content,
+                item.metadata,
+                item.ttl_ms,
+                None if is_known else next(embedded),
+            )
+            for item, is_known in zip(items, known, strict=True)
+        )
+
+    # -- retrieve --------------------------------------------------------------------------------------------------
+
+    def retrieve(
+        self,
+        query: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        k: int = 5,
+        filter: Mapping[str, JSON] | None = None,
+        min_score: float | None = None,
+    ) -> list[Hit]:
+        """Find the k memories nearest in meaning among those that match the filter.
+
+        A query longer than the model reads at once is embedded window by window and the mean direction is searched.
+
+        Returns:
+            Best first; exactly min(k, matching memories) hits, or fewer when `min_score` leaves some out.
+
+        Raises:
+            InvalidInput: naming the field, the bound and the remedy.
+
+        """
+        checks.namespace(namespace)
+        checks.query(query)
+        checks.k(k)
+        checks.min_score(min_score)
+        wanted = parse(filter)
+        hits = self._nearest(namespace, self._query_vector(query), k, wanted)
+        return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
+
+    def _nearest(self, namespace: str, vector: Vectors, k: int, wanted: Filter) -> list[Hit]:
+        """Search, then fetch; look again when writers have replaced what was found in between."""
+        self._expire()
+        hits: list[Hit] = []
+        for _ in range(LOOKS_MAX):
+            index = self._projection.index(namespace)
+            among = None if wanted == EVERYTHING else self._catalog.matching_ids(namespace, wanted)
+            if index is None or (among is not None and len(among) == 0):
+                return []
+            ids, scores = index.search(vector, k, among)
+            found = self._catalog.by_ids(ids.tolist())
+            hits = [
+                Hit(found[id], max(-1.0, min(1.0, score)))
+                for id, score in zip(ids.tolist(), scores.tolist(), strict=True)
+                if id in found
+            ]
+            expected = len(ids) if among is None else min(k, len(among))
+            if len(hits) == expected:
+                break
+            self._projection.settle()
+        return hits
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts, one vector each (the mean direction of its windows).
+
+        Returns:
+            float32 (len(texts), dim), unit rows.
+
+        """
+        if not texts:
+            return np.empty((0, self.fingerprint.dim), dtype=np.float32)
+        return np.stack([_mean_direction(windows) for windows in self._windows_embedded(texts)])
+
+    def _query_vector(self, query: str) -> Vectors:
+        return _mean_direction(self._windows_embedded([query], urgent=True)[0])
+
+    def _windows_embedded(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vectors]:
+        """The vectors (windows, dim) of each text. Windows of like length share a run, which saves padding."""
+        if not texts:
+            return []
+        cut = [self._embedder.windows(text) for text in texts]
+        flat = [window for windows in cut for window in windows]
+        order = sorted(range(len(flat)), key=lambda at: len(flat[at].ids))
+        futures = self._embedding.submit([flat[at] for at in order], urgent=urgent)
+        vectors = np.empty((len(flat), self.fingerprint.dim), dtype=np.float32)
+        for at, future in zip(order, futures, strict=True):
+            vectors[at] = future.result()
+        ends = np.cumsum([len(windows) for windows in cut])
+        return np.split(vectors, ends[:-1])
+
+    # -- get, list, delete -----------------------------------------------------------------------------------------
+
+    def get(self, key: str, *, namespace: str = DEFAULT_NAMESPACE) -> Memory:
+        """One memory by its key.
+
+        Raises:
+            NotFound: there is none.
+
+        """
+        checks.namespace(namespace)
+        checks.key(key)
+        self._expire()
+        memory = self._catalog.get(namespace, key)
+        if memory is None:
+            raise NotFound(f"There is no memory with key {_shown(key)} in namespace {_shown(namespace)}.")
+        return memory
+
+    def list(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        filter: Mapping[str, JSON] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Memories that match, newest first, page by page.
+
+        A memory that is there throughout is on exactly one page, whatever is stored or deleted meanwhile.
+
+        Raises:
+            InvalidInput: also for a cursor of another namespace or filter.
+
+        """
+        checks.namespace(namespace)
+        checks.limit(limit)
+        wanted = parse(filter)
+        scope = _digest([namespace, filter or {}])
+        after = decode_cursor(cursor, scope) if cursor is not None else None
+        self._expire()
+        memories = self._catalog.page(namespace, wanted, limit + 1, after)
+        if len(memories) <= limit:
+            return Page(tuple(memories), None)
+        last = memories[limit - 1]
+        return Page(tuple(memories[:limit]), encode_cursor(last.created_at_ms, last.key, scope))
+
+    def delete(self, key: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None) -> Deleted:
+        """Delete one memory.
+
+        Raises:
+            NotFound: there is none.
+
+        """
+        deleted = self.delete_keys([key], namespace=namespace, idempotency_key=idempotency_key)
+        if not deleted.keys:
+            raise NotFound(f"There is no memory with key {_shown(key)} in namespace {_shown(namespace)}.")
+        return deleted
+
+    def delete_keys(
+        self,
+        keys: Sequence[str],
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Deleted:
+        """Delete up to 1,000 memories by key; keys that are not there are reported as missing."""
+        checks.namespace(namespace)
+        checks.batch_size(len(keys), "keys")
+        for at, key in enumerate(keys):
+            checks.key(key, f"keys[{at}]")
+        if dry_run:
+            return self._would_delete_keys(namespace, keys)
+        idempotency = _idempotency(idempotency_key, "delete_keys", namespace, keys)
+        return self._deleted(DeleteRequest(namespace, tuple(keys), None, idempotency))
+
+    def delete_matching(
+        self,
+        filter: Mapping[str, JSON],
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Deleted:
+        """Delete every memory of the namespace that matches, however many.
+
+        Raises:
+            InvalidInput: also for an empty filter, which would mean everything.
+
+        """
+        checks.namespace(namespace)
+        wanted = parse(filter)
+        if wanted == EVERYTHING:
+            raise InvalidInput(
+                'An empty filter would delete the whole namespace; if that is meant, send {"key": {"$exists": true}}.',
+                field="filter",
+            )
+        if dry_run:
+            self._expire()
+            return Deleted(namespace, tuple(self._catalog.matching_keys(namespace, wanted)), (), dry_run=True)
+        idempotency = _idempotency(idempotency_key, "delete_matching", namespace, filter)
+        return self._deleted(DeleteRequest(namespace, None, wanted, idempotency))
+
+    def counts(self) -> dict[str, int]:
+        """Number of memories in each namespace that has any."""
+        self._expire()
+        return self._catalog.counts()
+
+    def _would_delete_keys(self, namespace: str, keys: Sequence[str]) -> Deleted:
+        self._expire()
+        present = {key for _, key in self._catalog.contents({(namespace, key) for key in keys})}
+        return Deleted(namespace, tuple(sorted(present)), tuple(sorted(set(keys) - present)), dry_run=True)
+
+    def _deleted(self, request: DeleteRequest) -> Deleted:
+        outcome = self._committer.commit(request)
+        assert isinstance(outcome, Deleted), "a delete is answered with what it deleted"
+        return outcome
+
+    def _expire(self) -> None:
+        self._projection.expire(self._clock.now_ms())
+
+
+def _checked(memory: NewMemory) -> checks.CheckedMemory | Refused:
+    try:
+        return checks.new_memory(memory)
+    except InvalidInput as error:
+        return Refused(memory.namespace, memory.key, error)
+
+
+def _mean_direction(windows: Vectors) -> Vectors:
+    if len(windows) == 1:
+        return windows[:1].reshape(-1)
+    total = windows.sum(axis=0)
+    direction: Vectors = total / np.linalg.norm(total)
+    return direction
+
+
+def _idempotency(key: str | None, operation: str, *request: Any) -> Idempotency | None:
+    if key is None:
+        return None
+    checks.idempotency_key(key)
+    return Idempotency(key, _digest([operation, *request]))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _shown(text: str) -> str:
+    """A caller's text for a message: quoted, and short."""
+    return repr(text if len(text) <= 80 else text[:79] + "…")

@@ -1,0 +1,25 @@
+"""What an operator may set about memories. Read from the environment once, at the root (`gateway/settings.py`)."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MemorySettings(BaseModel):
+    """Where memories are kept and how they are embedded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path = Field(default=Path("data"), description="Folder of the memories; on RunPod /runpod-volume/memory.")
+    ephemeral: bool = Field(
+        default=False, description="Keep memories in a temporary folder that is removed at the end (for tests)."
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="Local folder for what can be rebuilt; default: the system's temporary folder."
+    )
+    embedder: str = Field(
+        default="minilm",
+        pattern=r"^(minilm|sentence-transformers:.+)$",
+        description="minilm, or sentence-transformers:NAME with the optional extra (a model's name or folder).",
+    )
+    embedding_threads: int = Field(default=2, ge=1, le=64, description="Processor threads of one embedding run.")

@@ -118,13 +118,16 @@ class Catalog:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """What is written inside becomes visible to readers together, or not at all."""
+        """What is written inside becomes visible to readers together, by `commit`, or not at all."""
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
-            self._writer.execute("ROLLBACK")
-            raise
+        finally:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+
+    def commit(self) -> None:
+        """Make the transaction's changes visible."""
         self._writer.execute("COMMIT")
 
     def put(self, id: int, put: Put, stamp: Stamp) -> None:

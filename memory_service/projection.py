@@ -3,8 +3,8 @@
 Reading the journals at start and writing a memory both end in `apply`; there is no other way in. The last stamp wins
 for each (namespace, key), so the outcome does not depend on the order in which journals are read.
 
-The catalog changes first, in one transaction, then the indexes. A reader may for a moment hold an id that only one of
-the two knows; `retrieve` in `service.py` sees that and looks again.
+Catalog and indexes change one right after the other. A reader in between may hold ids that only one of the two knows;
+it sees that by their number and looks again under `undisturbed`.
 """
 
 import threading
@@ -60,16 +60,16 @@ class Projection:
         self._torn: dict[str, int] = {}
         self._next_id = 1
         self._next_expiry_ms: int | None = None
-        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._publishing = threading.Lock()
 
     def index(self, namespace: str) -> ExactIndex | None:
         """The vectors of a namespace, by the catalog's ids; None when it never had any."""
         return self._indexes.get(namespace)
 
-    def settle(self) -> None:
-        """Wait until no change is half-way between catalog and indexes."""
-        with self._lock:
-            pass
+    def undisturbed(self) -> threading.Lock:
+        """While it is held, catalog and indexes agree and nothing changes; hold it for a millisecond or two."""
+        return self._publishing
 
     def torn_bytes(self) -> dict[str, int]:
         """Bytes behind the last valid frame of each journal that has any: unacknowledged rests of a crash."""
@@ -101,28 +101,26 @@ class Projection:
 
     def apply(self, records: Sequence[Record], writer: str, end: int) -> None:
         """Apply records of one journal and note that it is applied up to `end`."""
-        with self._lock:
-            changes = _Changes()
-            with self.catalog.transaction():
-                for record in records:
-                    self._apply_one(record, changes)
-                    self._clock.observe(record.stamp)
-                self.catalog.set_watermark(writer, end)
-            self._apply_to_indexes(changes)
+        changes = _Changes()
+        with self._writing, self.catalog.transaction():
+            for record in records:
+                self._apply_one(record, changes)
+                self._clock.observe(record.stamp)
+            self.catalog.set_watermark(writer, end)
+            self._publish(changes)
 
     def expire(self, now_ms: int) -> None:
         """Drop the memories whose time is over, and old replies. Cheap when nothing is due."""
         due = self._next_expiry_ms
         if due is None or now_ms < due:
             return
-        with self._lock:
-            changes = _Changes()
-            with self.catalog.transaction():
-                for id, namespace in self.catalog.expired(now_ms):
-                    self.catalog.remove(id)
-                    changes.remove(namespace, id)
-                self.catalog.forget_replies(now_ms - REPLY_KEPT_MS)
-            self._apply_to_indexes(changes)
+        changes = _Changes()
+        with self._writing, self.catalog.transaction():
+            for id, namespace in self.catalog.expired(now_ms):
+                self.catalog.remove(id)
+                changes.remove(namespace, id)
+            self.catalog.forget_replies(now_ms - REPLY_KEPT_MS)
+            self._publish(changes)
             self._next_expiry_ms = self.catalog.next_expiry_ms(REPLY_KEPT_MS)
 
     def _apply_one(self, record: Record, changes: _Changes) -> None:
@@ -158,13 +156,19 @@ class Projection:
     def _note_expiry(self, at_ms: int) -> None:
         self._next_expiry_ms = at_ms if self._next_expiry_ms is None else min(self._next_expiry_ms, at_ms)
 
+    def _publish(self, changes: _Changes) -> None:
+        with self._publishing:
+            self.catalog.commit()
+            self._apply_to_indexes(changes)
+
     def _apply_to_indexes(self, changes: _Changes) -> None:
-        for namespace, ids in changes.removed.items():
-            self._indexes[namespace].remove(np.array(ids, dtype=np.int64))
+        """Add first: a reader in between meets ids too many, which it notices, never too few, which it could not."""
         for namespace, added in changes.added.items():
             if added:
                 groups, vectors = _rows(added.items())
                 self._indexes.setdefault(namespace, ExactIndex(self._embedder.dim)).add(groups, vectors)
+        for namespace, ids in changes.removed.items():
+            self._indexes[namespace].remove(np.array(ids, dtype=np.int64))
 
 
 def _rows(added: Iterable[tuple[int, Vectors]]) -> tuple["np.ndarray[tuple[int], np.dtype[np.int64]]", Vectors]:

@@ -35,9 +35,6 @@ EMBED_TOKENS_MAX = 256
 WAITING_WINDOWS_MAX = 100_000
 """Windows that may wait for the model: about ten minutes of work on two cores."""
 
-LOOKS_MAX = 5
-"""How often a retrieve looks again when writers change what it found; it always ends with what is true."""
-
 
 class MemoryService:
     """Memories in one data folder. Open it with `open`, close it with `close`."""
@@ -50,6 +47,7 @@ class MemoryService:
 
         """
         self.fingerprint = embedder.fingerprint
+        self.is_closed = False
         self._embedder = embedder
         self._clock = HybridClock()
         self._catalog = Catalog(cache_dir)
@@ -70,6 +68,7 @@ class MemoryService:
 
     def close(self) -> None:
         """Finish what was accepted, then release everything."""
+        self.is_closed = True
         self._embedding.close()
         self._committer.close()
         self._catalog.close()
@@ -188,26 +187,28 @@ class MemoryService:
         return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
 
     def _nearest(self, namespace: str, vector: Vectors, k: int, wanted: Filter) -> list[Hit]:
-        """Search, then fetch; look again when writers have replaced what was found in between."""
+        """Search, then fetch; should a writer have changed something in between, once more without writers."""
         self._expire()
-        hits: list[Hit] = []
-        for _ in range(LOOKS_MAX):
-            index = self._projection.index(namespace)
-            among = None if wanted == EVERYTHING else self._catalog.matching_ids(namespace, wanted)
-            if index is None or (among is not None and len(among) == 0):
-                return []
-            ids, scores = index.search(vector, k, among)
-            found = self._catalog.by_ids(ids.tolist())
-            hits = [
-                Hit(found[id], max(-1.0, min(1.0, score)))
-                for id, score in zip(ids.tolist(), scores.tolist(), strict=True)
-                if id in found
-            ]
-            expected = len(ids) if among is None else min(k, len(among))
-            if len(hits) == expected:
-                break
-            self._projection.settle()
+        hits, are_whole = self._look(namespace, vector, k, wanted)
+        if not are_whole:
+            with self._projection.undisturbed():
+                hits, _ = self._look(namespace, vector, k, wanted)
         return hits
+
+    def _look(self, namespace: str, vector: Vectors, k: int, wanted: Filter) -> tuple[list[Hit], bool]:
+        """The nearest memories that index and catalog both know, and whether these are as many as there should be."""
+        among = None if wanted == EVERYTHING else self._catalog.matching_ids(namespace, wanted)
+        index = self._projection.index(namespace)
+        if index is None:
+            return [], among is None or len(among) == 0
+        ids, scores = index.search(vector, k, among)
+        memories = self._catalog.by_ids(ids.tolist())
+        hits = [
+            Hit(memories[id], max(-1.0, min(1.0, score)))
+            for id, score in zip(ids.tolist(), scores.tolist(), strict=True)
+            if id in memories
+        ]
+        return hits, len(hits) == (len(ids) if among is None else min(k, len(among)))
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed texts, one vector each (the mean direction of its windows).

@@ -1,0 +1,38 @@
+"""What the tests share: one loaded model, and services over fresh folders."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from memory_service.data_folder import DataFolder
+from memory_service.minilm import MiniLM
+from memory_service.service import MemoryService
+
+
+@pytest.fixture(scope="session")
+def minilm() -> MiniLM:
+    """The real model, loaded once."""
+    return MiniLM.load()
+
+
+@pytest.fixture
+def open_service(minilm: MiniLM) -> Iterator[Callable[[Path], MemoryService]]:
+    """Opens services over folders, and closes those that a test leaves open."""
+    opened: list[MemoryService] = []
+
+    def open_(folder: Path) -> MemoryService:
+        service = MemoryService(DataFolder(folder), minilm)
+        opened.append(service)
+        return service
+
+    yield open_
+    for service in opened:
+        if not service.is_closed:
+            service.close()
+
+
+@pytest.fixture
+def service(open_service: Callable[[Path], MemoryService], tmp_path: Path) -> MemoryService:
+    """A service over an empty folder."""
+    return open_service(tmp_path / "memory")

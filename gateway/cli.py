@@ -61,3 +61,7 @@ def _announce(settings: Settings) -> None:
     print(f"vector-memory: memories in {where}, loading the embedding model ...", file=sys.stderr)
     if gateway.port:
         print(f"vector-memory: docs at http://{gateway.host}:{gateway.port}/docs, Ctrl+C stops", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    app()

@@ -17,20 +17,30 @@ SHUTDOWN_S_MAX = 30
 """How long requests in flight may take after a signal to stop."""
 
 
-def serve(worker: Worker) -> None:
+def serve(worker: Worker, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        worker: what to serve; it is loaded here.
+        listener: an open port; default: the one of the settings is opened.
 
     Raises:
         StartupError: the data folder cannot be used, the port cannot be had, or the worker could not load.
     """
     worker.check()
-    with _bound(worker.settings.gateway.host, worker.settings.gateway.port) as listener:
-        asyncio.run(_serve(worker, listener))
+    with listener or bound(worker.settings.gateway.host, worker.settings.gateway.port) as opened:
+        asyncio.run(_serve(worker, opened))
     if worker.failure is not None:
         raise worker.failure
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
+    """Open a port to listen on.
+
+    Raises:
+        StartupError: it is taken, or not allowed.
+
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)

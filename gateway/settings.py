@@ -29,6 +29,18 @@ class GatewaySettings(BaseModel):
         default="queue",
         description="What handler.py runs on RunPod: jobs of a queue endpoint, or HTTP for a load-balancing one.",
     )
+    runpod_port: int = Field(
+        default=80,
+        ge=1,
+        le=65_535,
+        description="Port of handler.py in load-balancing mode; RunPod's own variable.",
+        json_schema_extra={"env": "PORT"},
+    )
+    run_as_uid: int | None = Field(
+        default=None,
+        ge=1,
+        description="User id that handler.py goes on as when it is started as root; the image sets it.",
+    )
     job_concurrency: int = Field(default=30, ge=1, le=300, description="RunPod jobs that run side by side.")
     request_bytes_max: int = Field(
         default=10_485_760, ge=1_024, le=104_857_600, description="Largest request body; RunPod's /run takes 10 MB."
@@ -87,6 +99,11 @@ def load(flags: Mapping[str, Any] | None = None, folder: Path | None = None) -> 
         if variable in found:
             fields[section][name] = found[variable]
     return Settings(**{section: _section(section, values) for section, values in fields.items()})
+
+
+def keep_runpod_quiet() -> None:
+    """Have RunPod's SDK, which reads its level when it is imported, log no outputs: they hold memories."""
+    os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
 
 
 def _variable(prefix: str, name: str, extra: object) -> str:

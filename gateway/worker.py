@@ -70,6 +70,10 @@ class Worker:
         """Why loading ended without services."""
         return self._failure
 
+    def wait(self, timeout_s: float) -> None:
+        """Wait until loading has ended, well or not, or the time is over."""
+        self._loaded.wait(timeout_s)
+
     def check(self) -> None:
         """Find out in milliseconds whether the data folder can be used.
 

@@ -7,6 +7,7 @@ This is the only module that knows ONNX Runtime; it knows nothing of memories.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from importlib.resources import files
 from importlib.util import find_spec
@@ -108,6 +109,8 @@ def _verify(file: Path, sha256: str) -> None:
 
 
 def _session(folder: Path, threads: int) -> "InferenceSession":
+    # From 1.29 on, ONNX Runtime's Linux builds report to their maker as soon as they are imported, unless this is set.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

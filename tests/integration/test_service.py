@@ -310,7 +310,8 @@ def test_readers_beside_writers_always_get_full_and_true_answers(service):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
+    assert not any(thread.is_alive() for thread in threads)
     assert not failures
 
 
@@ -320,7 +321,8 @@ def test_concurrent_stores_of_one_key_leave_one_of_them_whole(service):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(300)
+    assert not any(thread.is_alive() for thread in threads)
     hits = service.retrieve(COFFEE, k=5)
     assert len(hits) == 1
     expected = float(service.embed([hits[0].memory.content])[0] @ service.embed([COFFEE])[0])

@@ -1,0 +1,286 @@
+"""RunPod jobs, each translated into one request of the HTTP application: a job and a request get the same body.
+
+A job's `input` has one of these shapes:
+
+    {"action": "store", "content": ...}                      an action of the table below, and its route's fields
+    {"method": "GET", "path": "/v1/memories", "query": ...}  a route itself, with `query`, `body` and `headers`
+    {"openai_route": ...}                                    what RunPod makes of OpenAI's paths; refused so far
+
+A success returns the body of the response. A failure returns {"error": text}, where text is a JSON object with code,
+message, status, request_id and, where one is to blame, field: RunPod's SDK mishandles errors that are objects.
+
+Knows nothing of that SDK, which `handler.py` owns. Below: the application.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from gateway.app import create_app
+from gateway.http_errors import STATUS
+from gateway.wire import error_body
+from gateway.worker import Worker
+from memory_service.errors import InvalidInput, LimitExceeded, NotFound, ServiceError, Unavailable
+
+log = logging.getLogger(__name__)
+
+RESULT_BYTES_MAX = 20_000_000
+"""What RunPod's operation reference lets /runsync carry (20 MB). A larger result is lost without a word: the SDK sends
+it, the platform refuses it, and the caller waits until the job times out."""
+
+LOADING_S_MAX = 300.0
+"""How long a job waits for a worker that loads: half of the ten minutes that RunPod gives a job by default."""
+
+TEST_JOB_ID = "local_test"
+"""The SDK's id for every job of `--test_input`. It names no delivery, so it is no idempotency key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A route by name.
+
+    Attributes:
+        path: `{key}` stands for the memory's key. The other fields are the body of a POST, or else the query.
+
+    """
+
+    method: str
+    path: str
+
+
+ACTIONS: Mapping[str, Action] = {
+    "store": Action("POST", "/v1/memories"),
+    "store_batch": Action("POST", "/v1/memories/batch"),
+    "retrieve": Action("POST", "/v1/memories/retrieve"),
+    "delete": Action("DELETE", "/v1/memories/{key}"),
+    "delete_many": Action("POST", "/v1/memories/delete"),
+    "get": Action("GET", "/v1/memories/{key}"),
+    "list": Action("GET", "/v1/memories"),
+    "research": Action("POST", "/v1/research"),
+    "health": Action("GET", "/health"),
+    "ping": Action("GET", "/ping"),
+}
+
+_SHAPES = (
+    'send {"action": "retrieve", "query": ...} or {"method": "POST", "path": "/v1/memories/retrieve", "body": ...}'
+)
+_ROUTE_FIELDS = frozenset({"method", "path", "query", "body", "headers"})
+_OWN_HEADERS = frozenset({"host", "content-length", "content-type", "transfer-encoding"})
+"""Headers that describe the bytes of a request, which are made here and not by the caller."""
+
+_SDK_KEYS = frozenset({"error", "refresh_worker"})
+"""Top-level keys that the SDK takes out of an output: the one fails the job, the other restarts the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request as the caller means it; None in `query` and as `body` counts as absent."""
+
+    method: str
+    path: str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    body: object = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class JobRunner:
+    """Runs jobs in one event loop: the first of them opens the application, and the end of the loop closes it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._app = create_app(worker)
+        self._transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
+        self._holding: asyncio.Task[None] | None = None
+        self._opened = asyncio.Event()
+
+    async def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Run a job to its output. Nothing but a cancellation is raised."""
+        job_id = str(job.get("id", ""))
+        try:
+            request = translated(job)
+            await self._open()
+            await self._loaded()
+            response = await self._transport.handle_async_request(request)
+            content = await response.aread()
+            return await asyncio.to_thread(_output, response.status_code, content, job_id)
+        except ServiceError as error:
+            return _failed(error_body(error, job_id), STATUS[type(error)])
+        except Exception:  # the last edge: the operator gets the traceback, the caller a sentence
+            log.exception("job.crashed", extra={"job_id": job_id})
+            crash = ServiceError(
+                "Something went wrong inside the service; its log has the details under this job's id."
+            )
+            return _failed(error_body(crash, job_id), STATUS[ServiceError])
+
+    async def _open(self) -> None:
+        """Enter the application's lifespan, which the transport does not do."""
+        if self._holding is None:
+            self._holding = asyncio.create_task(self._hold())
+        await self._opened.wait()
+        if self._holding.done():
+            await self._holding
+
+    async def _hold(self) -> None:
+        """Keep the lifespan open until `asyncio.run` ends: it cancels what still runs then, and waits for it."""
+        try:
+            async with self._app.router.lifespan_context(self._app):
+                self._opened.set()
+                await asyncio.Event().wait()
+        finally:
+            self._opened.set()
+
+    async def _loaded(self) -> None:
+        """Let a job that came early wait instead of failing it; what loads even longer answers for itself."""
+        if not self._worker.is_ready:
+            await asyncio.to_thread(self._worker.wait, LOADING_S_MAX)
+
+
+def translated(job: Mapping[str, Any]) -> httpx.Request:
+    """The request that a job stands for.
+
+    RunPod delivers a job at least once, so a write that names no idempotency key of its own goes by the job's id.
+
+    Raises:
+        InvalidInput: the input has none of the shapes, or cannot be sent.
+        NotFound: it asks for an OpenAI route.
+
+    """
+    delivery = job.get("id")
+    call = _call(job.get("input"))
+    headers = {"content-type": "application/json", **call.headers}
+    if isinstance(delivery, str) and delivery not in ("", TEST_JOB_ID):
+        headers = {"x-request-id": delivery, "idempotency-key": delivery, **headers}
+    try:
+        return httpx.Request(
+            call.method,
+            f"http://worker{call.path}",
+            params={name: _query_text(value) for name, value in call.query.items() if value is not None} or None,
+            content=None if call.body is None else _json(call.body),
+            headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+        )
+    except UnicodeEncodeError as error:
+        raise InvalidInput("input holds half of a surrogate pair, which is no text.", field="input") from error
+    except httpx.InvalidURL as error:
+        raise InvalidInput(f"The path or the query cannot be sent: {error}.", field="path") from error
+
+
+def _call(input: Any) -> _Call:
+    match input:
+        case {"openai_route": _}:
+            raise NotFound('There are no OpenAI routes yet; send {"action": "research", "query": ...}.')
+        case {"action": name}:
+            return _of_action(name, {key: value for key, value in input.items() if key != "action"})
+        case {"method": _} | {"path": _}:
+            return _of_route(input)
+        case dict():
+            raise InvalidInput(f"input names neither an action nor a path; {_SHAPES}.", field="input")
+    raise InvalidInput(f"input must be a JSON object; {_SHAPES}.", field="input")
+
+
+def _of_action(name: object, fields: dict[str, Any]) -> _Call:
+    if name == "delete" and "key" not in fields and fields.keys() & {"keys", "filter"}:
+        name = "delete_many"
+    action = ACTIONS.get(name) if isinstance(name, str) else None
+    if action is None:
+        raise InvalidInput(f"There is no such action; there are {', '.join(ACTIONS)}.", field="action")
+    idempotency_key = fields.pop("idempotency_key", None)
+    headers = {} if idempotency_key is None else {"idempotency-key": _text(idempotency_key, "idempotency_key")}
+    path = action.path
+    if "{key}" in path:
+        path = path.format(key=_path_part(_text(fields.pop("key", None), "key")))
+    if action.method == "POST":
+        return _Call(action.method, path, body=fields, headers=headers)
+    return _Call(action.method, path, query=fields, headers=headers)
+
+
+def _of_route(route: Mapping[str, Any]) -> _Call:
+    unknown = sorted(route.keys() - _ROUTE_FIELDS)
+    if unknown:
+        raise InvalidInput(f"{unknown[0]} is no part of a route; does it belong into body?", field=unknown[0])
+    path = _text(route.get("path"), "path")
+    if not path.startswith("/") or "?" in path or "#" in path:
+        raise InvalidInput("path must begin with / and have no query in it, such as /v1/memories.", field="path")
+    headers = {name.lower(): _text(value, f"headers.{name}") for name, value in _object(route, "headers").items()}
+    return _Call(
+        _text(route.get("method"), "method").upper(),
+        path,
+        query=_object(route, "query"),
+        body=route.get("body"),
+        headers={name: value for name, value in headers.items() if name not in _OWN_HEADERS},
+    )
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{field} is required." if value is None else f"{field} must be a string.", field=field)
+    return value
+
+
+def _object(route: Mapping[str, Any], field: str) -> dict[str, Any]:
+    value = route.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{field} must be a JSON object.", field=field)
+    return value
+
+
+def _path_part(key: str) -> str:
+    """A key as one segment of a path. Dots too are encoded: a key of one or two would be taken for a way upwards."""
+    try:
+        return quote(key, safe="").replace(".", "%2E")
+    except UnicodeEncodeError as error:
+        raise InvalidInput("key holds half of a surrogate pair, which is no text.", field="key") from error
+
+
+def _query_text(value: object) -> str:
+    return value if isinstance(value, str) else _json(value).decode()
+
+
+def _json(value: object) -> bytes:
+    try:
+        return json.dumps(value, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("input holds NaN or Infinity, or is nested too deeply.", field="input") from error
+
+
+def _output(status: int, content: bytes, job_id: str) -> dict[str, Any]:
+    """What a job answers for a response of the application.
+
+    Raises:
+        LimitExceeded: RunPod would not carry it.
+        InvalidInput: it is not JSON.
+
+    """
+    _check_size(len(content))
+    try:
+        body = json.loads(content)
+    except ValueError as error:
+        raise InvalidInput(
+            "This path does not answer in JSON, and a job can carry nothing else.", field="path"
+        ) from error
+    if status >= HTTPStatus.BAD_REQUEST:
+        return _failed(body.get("error") or error_body(Unavailable(), job_id), status)
+    _check_size(len(json.dumps({"output": body}, allow_nan=False, ensure_ascii=False).encode()))  # as the SDK posts it
+    assert isinstance(body, dict), "every response of ours is an object"
+    assert not body.keys() & _SDK_KEYS, "no response of ours has a key of the SDK's at its top level"
+    return body
+
+
+def _check_size(count: int) -> None:
+    if count > RESULT_BYTES_MAX:
+        raise LimitExceeded(
+            f"The result has {count} bytes, RunPod carries {RESULT_BYTES_MAX}; ask for less, by a smaller k or limit."
+        )
+
+
+def _failed(error: Mapping[str, Any], status: int) -> dict[str, Any]:
+    """An error as the SDK wants it. ASCII, since the SDK fails on half surrogate pairs, which a message may quote."""
+    return {"error": json.dumps({**error, "status": status})}

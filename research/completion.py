@@ -1,0 +1,120 @@
+"""Reads the body of a 200 answer of an LLM endpoint, which need not be a completion.
+
+A queue in front of the model answers 200 with the status of its job, a proxy with a page, others with an error
+object; the SDK takes all of these for completions. So the body is read here, as plain JSON, and judged.
+"""
+
+import json
+from dataclasses import dataclass
+
+from memory_service.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
+
+_EXCERPT_CHARS_MAX = 200
+
+# Shorter keys are placeholders such as "none", and blotting these out would garble the sentence.
+_SECRET_CHARS_MIN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An LLM's answer.
+
+    Attributes:
+        text: not blank, and valid Unicode.
+        model: as the endpoint names it.
+        tokens_used: prompt and answer as the endpoint counted them; 0 when it reports none.
+        finish_reason: `stop`, or `length` when max_tokens cut it off; None when the endpoint gives none.
+    """
+
+    text: str
+    model: str
+    tokens_used: int
+    finish_reason: str | None
+
+
+def read(body: str, *, model: str, secret: str) -> Completion:
+    """Read a completion.
+
+    Args:
+        body: the text of a 200 answer.
+        model: its name where the answer does not give one.
+        secret: the API key, which no error message may repeat.
+
+    Raises:
+        LLMReplyInvalid: it is no completion, or one without text.
+        LLMUnreachable: it says that the model is still starting.
+        LLMTimeout: it says that the job ran out of time.
+    """
+    reply = decode(body)
+    match reply:
+        case {"choices": [{"message": {"content": str(content)}, **choice}, *_], **rest} if content.strip():
+            return Completion(
+                text=content.encode("utf-8", "replace").decode("utf-8"),
+                model=_text(rest.get("model")) or model,
+                tokens_used=_total_tokens(rest.get("usage")),
+                finish_reason=_text(choice.get("finish_reason")),
+            )
+        case _:
+            raise _rejection(reply, body, secret)
+
+
+def decode(body: str) -> object:
+    """The JSON value of a body; None when it is not JSON."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def excerpt(body: str, secret: str) -> str:
+    """The endpoint's own words in a short form that is fit for callers: no key, no traceback, one line."""
+    said = _message(decode(body)).partition("Traceback")[0]
+    if len(secret) >= _SECRET_CHARS_MIN:
+        said = said.replace(secret, "***")
+    line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
+    return line if len(line) <= _EXCERPT_CHARS_MAX else line[: _EXCERPT_CHARS_MAX - 1] + "…"
+
+
+def _rejection(reply: object, body: str, secret: str) -> ServiceError:
+    match reply:
+        case {"choices": [{"message": {"tool_calls": [_, *_]}}, *_]}:
+            return LLMReplyInvalid("The LLM asked to call a tool instead of answering; none was offered to it")
+        case {"choices": [{"finish_reason": "length"}, *_]}:
+            return LLMReplyInvalid("The LLM reached max_tokens before it wrote any text; raise max_tokens")
+        case {"choices": [_, *_]}:
+            return LLMReplyInvalid("The LLM's answer has no text")
+        case {"status": "IN_QUEUE" | "IN_PROGRESS"}:
+            return LLMUnreachable("The LLM endpoint is still starting: the request waits in its queue; try again later")
+        case {"status": "TIMED_OUT"}:
+            return LLMTimeout("The LLM endpoint says that its job ran out of time")
+        case {"status": "FAILED" | "CANCELLED" as status}:
+            return LLMReplyInvalid(f"The LLM endpoint says that its job ended as {status}; its own log tells why")
+        case {"error": _} | {"object": "error"}:
+            said = excerpt(body, secret)
+            return LLMReplyInvalid(f"The LLM endpoint answered with an error: {said or 'it gives no reason'}")
+        case _:
+            return LLMReplyInvalid(
+                "The LLM endpoint answered with something that is not a completion; "
+                "check that LLM_BASE_URL ends where its OpenAI routes begin, often /v1"
+            )
+
+
+def _message(reply: object) -> str:
+    """The human part of an error body; servers disagree where it is."""
+    match reply:
+        case {"error": {"message": str(said)} | str(said)} | {"message": str(said)} | {"detail": str(said)}:
+            return said
+        case _:
+            return ""
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _total_tokens(usage: object) -> int:
+    match usage:
+        case {"total_tokens": int(total)} if total > 0 and not isinstance(total, bool):
+            return total
+        case _:
+            return 0

@@ -1,0 +1,35 @@
+"""The committed graph is what its source makes, and holds no weights."""
+
+from importlib.resources import files
+
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="onnx is needed only to make the graph; `make install` brings it")
+
+from memory_service.minilm import GRAPH, packaged_folder  # noqa: E402 - after the check for onnx
+from memory_service.minilm_graph import build  # noqa: E402
+
+
+def test_regenerating_the_graph_gives_the_committed_one() -> None:
+    """Compared as parsed messages, since releases of onnx may write the same message in other bytes.
+
+    When this fails, run `python -m memory_service.minilm_graph` and commit its result.
+    """
+    committed = onnx.load_from_string((files("memory_service") / GRAPH).read_bytes())
+    assert committed == build(packaged_folder() / "model.safetensors")
+
+
+def test_the_committed_graph_holds_no_weights() -> None:
+    graph = onnx.load_from_string((files("memory_service") / GRAPH).read_bytes()).graph
+    inside = [tensor.name for tensor in graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
+    assert inside == ["row"]
+
+
+def test_the_graph_uses_every_tensor_of_the_weights_but_the_unused_pooler() -> None:
+    """BERT's pooler was trained for another task and is no part of mean pooling."""
+    safetensors = pytest.importorskip("safetensors")
+    weights = packaged_folder() / "model.safetensors"
+    with safetensors.safe_open(weights, "numpy") as file:
+        published = {name for name in file.keys() if "pooler" not in name and "position_ids" not in name}  # noqa: SIM118
+    used = {tensor.name for tensor in build(weights).graph.initializer} - {"row"}
+    assert used == published

@@ -1,0 +1,69 @@
+"""A list of memories that research can search: the second implementation of `Recall`, for tests without a volume.
+
+Its embedding counts hashed words, so texts with the same words are near each other and everything is repeatable.
+"""
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from memory_service.embedding import Vectors
+from memory_service.model import JSON, Hit, Memory, Metadata
+
+_DIM = 384
+
+
+def memory(content: str, *, key: str = "k", metadata: Metadata | None = None, created_at_ms: int = 0) -> Memory:
+    """A memory of the default namespace, stored at the beginning of 1970 when no time is given."""
+    return Memory(
+        namespace="default",
+        key=key,
+        content=content,
+        metadata=metadata or {},
+        created_at_ms=created_at_ms,
+        updated_at_ms=created_at_ms,
+        expires_at_ms=None,
+    )
+
+
+def hits(*contents: str) -> list[Hit]:
+    """Hits with the keys m1, m2 ... and falling scores."""
+    return [Hit(memory(text, key=f"m{i}"), score=1.0 - i / 100) for i, text in enumerate(contents, start=1)]
+
+
+class ListRecall:
+    """Finds the nearest of its memories by the words that they share with the query."""
+
+    def __init__(self, memories: Sequence[Memory] = ()) -> None:
+        self._memories = list(memories)
+
+    def retrieve(
+        self,
+        query: str,
+        *,
+        namespace: str,
+        k: int,
+        filter: Mapping[str, JSON] | None = None,
+        min_score: float | None = None,
+    ) -> list[Hit]:
+        """Takes filters of the form {"field": value}."""
+        candidates = [m for m in self._memories if m.namespace == namespace and _matches(m, filter or {})]
+        scores = self.embed([m.content for m in candidates]) @ self.embed([query])[0]
+        found = [Hit(m, float(score)) for m, score in zip(candidates, scores, strict=True)]
+        found = [hit for hit in found if min_score is None or hit.score >= min_score]
+        return sorted(found, key=lambda hit: -hit.score)[:k]
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Count words into hashed places; a text without words points into the first direction."""
+        rows = np.zeros((len(texts), _DIM), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in re.findall(r"\w+", text.casefold()) or [""]:
+                row[zlib.crc32(word.encode("utf-8", "replace")) % _DIM] += 1.0
+        unit: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit
+
+
+def _matches(candidate: Memory, wanted: Mapping[str, JSON]) -> bool:
+    return all(candidate.metadata.get(field) == value for field, value in wanted.items())

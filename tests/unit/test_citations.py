@@ -1,0 +1,133 @@
+"""Which numbers an answer cites, and what only looks like a citation."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research.citations import find
+
+MARKS_AND_NOISE = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                "[1]",
+                "[2, 3]",
+                "[1-3]",
+                "【4】",
+                "[9]",
+                "[",
+                "]",
+                "](",
+                "`",
+                "```",
+                "a",
+                "word",
+                " ",
+                ".",
+                ",",
+                "-",
+                "\n",
+            ]
+        ),
+        st.text(max_size=5),
+        st.integers(0, 10**6).map(str),
+    ),
+    max_size=30,
+).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("The budget is 62,000 euro [1].", (1,)),
+        ("Priya drinks rooibos [2, 1].", (2, 1)),
+        ("Priya drinks rooibos [2,1;3].", (2, 1, 3)),
+        ("Both say so [1][3].", (1, 3)),
+        ("Both say so [1] [3].", (1, 3)),
+        ("All of them [1-3].", (1, 2, 3)),
+        ("All of them [1–3], and [5 — 6].", (1, 2, 3, 5, 6)),
+        ("In other brackets 【2】.", (2,)),
+        ("预算是62000欧元[1]。", (1,)),
+        ("[3] comes first, then [1], then [3] again.", (3, 1)),
+        ("Doubly bracketed [[2]] and [[3]][1].", (2, 3, 1)),
+        ("Glued to the word before it[1].", (1,)),
+        ("Glued[1], then two more[2][3]; and a last one[4]", (1, 2, 3, 4)),
+        ("In 2026[1] it cost 48,000[2] in all", (1, 2)),
+        ("He said so (twice)[1] and “often”[2].", (1, 2)),
+    ],
+)
+def test_a_mark_cites_its_numbers_in_order_of_first_appearance(text: str, known: tuple[int, ...]) -> None:
+    found = find(text, passages=8)
+
+    assert found.known == known
+    assert found.unknown == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "See [1](http://example.org/a).",
+        "See [[1]](http://example.org/a).",
+        "Take a[1] of it.",
+        "Take a[1].",
+        "The cell is rows[2] here.",
+        "The cell is rows[i][1].",
+        "The cell is rows[1][2] = 3.",
+        "The cell is data.items[1].",
+        "The cell is row_count[1].",
+        "The cell is items[1].name.",
+        "Run `print(x [1])` first.",
+        "```\nx = [1]\n```",
+        "```\nx = [1], cut off by the token lim",
+        "In [2026] all was well.",
+        "Nothing in [] or [ ] or [a] or [1 or 1] or [-1] or [1.5].",
+    ],
+)
+def test_what_only_looks_like_a_mark_cites_nothing(text: str) -> None:
+    found = find(text, passages=8)
+
+    assert found.known == ()
+    assert found.unknown == ()
+
+
+def test_invented_numbers_are_reported_and_not_cited() -> None:
+    found = find("Known [2], invented [9], beside [0] and [1, 12].", passages=3)
+
+    assert found.known == (2, 1)
+    assert found.unknown == (9, 0, 12)
+
+
+def test_a_range_that_ends_beyond_the_passages_cites_those_that_exist() -> None:
+    found = find("Everything [2-5].", passages=3)
+
+    assert found.known == (2, 3)
+    assert found.unknown == (4, 5)
+
+
+def test_a_range_as_wide_as_no_prompt_is_read_as_its_two_ends() -> None:
+    found = find("Everything [1-999], and backwards [3-2].", passages=8)
+
+    assert found.known == (1, 3, 2)
+    assert found.unknown == (999,)
+
+
+@given(MARKS_AND_NOISE, st.integers(0, 50))
+def test_no_text_raises_cites_a_number_twice_or_cites_one_that_does_not_exist(text: str, passages: int) -> None:
+    found = find(text, passages)
+
+    assert all(1 <= n <= passages for n in found.known)
+    assert not any(1 <= n <= passages for n in found.unknown)
+    assert len({*found.known, *found.unknown}) == len(found.known) + len(found.unknown)
+
+
+@given(st.lists(st.integers(1, 8), min_size=1, max_size=12))
+def test_every_mark_in_plain_prose_is_found(numbers: list[int]) -> None:
+    text = " ".join(f"Statement [{n}]." for n in numbers)
+
+    assert find(text, passages=8).known == tuple(dict.fromkeys(numbers))
+
+
+@pytest.mark.parametrize("unit", ["[1", "[1,", "`", "```", "a[1]", "w[1]'", "]", "[[", "1-", "[1]" * 3 + "\n"])
+def test_a_hostile_page_is_read_in_linear_time(unit: str) -> None:
+    """A quadratic expression would not come back from these for minutes."""
+    find(unit * 100_000, passages=8)

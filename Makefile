@@ -44,7 +44,7 @@ bench: install ## measure cold start, store, retrieve and size (some minutes); T
 	@$(BIN)/python -m benchmarks.main_job $(if $(TEXTS),--texts $(TEXTS))
 
 test-llm: install ## research against a real small model on a real inference server, which it installs (minutes)
-	@bash tests/e2e/real_llm_server.sh $(BIN)/python
+	@PYTHON=$(CURDIR)/$(BIN)/python bash tests/e2e/real_llm_server.sh $${LLM_TEST_CACHE:-.cache/real-llm}
 
 image: ## build the container image with docker, podman or buildah
 	@bash scripts/image.sh build

@@ -46,7 +46,7 @@ class RequestId:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:  # noqa: BLE001 - the last edge: the operator gets the traceback, the caller a sentence
+        except Exception:
             log.exception("request.crashed")
             if not status:
                 await error_response(ServiceError(_CRASHED))(scope, receive, send_with_id)

@@ -1,7 +1,6 @@
 """Bounds on what callers send, each with its message. Every check raises `InvalidInput` and returns nothing."""
 
 import hashlib
-import math
 from dataclasses import dataclass
 
 from memory_service import metadata
@@ -41,13 +40,13 @@ class CheckedMemory:
 def new_memory(memory: NewMemory) -> CheckedMemory:
     """Check everything about a new memory."""
     namespace(memory.namespace)
-    _text(memory.content, "content", CONTENT_CHARS_MAX, "store a longer text in parts")
+    text(memory.content, "content", CONTENT_CHARS_MAX, "store a longer text in parts")
     if not memory.content.strip():
         raise InvalidInput("content is blank; send the text to remember.", field="content")
     if memory.key is not None:
         key(memory.key)
     if memory.ttl_seconds is not None:
-        _whole_number(memory.ttl_seconds, "ttl_seconds", 1, TTL_SECONDS_MAX)
+        whole_number(memory.ttl_seconds, "ttl_seconds", 1, TTL_SECONDS_MAX)
     return CheckedMemory(
         memory.namespace,
         memory.key if memory.key is not None else derived_key(memory.content),
@@ -64,42 +63,40 @@ def derived_key(content: str) -> str:
 
 def key(value: str, field: str = "key") -> None:
     """Any text of 1 to 512 characters."""
-    _text(value, field, KEY_CHARS_MAX, "use a shorter one")
+    text(value, field, KEY_CHARS_MAX, "use a shorter one")
 
 
 def namespace(value: str) -> None:
     """Any text of 1 to 128 characters."""
-    _text(value, "namespace", NAMESPACE_CHARS_MAX, "use a shorter one")
+    text(value, "namespace", NAMESPACE_CHARS_MAX, "use a shorter one")
 
 
 def idempotency_key(value: str) -> None:
     """Any text of 1 to 255 characters."""
-    _text(value, "Idempotency-Key", IDEMPOTENCY_KEY_CHARS_MAX, "use a shorter one")
+    text(value, "Idempotency-Key", IDEMPOTENCY_KEY_CHARS_MAX, "use a shorter one")
 
 
-def query(value: str) -> None:
-    """1 to 10,000 characters, not blank."""
-    _text(value, "query", QUERY_CHARS_MAX, "ask for less at once")
+def query(value: str, chars_max: int = QUERY_CHARS_MAX) -> None:
+    """1 to 10,000 characters (5,000 for research), not blank."""
+    text(value, "query", chars_max, "ask for less at once")
     if not value.strip():
         raise InvalidInput("query is blank; say what to look for.", field="query")
 
 
 def k(value: int) -> None:
     """1 to 1,000."""
-    _whole_number(value, "k", 1, K_MAX)
+    whole_number(value, "k", 1, K_MAX)
 
 
 def limit(value: int) -> None:
     """1 to 1,000."""
-    _whole_number(value, "limit", 1, LIMIT_MAX)
+    whole_number(value, "limit", 1, LIMIT_MAX)
 
 
 def min_score(value: float | None) -> None:
     """A cosine."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1:
-        raise InvalidInput("min_score must be a number from -1 to 1.", field="min_score")
+    if value is not None:
+        number(value, "min_score", -1, 1)
 
 
 def batch_size(count: int, field: str = "memories") -> None:
@@ -108,7 +105,8 @@ def batch_size(count: int, field: str = "memories") -> None:
         raise InvalidInput(f"{field} must have 1 to {BATCH_ITEMS_MAX} items, not {count}; split it.", field=field)
 
 
-def _text(value: object, field: str, chars_max: int, remedy: str) -> None:
+def text(value: object, field: str, chars_max: int, remedy: str) -> None:
+    """Text of 1 to `chars_max` characters that has a UTF-8 form."""
     if not isinstance(value, str):
         raise InvalidInput(f"{field} must be a string.", field=field)
     if not value:
@@ -118,6 +116,14 @@ def _text(value: object, field: str, chars_max: int, remedy: str) -> None:
     metadata.check_text(value, field)
 
 
-def _whole_number(value: object, field: str, least: int, most: int) -> None:
+def whole_number(value: object, field: str, least: int, most: int) -> None:
+    """An integer within bounds; true is none."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidInput(f"{field} must be a whole number from {least} to {most}.", field=field)
+
+
+def number(value: object, field: str, least: float, most: float) -> None:
+    """A finite number within bounds; true is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:  # type: ignore[operator]  # NaN is not within either
+        raise InvalidInput(f"{field} must be a number from {least:g} to {most:g}.", field=field)

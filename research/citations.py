@@ -1,8 +1,8 @@
 """Reads the citation marks of an answer: pure text in, numbers out.
 
 Marks are [1], [1, 2], [1][3], [1-3] and 【1】. Not marks: Markdown links `[1](url)`, code between backticks, and an
-index such as a[1]. Models do glue a mark to the word it follows ("62,000 euro[1]."); that one counts where it closes
-a clause and the word does not look like an identifier.
+index such as a[1] or row_count[1]. Models do glue a mark to the word it follows ("62,000 euro[1]"); that counts unless
+the word looks like an identifier: a citation lost is worse than an index taken for one.
 """
 
 import re
@@ -23,7 +23,8 @@ _CODE = re.compile(r"(?s:```.*?(?:```|\Z))|`[^`\n]*`")
 _GLUED_WORD = re.compile(r"[A-Za-z0-9_.]*[A-Za-z0-9_]\Z")
 _GLUED_WORD_CHARS_MAX = 40
 _IDENTIFIER = re.compile(r"[A-Za-z]|\w*_\w*|[A-Za-z][\w.]*\.\w+")
-_CLAUSE_END = re.compile(r"[\"'\u201d\u2019)]*(?:[.,;:!?](?!\w)|\s*\Z|\s*\n)")
+
+_ATTRIBUTE = re.compile(r"\.[a-z_]")
 
 # A wider range is no range of passages; then only its two ends are read.
 _RANGE_NUMBERS_MAX = 50
@@ -73,13 +74,7 @@ def _is_index(text: str, mark: re.Match[str], previous_end: int) -> bool:
     glued = _GLUED_WORD.search(text[max(0, mark.start() - _GLUED_WORD_CHARS_MAX) : mark.start()])
     if glued is None or mark[1] is None or not re.search("[A-Za-z_]", glued.group()):
         return False
-    return _IDENTIFIER.fullmatch(glued.group()) is not None or not _closes_clause(text, mark.end())
-
-
-def _closes_clause(text: str, end: int) -> bool:
-    while further := _MARK.match(text, end):
-        end = further.end()
-    return _CLAUSE_END.match(text, end) is not None
+    return _IDENTIFIER.fullmatch(glued.group()) is not None or _ATTRIBUTE.match(text, mark.end()) is not None
 
 
 def _span(first: int, last: int) -> Iterator[int]:

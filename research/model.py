@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
+from memory_service import checks
 from memory_service.errors import InvalidInput
 from memory_service.model import DEFAULT_NAMESPACE, JSON, Metadata
 
@@ -51,18 +52,14 @@ class ResearchRequest:
     context_only: bool = False
 
     def __post_init__(self) -> None:
-        _check_query(self.query)
-        if not isinstance(self.namespace, str) or not self.namespace:
-            raise InvalidInput("namespace must be a non-empty string; leave it out for the default", field="namespace")
-        _check_int("k", self.k, 1, K_MAX)
-        if self.filter is not None and not isinstance(self.filter, Mapping):
-            raise InvalidInput("filter must be an object; leave it out to search everything", field="filter")
-        if self.min_score is not None:
-            _check_number("min_score", self.min_score, -1.0, 1.0)
-        _check_int("max_tokens", self.max_tokens, MAX_TOKENS_MIN, MAX_TOKENS_MAX)
-        _check_number("temperature", self.temperature, 0.0, TEMPERATURE_MAX)
+        checks.query(self.query, QUERY_CHARS_MAX)
+        checks.namespace(self.namespace)
+        checks.whole_number(self.k, "k", 1, K_MAX)
+        checks.min_score(self.min_score)
+        checks.whole_number(self.max_tokens, "max_tokens", MAX_TOKENS_MIN, MAX_TOKENS_MAX)
+        checks.number(self.temperature, "temperature", 0, TEMPERATURE_MAX)
         if not isinstance(self.context_only, bool):
-            raise InvalidInput("context_only must be true or false", field="context_only")
+            raise InvalidInput("context_only must be true or false.", field="context_only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,26 +126,3 @@ class Answer:
     abstained: bool
     truncated: bool
     prompt: tuple[ChatMessage, ...] | None
-
-
-def _check_query(query: object) -> None:
-    if not isinstance(query, str):
-        raise InvalidInput("query must be a string", field="query")
-    if not query.strip():
-        raise InvalidInput(f"query must have 1 to {QUERY_CHARS_MAX:,} characters and is blank", field="query")
-    if len(query) > QUERY_CHARS_MAX:
-        raise InvalidInput(
-            f"query must have 1 to {QUERY_CHARS_MAX:,} characters and has {len(query):,}; shorten it", field="query"
-        )
-
-
-def _check_int(field: str, value: object, low: int, high: int) -> None:
-    # True is an int in Python, and no count.
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidInput(f"{field} must be a whole number from {low:,} to {high:,}", field=field)
-
-
-def _check_number(field: str, value: object, low: float, high: float) -> None:
-    # Comparing also refuses NaN, which is neither above nor below anything.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidInput(f"{field} must be a number from {low:g} to {high:g}", field=field)

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from memory_service.clock import iso_time
 from memory_service.errors import LimitExceeded
 from memory_service.model import Hit, Memory
 from research.model import Passage
@@ -40,7 +40,7 @@ def room(question: str, *, context_tokens: int, max_tokens: int) -> int:
     if left < _ROOM_TOKENS_MIN:
         raise LimitExceeded(
             f"The question and max_tokens {max_tokens:,} leave no room for memories in the model's window of "
-            f"{context_tokens:,} tokens; shorten the question, lower max_tokens or raise LLM_CONTEXT_TOKENS",
+            f"{context_tokens:,} tokens; shorten the question, lower max_tokens or raise LLM_CONTEXT_TOKENS.",
             field="max_tokens",
         )
     return left
@@ -61,11 +61,6 @@ def pack(hits: Sequence[Hit], room_tokens: int) -> Packed:
             passages.append(passage)
             room_tokens -= _cost(passage)
     return Packed(tuple(passages), omitted=len(hits) - len(passages))
-
-
-def iso_time(ms: int) -> str:
-    """Milliseconds since the Unix epoch as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _passage(hit: Hit, n: int, content: str | None = None) -> Passage:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from memory_service.clock import iso_time, wall_ms
 from memory_service.errors import LLMNotConfigured
 from research import citations, extractive
 from research.llm import LLMClient
 from research.model import Answer, ChatMessage, Citation, Passage, ResearchRequest
-from research.packing import Packed, iso_time, pack, room
+from research.packing import Packed, pack, room
 from research.prompt import build
 from research.recall import Recall
 from research.settings import LLMSettings
@@ -116,7 +117,7 @@ def _answer(packed: Packed, draft: _Draft, started: float) -> Answer:
         model=draft.model,
         tokens_used=draft.tokens_used,
         latency_ms=round((time.perf_counter() - started) * 1000),
-        timestamp=iso_time(time.time_ns() // 1_000_000),
+        timestamp=iso_time(wall_ms()),
         citations=tuple(_citation(packed.passages[n - 1]) for n in draft.cited),
         unknown_citations=draft.unknown,
         context=packed.passages,

@@ -28,7 +28,7 @@ def test_what_is_stored_is_retrieved_by_meaning(service):
     for content in (COFFEE, BUDGET, PARKING):
         store(service, content)
     hits = service.retrieve("what does Dana like to drink?", k=2)
-    assert [hit.memory.content for hit in hits][0] == COFFEE
+    assert hits[0].memory.content == COFFEE
     assert len(hits) == 2
     assert 1 >= hits[0].score >= hits[1].score >= -1
 
@@ -389,7 +389,7 @@ def test_a_folder_of_another_embedder_is_refused_even_without_its_store_file(ope
     service = open_service(tmp_path / "memory")
     store(service, COFFEE)
     service.close()
-    with pytest.raises(StartupError, match="another-model.*MEMORY_DATA_DIR"):
+    with pytest.raises(StartupError, match=r"another-model.*MEMORY_DATA_DIR"):
         MemoryService(DataFolder(tmp_path / "memory"), Other(minilm))
     (tmp_path / "memory" / "store.json").unlink()
     with pytest.raises(StartupError, match="cannot be compared"):
@@ -405,7 +405,7 @@ def test_a_folder_of_another_embedder_is_refused_even_without_its_store_file(ope
 def test_a_corrupt_store_file_is_refused_with_a_remedy(open_service, tmp_path, text):
     open_service(tmp_path / "memory").close()
     (tmp_path / "memory" / "store.json").write_text(text)
-    with pytest.raises(StartupError, match="store.json"):
+    with pytest.raises(StartupError, match=r"store\.json"):
         open_service(tmp_path / "memory")
 
 

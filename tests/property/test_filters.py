@@ -179,5 +179,5 @@ def test_what_is_wrong_with_a_filter_is_named_by_its_path(wanted, field):
     ],
 )
 def test_filters_are_bounded(wanted):
-    with pytest.raises(filters.InvalidInput, match="at most|deeper"):
+    with pytest.raises(filters.InvalidInput, match=r"at most|deeper"):
         parse(wanted)

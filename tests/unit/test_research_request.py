@@ -46,7 +46,6 @@ def test_the_bounds_themselves_are_allowed(values: dict[str, object]) -> None:
         ("k", True),
         ("k", 8.0),
         ("k", "8"),
-        ("filter", ["a"]),
         ("min_score", 1.1),
         ("min_score", True),
         ("min_score", float("nan")),

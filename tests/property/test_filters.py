@@ -131,6 +131,7 @@ def test_sql_matches_exactly_what_the_words_mean(everybody, wanted):
                     text = metadata.canonical(data)
                     put = Put(namespace, f"k{at}", "text", text, np.empty((0, 4), np.float32), 1_000, None)
                     catalog.put(at * 2 + (namespace == "theirs"), put, Stamp(1_000, at, "w"))
+            catalog.commit()
         parsed = parse(wanted)
         found = sorted(catalog.matching_ids("ours", parsed).tolist())
         kept = [json.loads(metadata.canonical(data)) for data in everybody]

@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote_to_bytes
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from gateway import wire
@@ -22,7 +22,10 @@ PREFIX = "/v1/memories"
 
 IdempotencyKey = Annotated[
     str | None,
-    Header(description="Your name for this write: repeating it within a day gives the first answer again."),
+    Header(
+        description="Your name for this write: repeating it within a day gives the first answer again.",
+        json_schema_extra={"minLength": 1, "maxLength": checks.IDEMPOTENCY_KEY_CHARS_MAX},
+    ),
 ]
 
 
@@ -87,8 +90,8 @@ def routes(worker: Worker) -> APIRouter:
 _STATUSES = ("stored", "updated", "unchanged", "refused")
 
 
-def _key_of(request: Request) -> str:
-    """The key from the path as it was sent.
+def _key_of(request: Request, key: Annotated[str, Path(description="Percent-encoded where needed.")]) -> str:
+    """The key from the path as it was sent; `key`, decoded leniently, only documents it.
 
     Raises:
         InvalidInput: it is not UTF-8 (a decoded path would show replacement characters instead).

@@ -19,8 +19,7 @@ from memory_service.errors import InvalidInput
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-# Two or three sentences' worth of a phrase at a seam, read whole by at least one of its two windows, for an
-# eighth more work on long texts.
+# About two sentences: what stands at a seam is read whole by one of its two windows, for an eighth more work.
 OVERLAP_PIECES = 32
 
 

@@ -1,6 +1,7 @@
 """The one table from errors to HTTP statuses, and the handlers that use it."""
 
 import logging
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -97,6 +98,16 @@ async def _validation_error(_request: Request, error: Exception) -> JSONResponse
     return error_response(invalid(first, skip=1))
 
 
+def _methods(request: Request) -> set[str]:
+    """Every method that the path takes, on whichever route; Starlette names those of the first route alone."""
+    app: FastAPI = request.app
+    found: set[str] = set()
+    for path, methods in app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\\{\w+\\}", ".+", re.escape(path)), request.url.path):
+            found |= {method.upper() for method in methods}
+    return found
+
+
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     """What Starlette and FastAPI raise themselves."""
     assert isinstance(error, HTTPException), "registered for this class"
@@ -107,7 +118,7 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
             response = error_response(
                 InvalidInput(f"{request.url.path} does not take {request.method}; see /docs."), 405
             )
-            response.headers.update(error.headers or {})
+            response.headers["Allow"] = ", ".join(sorted(_methods(request)))
             return response
         case 413:
             return error_response(errors.LimitExceeded(str(error.detail)))

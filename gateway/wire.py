@@ -116,7 +116,7 @@ class RetrieveBody(Body):
 class DeleteBody(Body):
     """What to delete: either `keys` or whatever matches `filter`."""
 
-    keys: list[str] | None = Field(default=None, json_schema_extra=_shown(minItems=1, maxItems=checks.BATCH_ITEMS_MAX))
+    keys: list[Key] | None = Field(default=None, json_schema_extra=_shown(minItems=1, maxItems=checks.BATCH_ITEMS_MAX))
     filter: FilterObject | None = None
     namespace: Namespace = DEFAULT_NAMESPACE
     dry_run: bool = Field(default=False, description="Say what would be deleted and delete nothing.")

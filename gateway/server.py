@@ -64,6 +64,7 @@ async def _serve(worker: Worker, listener: socket.socket) -> None:
     log.info("http.listening", extra={"host": host, "port": port})
     await server.serve(sockets=[listener])
     await loading
+    await worker.close()  # again, for a worker that was still loading when it was told to stop
 
 
 async def _load(worker: Worker, server: uvicorn.Server) -> None:

@@ -68,8 +68,10 @@ def routes(worker: Worker, app: FastAPI) -> APIRouter:
 def _health(worker: Worker) -> dict[str, Any]:
     counts = worker.memories.counts()
     embedder = worker.memories.fingerprint
+    problems = worker.memories.problems()
     return {
-        "status": "healthy",
+        "status": "degraded" if problems else "healthy",
+        "problems": problems,
         "service": SERVICE,
         "version": service_version(),
         "timestamp": iso_time(wall_ms()),

@@ -13,7 +13,7 @@ from gateway.http_errors import documented
 from gateway.worker import Worker
 from memory_service import checks
 from memory_service.errors import InvalidInput, StorageUnavailable
-from memory_service.model import Deleted, NewMemory, Refused
+from memory_service.model import Consistency, Deleted, NewMemory, Refused
 
 if TYPE_CHECKING:
     from memory_service.service import MemoryService
@@ -51,7 +51,12 @@ def routes(worker: Worker) -> APIRouter:
         """The k memories nearest in meaning to the query, best first, among those that match the filter."""
         started = time.perf_counter()
         hits = worker.memories.retrieve(
-            body.query, namespace=body.namespace, k=body.k, filter=body.filter, min_score=body.min_score
+            body.query,
+            namespace=body.namespace,
+            k=body.k,
+            filter=body.filter,
+            min_score=body.min_score,
+            consistency=Consistency(body.consistency),
         )
         latency_ms = round((time.perf_counter() - started) * 1000, 2)
         return JSONResponse({"memories": [wire.hit_body(hit) for hit in hits], "latency_ms": latency_ms})
@@ -65,14 +70,20 @@ def routes(worker: Worker) -> APIRouter:
     def list_memories(query: Annotated[wire.ListQuery, Query()]) -> JSONResponse:
         """Memories that match, newest first, page by page."""
         page = worker.memories.list(
-            namespace=query.namespace, filter=_filter_of(query.filter), limit=query.limit, cursor=query.cursor
+            namespace=query.namespace,
+            filter=_filter_of(query.filter),
+            limit=query.limit,
+            cursor=query.cursor,
+            consistency=Consistency(query.consistency),
         )
         return JSONResponse(wire.page_body(page))
 
     @router.get("/{key:path}", summary="Get a memory", responses=documented(400, 404, 422, 503))
-    def get(key: Annotated[str, Depends(_key_of)], query: Annotated[wire.OneQuery, Query()]) -> JSONResponse:
+    def get(key: Annotated[str, Depends(_key_of)], query: Annotated[wire.GetQuery, Query()]) -> JSONResponse:
         """One memory by its key (percent-encoded where needed)."""
-        return JSONResponse(wire.memory_body(worker.memories.get(key, namespace=query.namespace)))
+        consistency = Consistency(query.consistency)
+        memory = worker.memories.get(key, namespace=query.namespace, consistency=consistency)
+        return JSONResponse(wire.memory_body(memory))
 
     @router.delete("/{key:path}", summary="Delete a memory", responses=documented(400, 404, 409, 422, 503, 507))
     def delete(

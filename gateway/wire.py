@@ -6,7 +6,7 @@ shares. The bounds in the schemas below only inform.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 
@@ -48,6 +48,12 @@ FilterObject = Annotated[
         "$gte $lt $lte $in $nin $exists $contains $and $or $not.",
         examples=[{"kind": {"$in": ["call", "email"]}}],
     ),
+]
+
+
+ConsistencyWord = Annotated[
+    Literal["eventual", "strong"],
+    Field(description="strong: see every write acknowledged by any worker, not only those of a moment ago."),
 ]
 
 
@@ -111,6 +117,7 @@ class RetrieveBody(Body):
         description="Leave out memories with a lower score (cosine).",
         json_schema_extra=_shown(minimum=-1, maximum=1),
     )
+    consistency: ConsistencyWord = "eventual"
 
 
 class DeleteBody(Body):
@@ -165,6 +172,7 @@ class ListQuery(BaseModel):
     filter: str | None = Field(default=None, description='JSON text, such as {"lead": "acme"}.')
     limit: int = Field(default=100, json_schema_extra=_shown(minimum=1, maximum=checks.LIMIT_MAX))
     cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
+    consistency: ConsistencyWord = "eventual"
 
 
 class OneQuery(BaseModel):
@@ -173,6 +181,12 @@ class OneQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     namespace: Namespace = DEFAULT_NAMESPACE
+
+
+class GetQuery(OneQuery):
+    """The query string of reading one memory."""
+
+    consistency: ConsistencyWord = "eventual"
 
 
 _STORE_BODY = TypeAdapter(StoreBody)

@@ -179,9 +179,13 @@ class Catalog:
         ).fetchone()
         return Stamp(*row) if row else None
 
-    def expired(self, now_ms: int) -> list[tuple[int, str]]:
-        """(id, namespace) of the memories whose time is over."""
-        return self._writer.execute("SELECT id, namespace FROM memory WHERE expires_at_ms <= ?", (now_ms,)).fetchall()
+    def expired(self, now_ms: int) -> list[tuple[int, str, str, Stamp]]:
+        """(id, namespace, key, stamp) of the memories whose time is over."""
+        rows = self._writer.execute(
+            "SELECT id, namespace, key, stamp_ms, stamp_counter, stamp_writer FROM memory WHERE expires_at_ms <= ?",
+            (now_ms,),
+        )
+        return [(*row[:3], Stamp(*row[3:])) for row in rows]
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -190,10 +194,6 @@ class Catalog:
         sql = "SELECT min(at) FROM (SELECT min(expires_at_ms) AS at FROM memory WHERE expires_at_ms IS NOT NULL"
         found: int | None = self._all(f"{sql} UNION ALL SELECT min(stamp_ms) + ? FROM reply)", (reply_kept_ms,))[0][0]
         return found
-
-    def watermarks(self) -> dict[str, int]:
-        """How far each journal has been applied."""
-        return dict(self._all("SELECT writer, end FROM journal"))
 
     def reply(self, namespace: str, idempotency_key: str) -> tuple[str, Any] | None:
         """The request and result remembered under an idempotency key."""

@@ -201,6 +201,11 @@ class Committer:
             raise outcome
         return outcome
 
+    @property
+    def writer(self) -> str:
+        """The journal that is written to now, or will be next."""
+        return self._journal.writer
+
     def close(self) -> None:
         """Commit what waits, then close the journal."""
         self._batcher.close()

@@ -138,8 +138,12 @@ def read_tail(path: Path, offset: int = 0, header: Header | None = None) -> Tail
 
 
 def journal_paths(folder: Path) -> list[Path]:
-    """All journals in a folder, oldest name first."""
-    return sorted(folder.glob(f"*{SUFFIX}"))
+    """All journals in a folder, oldest name first.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    return sorted(folder / name for name in os.listdir(folder) if name.endswith(SUFFIX))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,13 @@ class Hit:
     score: float
 
 
+class Consistency(StrEnum):
+    """What a read sees of other workers' writes: those of a moment ago, or every acknowledged one."""
+
+    EVENTUAL = "eventual"
+    STRONG = "strong"
+
+
 class StoreStatus(StrEnum):
     """What a store did: made the memory, changed it, or found it just so."""
 

@@ -57,6 +57,7 @@ class Projection:
         self._clock = clock
         self._indexes: dict[str, ExactIndex] = {}
         self._headers: dict[str, Header] = {}
+        self._applied: dict[str, int] = {}
         self._torn: dict[str, int] = {}
         self._next_id = 1
         self._next_expiry_ms: int | None = None
@@ -76,18 +77,25 @@ class Projection:
         return {writer: count for writer, count in self._torn.items() if count}
 
     def pull(self, journal_folder: Path) -> int:
-        """Apply what the journals hold beyond the watermarks; the number of records applied or passed over.
+        """Apply what the journals hold beyond the watermarks; the number of records read.
 
         Raises:
             DamagedJournal, OtherEmbedder: as of the first such file; what was read before stays applied.
             OSError: a journal cannot be read.
-
         """
-        watermarks = self.catalog.watermarks()
-        return sum(self._pull_one(path, watermarks.get(path.stem, 0)) for path in journal_paths(journal_folder))
+        return sum(self.pull_one(path) for path in journal_paths(journal_folder))
 
-    def _pull_one(self, path: Path, offset: int) -> int:
-        tail = read_tail(path, offset, self._headers.get(path.stem))
+    def pull_one(self, path: Path) -> int:
+        """Apply what one journal holds beyond its watermark; a journal that has not grown costs one look at its size.
+
+        Raises:
+            DamagedJournal, OtherEmbedder, OSError: as `pull`; nothing of what is new was applied.
+        """
+        applied = self._applied.get(path.stem, 0)
+        if path.stat().st_size == applied:
+            return 0
+        header = self._headers.get(path.stem)
+        tail = read_tail(path, applied if header else 0, header)  # one's own abandoned journal is read from its start
         self._torn[path.stem] = tail.torn_bytes
         if tail.header is None:
             return 0
@@ -96,7 +104,8 @@ class Projection:
         if tail.header.writer != path.stem:
             raise DamagedJournal(path, 0, f"its header names another writer, {tail.header.writer}")
         self._headers[path.stem] = tail.header
-        self.apply(tail.records, path.stem, tail.end)
+        if tail.end > applied:
+            self.apply(tail.records, path.stem, tail.end)
         return len(tail.records)
 
     def apply(self, records: Sequence[Record], writer: str, end: int) -> None:
@@ -108,16 +117,21 @@ class Projection:
                 self._clock.observe(record.stamp)
             self.catalog.set_watermark(writer, end)
             self._publish(changes)
+        self._applied[writer] = end
 
     def expire(self, now_ms: int) -> None:
-        """Drop the memories whose time is over, and old replies. Cheap when nothing is due."""
+        """Drop the memories whose time is over, and old replies. Cheap when nothing is due.
+
+        What expires is buried under its own stamp, so that an older record of the key, read later, stays dead.
+        """
         due = self._next_expiry_ms
         if due is None or now_ms < due:
             return
         changes = _Changes()
         with self._writing, self.catalog.transaction():
-            for id, namespace in self.catalog.expired(now_ms):
+            for id, namespace, key, stamp in self.catalog.expired(now_ms):
                 self.catalog.remove(id)
+                self.catalog.bury(namespace, key, stamp)
                 changes.remove(namespace, id)
             self.catalog.forget_replies(now_ms - REPLY_KEPT_MS)
             self._publish(changes)

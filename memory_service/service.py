@@ -23,8 +23,20 @@ from memory_service.data_folder import DataFolder, mismatch
 from memory_service.embedding import Embedder, Vectors, Window
 from memory_service.errors import InvalidInput, NotFound, StartupError
 from memory_service.filters import EVERYTHING, Filter, parse
+from memory_service.following import Follower
 from memory_service.journal import DamagedJournal
-from memory_service.model import DEFAULT_NAMESPACE, JSON, Deleted, Hit, Memory, NewMemory, Page, Refused, Stored
+from memory_service.model import (
+    DEFAULT_NAMESPACE,
+    JSON,
+    Consistency,
+    Deleted,
+    Hit,
+    Memory,
+    NewMemory,
+    Page,
+    Refused,
+    Stored,
+)
 from memory_service.projection import OtherEmbedder, Projection
 
 log = logging.getLogger(__name__)
@@ -39,7 +51,14 @@ WAITING_WINDOWS_MAX = 100_000
 class MemoryService:
     """Memories in one data folder. Open it with `open`, close it with `close`."""
 
-    def __init__(self, folder: DataFolder, embedder: Embedder, cache_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: DataFolder,
+        embedder: Embedder,
+        *,
+        cache_dir: Path | None = None,
+        follow_interval_ms: int = 200,
+    ) -> None:
         """Read the folder's journals.
 
         Raises:
@@ -65,6 +84,7 @@ class MemoryService:
             waiting_max=WAITING_WINDOWS_MAX,
         )
         self._committer = Committer(self._projection, folder.journal, self.fingerprint, self._clock)
+        self._follower = Follower(self._projection, folder.journal, follow_interval_ms, lambda: self._committer.writer)
 
     def close(self) -> None:
         """Finish what was accepted, then release everything."""
@@ -127,6 +147,7 @@ class MemoryService:
     def _store_checked(
         self, items: Sequence[checks.CheckedMemory], idempotency: Idempotency | None
     ) -> list[Stored | Refused]:
+        self._refresh()
         held = self._catalog.contents({(item.namespace, item.key) for item in items})
         outcome = self._committer.commit(StoreRequest(self._prepared(items, held), idempotency))
         if isinstance(outcome, Stale):
@@ -166,6 +187,7 @@ class MemoryService:
         k: int = 5,
         filter: Mapping[str, JSON] | None = None,
         min_score: float | None = None,
+        consistency: Consistency = Consistency.EVENTUAL,
     ) -> list[Hit]:
         """Find the k memories nearest in meaning among those that match the filter.
 
@@ -183,12 +205,13 @@ class MemoryService:
         checks.k(k)
         checks.min_score(min_score)
         wanted = parse(filter)
-        hits = self._nearest(namespace, self._query_vector(query), k, wanted)
+        vector = self._query_vector(query)
+        self._refresh(consistency)
+        hits = self._nearest(namespace, vector, k, wanted)
         return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
 
     def _nearest(self, namespace: str, vector: Vectors, k: int, wanted: Filter) -> list[Hit]:
         """Search, then fetch; should a writer have changed something in between, once more without writers."""
-        self._expire()
         hits, are_whole = self._look(namespace, vector, k, wanted)
         if not are_whole:
             with self._projection.undisturbed():
@@ -240,7 +263,13 @@ class MemoryService:
 
     # -- get, list, delete -----------------------------------------------------------------------------------------
 
-    def get(self, key: str, *, namespace: str = DEFAULT_NAMESPACE) -> Memory:
+    def get(
+        self,
+        key: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        consistency: Consistency = Consistency.EVENTUAL,
+    ) -> Memory:
         """One memory by its key.
 
         Raises:
@@ -249,7 +278,7 @@ class MemoryService:
         """
         checks.namespace(namespace)
         checks.key(key)
-        self._expire()
+        self._refresh(consistency)
         memory = self._catalog.get(namespace, key)
         if memory is None:
             raise NotFound(f"There is no memory with key {_shown(key)} in namespace {_shown(namespace)}.")
@@ -262,6 +291,7 @@ class MemoryService:
         filter: Mapping[str, JSON] | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        consistency: Consistency = Consistency.EVENTUAL,
     ) -> Page:
         """Memories that match, newest first, page by page.
 
@@ -276,7 +306,7 @@ class MemoryService:
         wanted = parse(filter)
         scope = _digest([namespace, filter or {}])
         after = decode_cursor(cursor, scope) if cursor is not None else None
-        self._expire()
+        self._refresh(consistency)
         memories = self._catalog.page(namespace, wanted, limit + 1, after)
         if len(memories) <= limit:
             return Page(tuple(memories), None)
@@ -335,27 +365,34 @@ class MemoryService:
                 field="filter",
             )
         if dry_run:
-            self._expire()
+            self._refresh()
             return Deleted(namespace, tuple(self._catalog.matching_keys(namespace, wanted)), (), dry_run=True)
         idempotency = _idempotency(idempotency_key, "delete_matching", namespace, filter)
         return self._deleted(DeleteRequest(namespace, None, wanted, idempotency))
 
+    def problems(self) -> Sequence[str]:
+        """What keeps this worker from seeing all that others wrote; empty when nothing does."""
+        return list(self._follower.problems.values())
+
     def counts(self) -> dict[str, int]:
         """Number of memories in each namespace that has any."""
-        self._expire()
+        self._refresh()
         return self._catalog.counts()
 
     def _would_delete_keys(self, namespace: str, keys: Sequence[str]) -> Deleted:
-        self._expire()
+        self._refresh()
         present = {key for _, key in self._catalog.contents({(namespace, key) for key in keys})}
         return Deleted(namespace, tuple(sorted(present)), tuple(sorted(set(keys) - present)), dry_run=True)
 
     def _deleted(self, request: DeleteRequest) -> Deleted:
+        self._refresh()
         outcome = self._committer.commit(request)
         assert isinstance(outcome, Deleted), "a delete is answered with what it deleted"
         return outcome
 
-    def _expire(self) -> None:
+    def _refresh(self, consistency: Consistency = Consistency.EVENTUAL) -> None:
+        """Bring the projection up to date before it is used."""
+        self._follower.follow(strong=consistency is Consistency.STRONG)
         self._projection.expire(self._clock.now_ms())
 
 

@@ -22,4 +22,10 @@ class MemorySettings(BaseModel):
         pattern=r"^(minilm|sentence-transformers:.+)$",
         description="minilm, or sentence-transformers:NAME with the optional extra (a model's name or folder).",
     )
+    follow_interval_ms: int = Field(
+        default=200,
+        ge=0,
+        le=60_000,
+        description="How long a call may rely on what was last seen of other workers' writes.",
+    )
     embedding_threads: int = Field(default=2, ge=1, le=64, description="Processor threads of one embedding run.")

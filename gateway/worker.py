@@ -109,12 +109,7 @@ class Worker:
         from research.llm import connect
         from research.researcher import Researcher
 
-        memories = MemoryService(
-            self._folder,
-            _embedder(self.settings.memory),
-            cache_dir=self.settings.memory.cache_dir,
-            follow_interval_ms=self.settings.memory.follow_interval_ms,
-        )
+        memories = MemoryService(self._folder, _embedder(self.settings.memory), self.settings.memory)
         self._memories = memories
         self._researcher = Researcher(memories, self.settings.llm, connect(self.settings.llm))
 

@@ -45,6 +45,19 @@ class _View:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """An index as it was at one moment."""
+
+    _view: _View
+
+    def rows(self) -> tuple[Groups, Vectors]:
+        """The group (n,) and vector (n, dim) of each row, in the order that `add` takes."""
+        living = _unpacked(self._view)
+        owners, rows = self._view.owners[: self._view.count], self._view.rows[: self._view.count]
+        return (owners, rows) if living.all() else (owners[living], rows[living])
+
+
 class ExactIndex:
     """Groups of float32 vectors under inner product. One writer at a time, any number of readers."""
 
@@ -107,6 +120,11 @@ class ExactIndex:
         view = self._view
         chosen = _positions(view, np.array([group], dtype=np.int64))
         return view.rows[chosen[_get_bits(view.alive, chosen)]]
+
+    def freeze(self) -> Frozen:
+        """The index of this moment. Costs a copy of one bit for each row."""
+        view = self._view
+        return Frozen(_View(view.rows, view.owners, view.alive.copy(), view.count))
 
     def search(self, query: Vectors, k: int, among: Groups | None = None) -> tuple[Groups, Vectors]:
         """Find the k nearest groups.

@@ -31,6 +31,7 @@ from memory_service.records import Put, Reply
 
 FOLDER_PREFIX = "vector-memory-"
 LOCK_NAME = "in-use"
+FILE_NAME = "catalog.sqlite"
 
 SCHEMA = """
 CREATE TABLE memory (
@@ -78,6 +79,9 @@ CREATE INDEX reply_by_age ON reply (stamp_ms);
 CREATE TABLE journal (writer TEXT PRIMARY KEY, end INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+SCHEMA_VERSION = 1
+"""Of the tables above; a snapshot with another one is not used."""
+
 _MEMORY_COLUMNS = "m.namespace, m.key, m.content, m.metadata, m.created_at_ms, m.stamp_ms, m.expires_at_ms"
 
 
@@ -96,23 +100,34 @@ class Version:
 class Catalog:
     """SQLite over a private file. `transaction` and what is called inside it belong to one writer at a time."""
 
-    def __init__(self, cache_dir: Path | None = None) -> None:
-        """Make an empty catalog in a fresh folder under `cache_dir` (default: the system's temporary folder)."""
+    def __init__(self, cache_dir: Path | None = None, source: Path | None = None) -> None:
+        """Make a catalog in a fresh folder under `cache_dir` (default: the system's temporary folder).
+
+        Args:
+            cache_dir: on local disk.
+            source: a file that `FrozenCatalog.write` made, to start from; None starts empty.
+
+        Raises:
+            sqlite3.DatabaseError: the source is no catalog.
+        """
         parent = Path(cache_dir or tempfile.gettempdir())
         _remove_abandoned(parent)
-        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
-        self._lock_file = _locked_file(self._folder)
+        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
+        self._lock_file = _locked_file(self.folder)
         self._idle: list[sqlite3.Connection] = []
+        if source is not None:
+            shutil.copyfile(source, self.folder / FILE_NAME)
         self._writer = self._connect()
         self._writer.execute("PRAGMA journal_mode = WAL")
-        self._writer.executescript(SCHEMA)
+        if source is None:
+            self._writer.executescript(SCHEMA)
 
     def close(self) -> None:
         """Close every connection and remove the files. Nobody may be reading."""
         for connection in [*self._idle, self._writer]:
             connection.close()
         self._lock_file.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -187,6 +202,10 @@ class Catalog:
         )
         return [(*row[:3], Stamp(*row[3:])) for row in rows]
 
+    def freeze(self) -> "FrozenCatalog":
+        """The catalog of this moment; the caller sees to it that nothing is written meanwhile."""
+        return FrozenCatalog(self._connect())
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def next_expiry_ms(self, reply_kept_ms: int) -> int | None:
@@ -194,6 +213,18 @@ class Catalog:
         sql = "SELECT min(at) FROM (SELECT min(expires_at_ms) AS at FROM memory WHERE expires_at_ms IS NOT NULL"
         found: int | None = self._all(f"{sql} UNION ALL SELECT min(stamp_ms) + ? FROM reply)", (reply_kept_ms,))[0][0]
         return found
+
+    def last_stamp(self) -> Stamp | None:
+        """The latest stamp of anything held or buried."""
+        columns = "stamp_ms, stamp_counter, stamp_writer"
+        rows = self._all(
+            f"SELECT {columns} FROM memory UNION ALL SELECT {columns} FROM tombstone ORDER BY 1 DESC, 2 DESC LIMIT 1"
+        )
+        return Stamp(*rows[0]) if rows else None
+
+    def watermarks(self) -> dict[str, int]:
+        """How far each journal has been applied."""
+        return dict(self._all("SELECT writer, end FROM journal"))
 
     def reply(self, namespace: str, idempotency_key: str) -> tuple[str, Any] | None:
         """The request and result remembered under an idempotency key."""
@@ -268,9 +299,31 @@ class Catalog:
             self._idle.append(connection)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._folder / "catalog.sqlite", isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.folder / FILE_NAME, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = OFF")
         return connection
+
+
+class FrozenCatalog:
+    """A catalog as it was at one moment: an open read transaction, which write-ahead logging keeps from the writers."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM journal").fetchone()  # a transaction begins with its first read
+
+    def write(self, path: Path) -> None:
+        """Write it to a new file on local disk."""
+        target = sqlite3.connect(path, isolation_level=None)
+        try:
+            target.execute("PRAGMA synchronous = OFF")
+            self._connection.backup(target)
+        finally:
+            target.close()
+
+    def close(self) -> None:
+        """End the transaction."""
+        self._connection.close()
 
 
 def _memory(row: Sequence[Any]) -> Memory:

@@ -2,6 +2,7 @@
 
     <data_dir>/store.json      format version and the embedder whose vectors the folder holds
     <data_dir>/journal/        one file per writer (`journal.py`)
+    <data_dir>/snapshots/      what makes a start quick (`snapshots.py`)
 
 Everything that is wrong with a folder ends the start with one plain line (`StartupError`).
 """
@@ -19,6 +20,7 @@ from memory_service.records import FORMAT
 
 STORE_FILE = "store.json"
 JOURNAL_FOLDER = "journal"
+SNAPSHOT_FOLDER = "snapshots"
 
 
 class DataFolder:
@@ -33,6 +35,7 @@ class DataFolder:
         """
         self.path = path
         self.journal = path / JOURNAL_FOLDER
+        self.snapshots = path / SNAPSHOT_FOLDER
         if not path.absolute().parent.is_dir():
             raise StartupError(
                 f"{path.absolute().parent} does not exist: is the volume mounted? "

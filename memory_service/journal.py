@@ -36,6 +36,9 @@ _LENGTH = struct.Struct("<I")
 PAYLOAD_BYTES_MAX = 64 << 20
 """No record comes near it (content and metadata are bounded); a length above it is a bad frame."""
 
+HEADER_BYTES_MAX = 4096
+"""A header is some 250 bytes."""
+
 FILE_BYTES_MAX = 64 << 20
 FILE_IDLE_S_MAX = 3600.0
 """A file is sealed at this size or after this silence, so that old ones can be taken away one day."""
@@ -111,7 +114,7 @@ def read_tail(path: Path, offset: int = 0, header: Header | None = None) -> Tail
     Args:
         path: the file.
         offset: behind some frame, or 0.
-        header: as returned by the read that began at 0.
+        header: as returned by an earlier read; without one it is read from the file's start.
 
     Raises:
         DamagedJournal: valid frames lie behind a bad one, or a payload makes no sense.
@@ -119,6 +122,8 @@ def read_tail(path: Path, offset: int = 0, header: Header | None = None) -> Tail
 
     """
     with path.open("rb") as file:
+        if header is None and offset > 0:
+            header = _header(path, file.read(HEADER_BYTES_MAX))
         file.seek(offset)
         data = file.read()
     records: list[Record] = []
@@ -135,6 +140,15 @@ def read_tail(path: Path, offset: int = 0, header: Header | None = None) -> Tail
     if end < len(data) and has_frame_after(data, end):
         raise DamagedJournal(path, offset + end, "a bad frame is followed by valid ones")
     return Tail(header, records, offset + end, len(data) - end)
+
+
+def _header(path: Path, data: bytes) -> Header:
+    for payload, _ in frames(data):
+        try:
+            return decode_header(payload)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedJournal(path, 0, str(error)) from error
+    raise DamagedJournal(path, 0, "its header is gone")
 
 
 def journal_paths(folder: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from memory_service.clock import HybridClock, Stamp
 from memory_service.embedding import Fingerprint, Vectors
 from memory_service.journal import DamagedJournal, journal_paths, read_tail
 from memory_service.records import Delete, Header, Put, Record, Reply
+from memory_service.snapshots import FrozenProjection, Snapshot
 
 REPLY_KEPT_MS = 24 * 3600 * 1000
 """How long an idempotency key is remembered: a day, as is usual for HTTP APIs."""
@@ -53,7 +54,8 @@ class Projection:
 
     def __init__(self, catalog: Catalog, embedder: Fingerprint, clock: HybridClock) -> None:
         self.catalog = catalog
-        self._embedder = embedder
+        self.records_since_freeze = 0
+        self.embedder = embedder
         self._clock = clock
         self._indexes: dict[str, ExactIndex] = {}
         self._headers: dict[str, Header] = {}
@@ -63,6 +65,25 @@ class Projection:
         self._next_expiry_ms: int | None = None
         self._writing = threading.Lock()
         self._publishing = threading.Lock()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Begin with a snapshot, whose catalog is the one that this projection was made with."""
+        for namespace, (groups, vectors) in snapshot.indexes.items():
+            index = self._indexes.setdefault(namespace, ExactIndex(self.embedder.dim))
+            index.add(groups, vectors)
+        self._next_id = snapshot.next_id
+        self._applied = self.catalog.watermarks()
+        self._next_expiry_ms = self.catalog.next_expiry_ms(REPLY_KEPT_MS)
+        last = self.catalog.last_stamp()
+        if last is not None:
+            self._clock.observe(last)
+
+    def freeze(self) -> FrozenProjection:
+        """The projection of this moment, to be written as a snapshot while this one goes on."""
+        with self._writing:
+            self.records_since_freeze = 0
+            indexes = {namespace: index.freeze() for namespace, index in self._indexes.items()}
+            return FrozenProjection(self.catalog.freeze(), indexes, self._next_id)
 
     def index(self, namespace: str) -> ExactIndex | None:
         """The vectors of a namespace, by the catalog's ids; None when it never had any."""
@@ -94,12 +115,11 @@ class Projection:
         applied = self._applied.get(path.stem, 0)
         if path.stat().st_size == applied:
             return 0
-        header = self._headers.get(path.stem)
-        tail = read_tail(path, applied if header else 0, header)  # one's own abandoned journal is read from its start
+        tail = read_tail(path, applied, self._headers.get(path.stem))
         self._torn[path.stem] = tail.torn_bytes
         if tail.header is None:
             return 0
-        if tail.header.embedder != self._embedder:
+        if tail.header.embedder != self.embedder:
             raise OtherEmbedder(path, tail.header.embedder)
         if tail.header.writer != path.stem:
             raise DamagedJournal(path, 0, f"its header names another writer, {tail.header.writer}")
@@ -118,6 +138,7 @@ class Projection:
             self.catalog.set_watermark(writer, end)
             self._publish(changes)
         self._applied[writer] = end
+        self.records_since_freeze += len(records)
 
     def expire(self, now_ms: int) -> None:
         """Drop the memories whose time is over, and old replies. Cheap when nothing is due.
@@ -180,7 +201,7 @@ class Projection:
         for namespace, added in changes.added.items():
             if added:
                 groups, vectors = _rows(added.items())
-                self._indexes.setdefault(namespace, ExactIndex(self._embedder.dim)).add(groups, vectors)
+                self._indexes.setdefault(namespace, ExactIndex(self.embedder.dim)).add(groups, vectors)
         for namespace, ids in changes.removed.items():
             self._indexes[namespace].remove(np.array(ids, dtype=np.int64))
 

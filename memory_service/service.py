@@ -8,23 +8,20 @@ projection.
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from memory_service import checks
 from memory_service.batching import Batcher
-from memory_service.catalog import Catalog
 from memory_service.clock import HybridClock
 from memory_service.committing import Committer, DeleteRequest, Idempotency, Prepared, Stale, StoreRequest
 from memory_service.cursors import decode_cursor, encode_cursor
-from memory_service.data_folder import DataFolder, mismatch
+from memory_service.data_folder import DataFolder
 from memory_service.embedding import Embedder, Vectors, Window
-from memory_service.errors import InvalidInput, NotFound, StartupError
+from memory_service.errors import InvalidInput, NotFound
 from memory_service.filters import EVERYTHING, Filter, parse
 from memory_service.following import Follower
-from memory_service.journal import DamagedJournal
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     JSON,
@@ -37,7 +34,9 @@ from memory_service.model import (
     Refused,
     Stored,
 )
-from memory_service.projection import OtherEmbedder, Projection
+from memory_service.recovery import recover
+from memory_service.settings import MemorySettings
+from memory_service.snapshotting import Snapshotter
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +54,9 @@ class MemoryService:
         self,
         folder: DataFolder,
         embedder: Embedder,
-        *,
-        cache_dir: Path | None = None,
-        follow_interval_ms: int = 200,
+        settings: MemorySettings | None = None,
     ) -> None:
-        """Read the folder's journals.
+        """Read the folder's newest snapshot and what its journals hold beyond it.
 
         Raises:
             StartupError: the folder is damaged or of another embedder; the message says what to do.
@@ -68,14 +65,10 @@ class MemoryService:
         self.fingerprint = embedder.fingerprint
         self.is_closed = False
         self._embedder = embedder
+        settings = settings or MemorySettings()
         self._clock = HybridClock()
-        self._catalog = Catalog(cache_dir)
-        try:
-            self._projection = Projection(self._catalog, self.fingerprint, self._clock)
-            self._recover(folder)
-        except BaseException:
-            self._catalog.close()
-            raise
+        self._projection = recover(folder, self.fingerprint, self._clock, settings.cache_dir)
+        self._catalog = self._projection.catalog
         self._embedding: Batcher[Window, Vectors] = Batcher(
             "embedder",
             lambda windows: list(embedder.embed(windows)),
@@ -84,32 +77,24 @@ class MemoryService:
             waiting_max=WAITING_WINDOWS_MAX,
         )
         self._committer = Committer(self._projection, folder.journal, self.fingerprint, self._clock)
-        self._follower = Follower(self._projection, folder.journal, follow_interval_ms, lambda: self._committer.writer)
+        self._follower = Follower(
+            self._projection, folder.journal, settings.follow_interval_ms, lambda: self._committer.writer
+        )
+        self._snapshotter = Snapshotter(
+            self._projection,
+            folder.snapshots,
+            self.fingerprint,
+            every_records=settings.snapshot_records,
+            every_s=settings.snapshot_interval_s,
+        )
 
     def close(self) -> None:
         """Finish what was accepted, then release everything."""
         self.is_closed = True
         self._embedding.close()
         self._committer.close()
+        self._snapshotter.close()
         self._catalog.close()
-
-    def _recover(self, folder: DataFolder) -> None:
-        held = folder.embedder()
-        if held is not None and held != self.fingerprint:
-            raise StartupError(mismatch(folder.path, held, self.fingerprint))
-        try:
-            records = self._projection.pull(folder.journal)
-        except OtherEmbedder as error:
-            raise StartupError(mismatch(error.path, error.found, self.fingerprint)) from error
-        except DamagedJournal as error:
-            remedy = "Restore the file from a backup, or move it away to do without its memories."
-            raise StartupError(f"The {error}. {remedy}") from error
-        except OSError as error:
-            raise StartupError(f"The journals in {folder.journal} cannot be read: {error}.") from error
-        folder.claim(self.fingerprint)
-        for writer, count in self._projection.torn_bytes().items():
-            log.warning("journal.torn", extra={"journal": writer, "torn_bytes": count})
-        log.info("journal.replayed", extra={"records": records, "memories": sum(self._catalog.counts().values())})
 
     # -- store -----------------------------------------------------------------------------------------------------
 
@@ -370,6 +355,14 @@ class MemoryService:
         idempotency = _idempotency(idempotency_key, "delete_matching", namespace, filter)
         return self._deleted(DeleteRequest(namespace, None, wanted, idempotency))
 
+    def snapshot(self) -> str:
+        """Take a snapshot now, so that the next start is quick; its name.
+
+        Raises:
+            StorageUnavailable: the data folder takes no writes.
+        """
+        return self._snapshotter.take().name
+
     def problems(self) -> Sequence[str]:
         """What keeps this worker from seeing all that others wrote; empty when nothing does."""
         return list(self._follower.problems.values())
@@ -393,6 +386,7 @@ class MemoryService:
     def _refresh(self, consistency: Consistency = Consistency.EVENTUAL) -> None:
         """Bring the projection up to date before it is used."""
         self._follower.follow(strong=consistency is Consistency.STRONG)
+        self._snapshotter.take_if_due()
         self._projection.expire(self._clock.now_ms())
 
 

@@ -28,4 +28,10 @@ class MemorySettings(BaseModel):
         le=60_000,
         description="How long a call may rely on what was last seen of other workers' writes.",
     )
+    snapshot_records: int = Field(
+        default=10_000, ge=100, description="Records after which a snapshot is taken, so that a start replays fewer."
+    )
+    snapshot_interval_s: float = Field(
+        default=900.0, ge=1, description="Seconds after which a snapshot is taken if anything changed."
+    )
     embedding_threads: int = Field(default=2, ge=1, le=64, description="Processor threads of one embedding run.")

@@ -8,6 +8,7 @@ from memory_service.data_folder import DataFolder
 from memory_service.errors import NotFound, Unavailable
 from memory_service.model import Consistency, NewMemory, StoreStatus
 from memory_service.service import MemoryService
+from memory_service.settings import MemorySettings
 
 STRONG = Consistency.STRONG
 NEVER_MS = 60_000
@@ -21,7 +22,8 @@ def open_worker(minilm, tmp_path):
     opened = []
 
     def open_(follow_interval_ms=0):
-        opened.append(MemoryService(DataFolder(tmp_path / "memory"), minilm, follow_interval_ms=follow_interval_ms))
+        settings = MemorySettings(follow_interval_ms=follow_interval_ms)
+        opened.append(MemoryService(DataFolder(tmp_path / "memory"), minilm, settings))
         return opened[-1]
 
     yield open_

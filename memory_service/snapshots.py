@@ -1,0 +1,219 @@
+"""Snapshots: a projection written to the data folder, so that a start need not replay every journal.
+
+    <data_dir>/snapshots/<made_at_ms>-<random>/
+        catalog.sqlite     the catalog, with the watermarks of the journals that it covers
+        groups.i64         for each vector the id of its memory, little-endian, namespace after namespace
+        vectors.f32        the vectors, in the same order
+        MANIFEST.json      format, embedder, namespaces with their counts, sha256 of each file; written last
+
+A snapshot is a convenience, never the truth: one that is incomplete or does not match its manifest is passed over, with
+a word in the log, for the one before it and at last for the journals alone. The two newest are kept.
+
+This module knows files and checksums. What is in the catalog and the indexes, `catalog.py` and `indexes` know.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexes.exact import Frozen, Groups
+from memory_service.catalog import SCHEMA_VERSION, FrozenCatalog
+from memory_service.clock import wall_ms
+from memory_service.data_folder import write_synced
+from memory_service.embedding import Fingerprint, Vectors
+from memory_service.journal import sync_folder
+from memory_service.records import FORMAT
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "MANIFEST.json"
+CATALOG = "catalog.sqlite"
+GROUPS = "groups.i64"
+VECTORS = "vectors.f32"
+KEPT = 2
+ABANDONED_S = 3600
+"""A folder without a manifest is somebody's work in progress for at most this long, then a rest of a crash."""
+
+COPY_BYTES = 1 << 20
+
+
+class UnusableSnapshot(Exception):
+    """A snapshot is incomplete, damaged, or of another format or embedder."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenProjection:
+    """A projection as it was at one moment, whatever happens to it since."""
+
+    catalog: FrozenCatalog
+    indexes: dict[str, Frozen]
+    next_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot whose files match its manifest.
+
+    Attributes:
+        catalog: path of the catalog's file.
+        indexes: for each namespace the (groups, vectors) to put into its index.
+        next_id: the first id that no memory of the snapshot ever had.
+    """
+
+    path: Path
+    catalog: Path
+    indexes: dict[str, tuple[Groups, Vectors]]
+    next_id: int
+
+
+def write(frozen: FrozenProjection, folder: Path, embedder: Fingerprint, scratch: Path) -> Path:
+    """Write a snapshot and remove those that it makes superfluous.
+
+    Args:
+        frozen: closed in the end.
+        folder: of the snapshots.
+        embedder: whose vectors they are.
+        scratch: a folder on local disk, since SQLite does not write to the volume.
+
+    Raises:
+        OSError: the folder takes no writes; nothing of the attempt is left.
+    """
+    path = folder / f"{wall_ms():013d}-{secrets.token_hex(6)}"
+    local = scratch / f"snapshot-{path.name}.sqlite"
+    try:
+        frozen.catalog.write(local)
+        path.mkdir(parents=True)
+        _write_files(frozen, path, embedder, local)
+        sync_folder(folder)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        local.unlink(missing_ok=True)
+        frozen.catalog.close()
+    _remove_superfluous(folder)
+    return path
+
+
+def usable(folder: Path, embedder: Fingerprint) -> Iterator[Snapshot]:
+    """The snapshots that can be used, newest first. Those that cannot are named in the log."""
+    for path in reversed(_complete(folder)):
+        try:
+            yield _read(path, embedder)
+        except (UnusableSnapshot, OSError) as error:
+            log.warning("snapshot.rejected", extra={"snapshot": path.name, "reason": str(error)})
+
+
+def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, catalog: Path) -> None:
+    files = {CATALOG: _copy(catalog, path / CATALOG)}
+    namespaces: list[tuple[str, int]] = []
+    with _HashedFile(path / GROUPS) as groups_file, _HashedFile(path / VECTORS) as vectors_file:
+        for namespace, index in frozen.indexes.items():
+            groups, vectors = index.rows()
+            namespaces.append((namespace, len(groups)))
+            groups_file.write(groups.astype("<i8").data)
+            vectors_file.write(vectors.astype("<f4").data)
+    files[GROUPS], files[VECTORS] = groups_file.sha256, vectors_file.sha256
+    manifest = {
+        "format": FORMAT,
+        "schema": SCHEMA_VERSION,
+        "embedder": embedder.as_dict(),
+        "next_id": frozen.next_id,
+        "namespaces": namespaces,
+        "sha256": files,
+    }
+    partial = path / f".{MANIFEST}"
+    write_synced(partial, json.dumps(manifest).encode())
+    partial.rename(path / MANIFEST)
+    sync_folder(path)
+
+
+def _read(path: Path, embedder: Fingerprint) -> Snapshot:
+    manifest = _manifest(path)
+    if (manifest["format"], manifest["schema"]) != (FORMAT, SCHEMA_VERSION):
+        raise UnusableSnapshot("it is of another format")
+    if manifest["embedder"] != embedder.as_dict():
+        raise UnusableSnapshot("it holds vectors of another embedder")
+    for name, sha256 in manifest["sha256"].items():
+        if _sha256(path / name) != sha256:
+            raise UnusableSnapshot(f"{name} does not match its checksum")
+    groups = np.fromfile(path / GROUPS, dtype="<i8")
+    vectors = np.fromfile(path / VECTORS, dtype="<f4").reshape(-1, embedder.dim)
+    ends = np.cumsum([count for _, count in manifest["namespaces"]])[:-1]
+    names = [namespace for namespace, _ in manifest["namespaces"]]
+    parts = zip(np.split(groups, ends), np.split(vectors, ends), strict=True) if names else ()
+    return Snapshot(path, path / CATALOG, dict(zip(names, parts, strict=True)), manifest["next_id"])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        missing = {"format", "schema", "embedder", "next_id", "namespaces", "sha256"} - set(manifest)
+    except (ValueError, TypeError) as error:
+        raise UnusableSnapshot(f"its manifest cannot be read: {error}") from error
+    if missing:
+        raise UnusableSnapshot("its manifest lacks fields")
+    return dict(manifest)
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Snapshots with a manifest, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+
+
+def _remove_superfluous(folder: Path) -> None:
+    """Remove all but the newest complete snapshots, and incomplete ones that nobody can be writing any more."""
+    complete = _complete(folder)
+    old_ms = wall_ms() - ABANDONED_S * 1000
+    incomplete = [path for path in folder.iterdir() if path not in complete and path.name < f"{old_ms:013d}"]
+    for path in [*complete[:-KEPT], *incomplete]:
+        (path / MANIFEST).unlink(missing_ok=True)  # first, so that nobody starts to read it
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class _HashedFile:
+    """A new file, synced when it is closed, whose checksum is taken while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb")
+        self._hash = hashlib.sha256()
+
+    def __enter__(self) -> "_HashedFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def write(self, data: "bytes | memoryview[Any]") -> None:
+        self._file.write(data)
+        self._hash.update(data)
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file, synced; its sha256."""
+    with source.open("rb") as reading, _HashedFile(target) as writing:
+        while chunk := reading.read(COPY_BYTES):
+            writing.write(chunk)
+    return writing.sha256
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,85 @@
+"""When snapshots are taken: by the number of records since the last one, by time, at the end, and on demand.
+
+Always beside the service: freezing takes milliseconds, the writing goes on in a thread of its own.
+"""
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from memory_service import snapshots
+from memory_service.embedding import Fingerprint
+from memory_service.errors import StorageUnavailable
+from memory_service.journal import storage_unavailable
+from memory_service.projection import Projection
+
+log = logging.getLogger(__name__)
+
+CLOSING_RECORDS_MIN = 1_000
+"""A stop is not held up for fewer records: replaying them takes less than a tenth of a second."""
+
+RETRY_S = 60.0
+
+
+class Snapshotter:
+    """Takes snapshots of one projection, one at a time."""
+
+    def __init__(
+        self, projection: Projection, folder: Path, embedder: Fingerprint, *, every_records: int, every_s: float
+    ) -> None:
+        self._projection = projection
+        self._folder = folder
+        self._embedder = embedder
+        self._every_records = every_records
+        self._every_s = every_s
+        self._taking = threading.Lock()
+        self._last_s = time.monotonic()
+        self._background: threading.Thread | None = None
+
+    def take(self) -> Path:
+        """Write a snapshot now.
+
+        Raises:
+            StorageUnavailable: the data folder takes no writes.
+        """
+        with self._taking:
+            started = time.perf_counter()
+            self._last_s = time.monotonic()
+            records = self._projection.records_since_freeze
+            frozen = self._projection.freeze()
+            frozen_ms = round((time.perf_counter() - started) * 1000, 1)
+            try:
+                path = snapshots.write(frozen, self._folder, self._embedder, self._projection.catalog.folder)
+            except OSError as error:
+                self._projection.records_since_freeze += records
+                log.warning("snapshot.failed", extra={"reason": str(error)})
+                raise storage_unavailable(error) from error
+            took_ms = round((time.perf_counter() - started) * 1000)
+            log.info("snapshot.taken", extra={"snapshot": path.name, "ms": took_ms, "frozen_ms": frozen_ms})
+            return path
+
+    def take_if_due(self) -> None:
+        """Begin a snapshot in the background if it is time; costs a comparison otherwise."""
+        if self._is_due() and (self._background is None or not self._background.is_alive()):
+            self._background = threading.Thread(target=self._take_quietly, name="snapshot", daemon=True)
+            self._background.start()
+
+    def close(self) -> None:
+        """Wait for a snapshot under way, and take a last one if a start would have much to replay."""
+        if self._background is not None:
+            self._background.join()
+        if self._projection.records_since_freeze >= CLOSING_RECORDS_MIN:
+            self._take_quietly()
+
+    def _is_due(self) -> bool:
+        records, idle_s = self._projection.records_since_freeze, time.monotonic() - self._last_s
+        return (records >= self._every_records and idle_s >= min(RETRY_S, self._every_s)) or (
+            records > 0 and idle_s >= self._every_s
+        )
+
+    def _take_quietly(self) -> None:
+        try:
+            self.take()
+        except StorageUnavailable:
+            return  # logged; the journals hold everything, and the next use tries again

@@ -1,0 +1,177 @@
+"""Snapshots: quick starts that never change what is true."""
+
+import json
+import threading
+
+import pytest
+
+from memory_service.data_folder import DataFolder
+from memory_service.errors import NotFound
+from memory_service.model import NewMemory
+from memory_service.service import MemoryService
+from memory_service.settings import MemorySettings
+
+COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
+
+
+def snapshots_in(tmp_path):
+    return sorted((tmp_path / "memory" / "snapshots").iterdir())
+
+
+def seen(service):
+    """Everything that a caller can see, vectors included."""
+    state = {}
+    for namespace in ("default", "other"):
+        for memory in service.list(namespace=namespace, limit=1_000).memories:
+            state[namespace, memory.key] = memory
+        hits = service.retrieve("what does Dana drink?", namespace=namespace, k=1_000)
+        state[namespace] = [(hit.memory, round(hit.score, 5)) for hit in hits]
+    return state
+
+
+def fill(service, start=0, count=30):
+    for at in range(start, start + count):
+        namespace = "other" if at % 3 == 0 else "default"
+        service.store(NewMemory(f"{COFFEE} Cup {at}.", f"cup-{at}", namespace, {"at": at, "tags": ["cup"]}))
+    service.store(NewMemory(f"{COFFEE} Changed. " * 60, f"cup-{start + 1}"))
+    service.delete(f"cup-{start + 2}")
+
+
+def test_a_start_from_a_snapshot_gives_the_same_state_as_one_from_the_journals(open_service, tmp_path):
+    service = open_service(tmp_path / "memory")
+    fill(service)
+    service.store(NewMemory("An idempotent fact.", "idem"), idempotency_key="job-1")
+    service.snapshot()
+    before = seen(service)
+    service.close()
+    journals = list((tmp_path / "memory" / "journal").iterdir())
+
+    restored = open_service(tmp_path / "memory")
+    assert seen(restored) == before
+    assert restored.retrieve("cup", filter={"tags": {"$contains": "cup"}, "at": 7})[0].memory.key == "cup-7"
+    assert restored.store(NewMemory("An idempotent fact.", "idem"), idempotency_key="job-1").status == "stored"
+    restored.close()
+
+    for journal in journals:  # the snapshot alone, to see that it was it
+        journal.unlink()
+    assert seen(open_service(tmp_path / "memory")) == before
+
+
+def test_what_comes_after_a_snapshot_is_replayed_over_it(open_service, tmp_path):
+    service = open_service(tmp_path / "memory")
+    fill(service)
+    service.snapshot()
+    fill(service, start=20)
+    service.store(NewMemory(COFFEE, "cup-0", "other"))
+    service.delete("cup-4")
+    before = seen(service)
+    service.close()
+    restored = open_service(tmp_path / "memory")
+    assert seen(restored) == before
+    with pytest.raises(NotFound):
+        restored.get("cup-4")
+    restored.store(NewMemory("Stored after the restart.", "new"))
+    assert restored.retrieve("Stored after the restart.")[0].memory.key == "new"
+
+
+@pytest.mark.parametrize("name", ["catalog.sqlite", "vectors.f32", "groups.i64", "MANIFEST.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_snapshot_falls_back_to_the_one_before_and_says_so(open_service, tmp_path, caplog, name, damage):
+    service = open_service(tmp_path / "memory")
+    fill(service, count=5)
+    service.snapshot()
+    fill(service, start=5, count=5)
+    service.snapshot()
+    before = seen(service)
+    service.close()
+    older, newer = snapshots_in(tmp_path)
+    path = newer / name
+    data = path.read_bytes()
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-9] if damage == "cut" else data[:9] + bytes([data[9] ^ 0xFF]) + data[10:])
+
+    with caplog.at_level("INFO"):
+        assert seen(open_service(tmp_path / "memory")) == before
+
+    events = [(record.message, getattr(record, "snapshot", None)) for record in caplog.records]
+    assert ("snapshot.restored", older.name) in events
+    if name != "MANIFEST.json" or damage != "remove":  # without a manifest it never was a snapshot
+        assert ("snapshot.rejected", newer.name) in events
+
+
+def test_without_any_usable_snapshot_the_journals_are_enough(open_service, tmp_path):
+    service = open_service(tmp_path / "memory")
+    fill(service, count=5)
+    service.snapshot()
+    before = seen(service)
+    service.close()
+    manifest = snapshots_in(tmp_path)[0] / "MANIFEST.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**fields, "schema": 99}))
+    assert seen(open_service(tmp_path / "memory")) == before
+
+
+def test_two_snapshots_are_kept(open_service, tmp_path):
+    service = open_service(tmp_path / "memory")
+    names = []
+    for at in range(4):
+        service.store(NewMemory(f"Fact {at}."))
+        names.append(service.snapshot())
+    assert [path.name for path in snapshots_in(tmp_path)] == names[-2:]
+
+
+def test_snapshots_are_taken_in_the_background_after_enough_records(minilm, tmp_path):
+    settings = MemorySettings(snapshot_records=100, snapshot_interval_s=1)
+    service = MemoryService(DataFolder(tmp_path / "memory"), minilm, settings)
+    service.store_batch([NewMemory(f"Fact {at}.") for at in range(150)])
+    service._snapshotter._last_s -= 60
+    service.list()
+    service._snapshotter._background.join(60)
+    [path] = snapshots_in(tmp_path)
+    assert (path / "MANIFEST.json").exists()
+    service.close()
+
+
+def test_a_stop_after_many_records_leaves_a_snapshot(open_service, tmp_path):
+    service = open_service(tmp_path / "memory")
+    service.store_batch([NewMemory(f"Fact {at}.") for at in range(1_000)])
+    service.close()
+    assert len(snapshots_in(tmp_path)) == 1
+
+
+def test_a_snapshot_taken_amid_writes_is_one_moment_of_them(open_service, tmp_path):
+    """Catalog and vectors must be of the same moment, or a text would meet another's vector."""
+    service = open_service(tmp_path / "memory")
+    stop = threading.Event()
+
+    def write():
+        at = 0
+        while not stop.is_set():
+            service.store_batch([NewMemory(f"Round {at} of pallet {key}.", f"k{key}") for key in range(10)])
+            at += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for _ in range(5):
+        service.snapshot()
+    stop.set()
+    writer.join(60)
+    before = seen(service)
+    service.close()
+    restored = open_service(tmp_path / "memory")
+    assert seen(restored) == before
+    for memory in restored.list().memories:
+        hit = restored.retrieve(memory.content, k=1)[0]
+        assert (hit.memory.content, round(hit.score, 4)) == (memory.content, 1.0)
+
+
+def test_a_snapshot_that_cannot_be_written_changes_nothing(open_service, tmp_path):
+    service = open_service(tmp_path / "memory")
+    service.store(NewMemory(COFFEE, "k"))
+    (tmp_path / "memory" / "snapshots").write_text("in the way")
+    with pytest.raises(Exception, match="takes no writes"):
+        service.snapshot()
+    assert service.get("k").content == COFFEE
+    assert service.store(NewMemory(COFFEE, "l")).status == "stored"

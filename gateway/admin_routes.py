@@ -20,4 +20,16 @@ def routes(worker: Worker) -> APIRouter:
         name = worker.memories.snapshot()
         return JSONResponse({"snapshot": name, "latency_ms": round((time.perf_counter() - started) * 1000, 2)})
 
+    @router.post("/compact", summary="Compact the data folder", responses=documented(503, 507))
+    def compact() -> JSONResponse:
+        """Remove journals that snapshots cover: what was deleted is in no file afterwards, unless `kept` names one."""
+        compacted = worker.memories.compact()
+        return JSONResponse(
+            {
+                "removed": list(compacted.removed),
+                "removed_bytes": compacted.removed_bytes,
+                "kept": [{"journal": journal, "reason": reason} for journal, reason in compacted.kept],
+            }
+        )
+
     return router

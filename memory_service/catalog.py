@@ -13,7 +13,7 @@ import json
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory_service.clock import Stamp
+from memory_service.embedding import Vectors
 from memory_service.filter_sql import attributes, condition
 from memory_service.filters import Filter
 from memory_service.model import Memory
-from memory_service.records import Put, Reply
+from memory_service.records import Delete, Put, Record, Reply
 
 FOLDER_PREFIX = "vector-memory-"
 LOCK_NAME = "in-use"
@@ -278,6 +279,24 @@ class Catalog:
         )
         return [_memory(row) for row in rows]
 
+    def records(self, vectors: Callable[[str, int], Vectors]) -> Iterator[Record]:
+        """Everything held, as the records that would lead to it.
+
+        Args:
+            vectors: the vectors of a memory, by namespace and id.
+        """
+        for row in self._all(
+            "SELECT id, namespace, key, content, metadata, created_at_ms, expires_at_ms,"
+            " stamp_ms, stamp_counter, stamp_writer FROM memory"
+        ):
+            id, namespace, key, content, metadata, created_at_ms, expires_at_ms = row[:7]
+            put = Put(namespace, key, content, metadata, vectors(namespace, id), created_at_ms, expires_at_ms)
+            yield Record(Stamp(*row[7:]), put)
+        for namespace, key, *stamp in self._all("SELECT * FROM tombstone"):
+            yield Record(Stamp(*stamp), Delete(namespace, key))
+        for namespace, key, request, result, stamp_ms in self._all("SELECT * FROM reply"):
+            yield Record(Stamp(stamp_ms, 0, ""), Reply(namespace, key, request, msgpack.unpackb(result)))
+
     def counts(self) -> dict[str, int]:
         """Number of memories in each namespace that has any."""
         return dict(self._all("SELECT namespace, count(*) FROM memory GROUP BY namespace"))
@@ -313,13 +332,19 @@ class FrozenCatalog:
         connection.execute("SELECT count(*) FROM journal").fetchone()  # a transaction begins with its first read
 
     def write(self, path: Path) -> None:
-        """Write it to a new file on local disk."""
+        """Write it to a new file on local disk, without any rest of what was deleted."""
         target = sqlite3.connect(path, isolation_level=None)
         try:
             target.execute("PRAGMA synchronous = OFF")
             self._connection.backup(target)
+            target.execute("PRAGMA journal_mode = OFF")
+            target.execute("VACUUM")  # free pages still hold what was deleted
         finally:
             target.close()
+
+    def watermarks(self) -> dict[str, int]:
+        """How far each journal had been applied."""
+        return dict(self._connection.execute("SELECT writer, end FROM journal").fetchall())
 
     def close(self) -> None:
         """End the transaction."""

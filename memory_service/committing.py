@@ -6,7 +6,6 @@ that the requests before it leave, appended with one sync, applied, and only the
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -78,6 +77,11 @@ class DeleteRequest:
     idempotency: Idempotency | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SealRequest:
+    """Leave the current journal for good. Answered with `Sealed`."""
+
+
 WriteRequest: TypeAlias = StoreRequest | DeleteRequest
 
 
@@ -87,6 +91,11 @@ class Stale:
 
     Prepare the items again, with vectors.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The next write goes to a new journal."""
 
 
 Outcome: TypeAlias = list[Stored | Refused] | Deleted | Stale
@@ -178,7 +187,7 @@ class Committer:
         self._clock = clock
         self._journal = JournalWriter(journal_folder, embedder)
         self._behind = False
-        self._batcher: Batcher[WriteRequest, Outcome | ServiceError] = Batcher(
+        self._batcher: Batcher[WriteRequest | SealRequest, Outcome | Sealed | ServiceError] = Batcher(
             "committer",
             self._commit_all,
             cost=lambda request: len(request.items) if isinstance(request, StoreRequest) else 1,
@@ -195,11 +204,24 @@ class Committer:
             Unavailable: the queue is full, or the service is stopping.
 
         """
-        future: Future[Outcome | ServiceError] = self._batcher.submit([request])[0]
-        outcome = future.result()
+        outcome = self._batcher.submit([request])[0].result()
         if isinstance(outcome, ServiceError):
             raise outcome
+        assert not isinstance(outcome, Sealed), "that answers another request"
         return outcome
+
+    def seal(self) -> None:
+        """Leave the current journal for good: nobody will append to it any more.
+
+        Raises:
+            Unavailable: the queue is full, or the service is stopping.
+        """
+        self._batcher.submit([SealRequest()])[0].result()
+
+    @property
+    def sealed(self) -> set[str]:
+        """The journals that this process has left for good."""
+        return set(self._journal.sealed)
 
     @property
     def writer(self) -> str:
@@ -211,16 +233,21 @@ class Committer:
         self._batcher.close()
         self._journal.close()
 
-    def _commit_all(self, requests: list[WriteRequest]) -> list[Outcome | ServiceError]:
+    def _commit_all(self, requests: list[WriteRequest | SealRequest]) -> list[Outcome | Sealed | ServiceError]:
         """Commit requests in order; one that deletes by filter begins a group, for it must see all before it."""
-        outcomes: list[Outcome | ServiceError] = []
+        outcomes: list[Outcome | Sealed | ServiceError] = []
         group: list[WriteRequest] = []
         for request in requests:
+            if isinstance(request, SealRequest):
+                outcomes += [*self._commit_group(group), Sealed()]
+                group = []
+                self._journal.close()
+                continue
             if isinstance(request, DeleteRequest) and request.filter is not None and group:
                 outcomes += self._commit_group(group)
                 group = []
             group.append(request)
-        return outcomes + self._commit_group(group)
+        return [*outcomes, *self._commit_group(group)]
 
     def _commit_group(self, requests: Sequence[WriteRequest]) -> list[Outcome | ServiceError]:
         try:
@@ -251,7 +278,7 @@ class Committer:
             log.error("journal.append_failed", extra={"error": str(appended.error), "journal": appended.writer})
         self._behind = True
         if appended.durable:
-            self._projection.apply(records[: appended.durable], appended.writer, appended.end)
+            self._projection.apply(records[: appended.durable], {appended.writer: appended.end})
         self._behind = False
         return appended.durable, storage_unavailable(appended.error) if appended.error else None
 

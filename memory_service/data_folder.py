@@ -3,10 +3,12 @@
     <data_dir>/store.json      format version and the embedder whose vectors the folder holds
     <data_dir>/journal/        one file per writer (`journal.py`)
     <data_dir>/snapshots/      what makes a start quick (`snapshots.py`)
+    <data_dir>/compacted       an empty file: journals have been removed, the others alone do not hold everything
 
 Everything that is wrong with a folder ends the start with one plain line (`StartupError`).
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -21,6 +23,7 @@ from memory_service.records import FORMAT
 STORE_FILE = "store.json"
 JOURNAL_FOLDER = "journal"
 SNAPSHOT_FOLDER = "snapshots"
+COMPACTED_FILE = "compacted"
 
 
 class DataFolder:
@@ -80,6 +83,22 @@ class DataFolder:
                 f"{path} is corrupt; the memories in {self.journal} are not touched by that. Restore the file from a "
                 "backup, or move it away and start with the same embedder to have it written anew."
             ) from error
+
+    @property
+    def is_compacted(self) -> bool:
+        """Whether journals have been removed, so that a snapshot is needed to have everything."""
+        return (self.path / COMPACTED_FILE).exists()
+
+    def mark_compacted(self) -> None:
+        """Note, durably, that journals are going to be removed.
+
+        Raises:
+            OSError: the folder takes no writes.
+        """
+        if not self.is_compacted:
+            with contextlib.suppress(FileExistsError):
+                write_synced(self.path / COMPACTED_FILE, b"")
+            sync_folder(self.path)
 
     def claim(self, embedder: Fingerprint) -> None:
         """Write down whose vectors the folder holds, if nobody has yet.

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from memory_service import snapshots
+from memory_service.data_folder import DataFolder
 from memory_service.errors import Unavailable
 from memory_service.journal import DamagedJournal, journal_paths
 from memory_service.projection import OtherEmbedder, Projection
@@ -22,13 +24,14 @@ class Follower:
     """Keeps a projection up to date with the journals of others."""
 
     def __init__(
-        self, projection: Projection, journal_folder: Path, interval_ms: int, own_writer: Callable[[], str]
+        self, projection: Projection, folder: DataFolder, interval_ms: int, own_writer: Callable[[], str]
     ) -> None:
         """Args:
         own_writer: the journal that this process is writing to, whose records come by another way.
         """
         self._projection = projection
-        self._folder = journal_folder
+        self._folder = folder
+        self._coverage: tuple[str, dict[str, int]] | None = None
         self._interval_s = interval_ms / 1000
         self._own_writer = own_writer
         self._last_s = time.monotonic()
@@ -63,13 +66,12 @@ class Follower:
     def _follow(self) -> None:
         problems: dict[str, str] = {}
         try:
-            paths = journal_paths(self._folder)
+            for path in journal_paths(self._folder.journal):
+                if path.stem != self._own_writer():
+                    self._follow_one(path, problems)
+            self._make_up_for_removed(problems)
         except OSError as error:
-            paths = []
-            problems[str(self._folder)] = f"{self._folder} cannot be listed ({error.strerror})"
-        for path in paths:
-            if path.stem != self._own_writer():
-                self._follow_one(path, problems)
+            problems[str(self._folder.path)] = f"{self._folder.path} cannot be read ({error.strerror})"
         for name in problems.keys() - self._problems.keys():
             log.error("journal.unfollowed", extra={"journal": name, "reason": problems[name]})
         self._problems = problems
@@ -79,8 +81,23 @@ class Follower:
         try:
             self._projection.pull_one(path)
         except FileNotFoundError:
-            return  # taken away since the folder was listed: it was covered
+            return  # taken away since the folder was listed
         except OSError as error:
             problems[path.name] = f"{path.name} cannot be read ({error.strerror})"
         except (DamagedJournal, OtherEmbedder) as error:
             problems[path.name] = str(error)
+
+    def _make_up_for_removed(self, problems: dict[str, str]) -> None:
+        """A worker that slept may find journals gone that it had not read; the snapshots that cover them have it all."""
+        newest = snapshots.newest_name(self._folder.snapshots)
+        if newest is None:
+            return
+        if self._coverage is None or self._coverage[0] != newest:
+            self._coverage = (newest, snapshots.coverage(self._folder.snapshots / newest))
+        if not self._projection.has_missed(self._coverage[1], self._folder.journal):
+            return
+        for snapshot in snapshots.usable(self._folder.snapshots, self._projection.embedder):
+            log.info("snapshot.merged", extra={"snapshot": snapshot.path.name})
+            self._projection.merge(snapshot)
+            return
+        problems[newest] = f"journals were removed, and no snapshot that covers them can be used ({newest})"

@@ -188,6 +188,7 @@ class JournalWriter:
         self._end = 0
         self._last_append_s = 0.0
         self.writer = _fresh_name()
+        self.sealed: set[str] = set()
 
     def begin(self) -> str:
         """The name of the file that the next append goes to; records of that append carry it in their stamps."""
@@ -229,6 +230,7 @@ class JournalWriter:
             if self._end == 0:
                 with contextlib.suppress(OSError):
                     (self._folder / f"{self.writer}{SUFFIX}").unlink()
+            self.sealed.add(self.writer)
         self._descriptor = None
         self._end = 0
         self.writer = _fresh_name()

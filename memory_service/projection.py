@@ -7,9 +7,11 @@ Catalog and indexes change one right after the other. A reader in between may ho
 it sees that by their number and looks again under `undisturbed`.
 """
 
+import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,16 @@ from indexes.exact import ExactIndex
 from memory_service.catalog import Catalog
 from memory_service.clock import HybridClock, Stamp
 from memory_service.embedding import Fingerprint, Vectors
-from memory_service.journal import DamagedJournal, journal_paths, read_tail
+from memory_service.journal import SUFFIX, DamagedJournal, journal_paths, read_tail
 from memory_service.records import Delete, Header, Put, Record, Reply
 from memory_service.snapshots import FrozenProjection, Snapshot
 
 REPLY_KEPT_MS = 24 * 3600 * 1000
 """How long an idempotency key is remembered: a day, as is usual for HTTP APIs."""
+
+
+MERGE_RECORDS = 1_000
+"""Records of one transaction while a snapshot is merged: writers wait for one at most."""
 
 
 class OtherEmbedder(Exception):
@@ -78,6 +84,24 @@ class Projection:
         if last is not None:
             self._clock.observe(last)
 
+    def has_missed(self, covered: Mapping[str, int], journal_folder: Path) -> bool:
+        """Whether a snapshot covers records that were not applied here and whose journal is gone by now."""
+        return any(
+            self._applied.get(writer, 0) < end and not (journal_folder / f"{writer}{SUFFIX}").exists()
+            for writer, end in covered.items()
+        )
+
+    def merge(self, snapshot: Snapshot) -> None:
+        """Apply a snapshot's contents as records: for a worker that slept while journals were removed."""
+        held = Catalog(source=snapshot.catalog)
+        try:
+            records = held.records(snapshot.vectors)
+            while batch := list(islice(records, MERGE_RECORDS)):
+                self.apply(batch, {})
+        finally:
+            held.close()
+        self.apply([], {writer: max(end, self._applied.get(writer, 0)) for writer, end in snapshot.journals.items()})
+
     def freeze(self) -> FrozenProjection:
         """The projection of this moment, to be written as a snapshot while this one goes on."""
         with self._writing:
@@ -104,7 +128,13 @@ class Projection:
             DamagedJournal, OtherEmbedder: as of the first such file; what was read before stays applied.
             OSError: a journal cannot be read.
         """
-        return sum(self.pull_one(path) for path in journal_paths(journal_folder))
+        count = 0
+        for path in journal_paths(journal_folder):
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # a compaction took it away; `has_missed` tells if that matters
+                count += self.pull_one(path)
+        return count
 
     def pull_one(self, path: Path) -> int:
         """Apply what one journal holds beyond its watermark; a journal that has not grown costs one look at its size.
@@ -125,19 +155,20 @@ class Projection:
             raise DamagedJournal(path, 0, f"its header names another writer, {tail.header.writer}")
         self._headers[path.stem] = tail.header
         if tail.end > applied:
-            self.apply(tail.records, path.stem, tail.end)
+            self.apply(tail.records, {path.stem: tail.end})
         return len(tail.records)
 
-    def apply(self, records: Sequence[Record], writer: str, end: int) -> None:
-        """Apply records of one journal and note that it is applied up to `end`."""
+    def apply(self, records: Sequence[Record], applied: Mapping[str, int]) -> None:
+        """Apply records, and note how far journals are applied by that."""
         changes = _Changes()
         with self._writing, self.catalog.transaction():
             for record in records:
                 self._apply_one(record, changes)
                 self._clock.observe(record.stamp)
-            self.catalog.set_watermark(writer, end)
+            for writer, end in applied.items():
+                self.catalog.set_watermark(writer, end)
             self._publish(changes)
-        self._applied[writer] = end
+        self._applied |= applied
         self.records_since_freeze += len(records)
 
     def expire(self, now_ms: int) -> None:

@@ -48,6 +48,12 @@ def _from_snapshot(folder: DataFolder, embedder: Fingerprint, clock: HybridClock
         projection.restore(snapshot)
         log.info("snapshot.restored", extra={"snapshot": snapshot.path.name})
         return projection
+    if folder.is_compacted:
+        raise StartupError(
+            f"No snapshot in {folder.snapshots} can be used, and the journals alone do not hold everything, since "
+            "compaction removed those that snapshots covered. Restore a snapshot from a backup, or remove the file "
+            f"{folder.path / 'compacted'} to start with what the remaining journals hold."
+        )
     return Projection(Catalog(cache_dir), embedder, clock)
 
 

@@ -16,6 +16,7 @@ from memory_service import checks
 from memory_service.batching import Batcher
 from memory_service.clock import HybridClock
 from memory_service.committing import Committer, DeleteRequest, Idempotency, Prepared, Stale, StoreRequest
+from memory_service.compacting import Compacted, Compactor
 from memory_service.cursors import decode_cursor, encode_cursor
 from memory_service.data_folder import DataFolder
 from memory_service.embedding import Embedder, Vectors, Window
@@ -77,9 +78,7 @@ class MemoryService:
             waiting_max=WAITING_WINDOWS_MAX,
         )
         self._committer = Committer(self._projection, folder.journal, self.fingerprint, self._clock)
-        self._follower = Follower(
-            self._projection, folder.journal, settings.follow_interval_ms, lambda: self._committer.writer
-        )
+        self._follower = Follower(self._projection, folder, settings.follow_interval_ms, lambda: self._committer.writer)
         self._snapshotter = Snapshotter(
             self._projection,
             folder.snapshots,
@@ -87,6 +86,10 @@ class MemoryService:
             every_records=settings.snapshot_records,
             every_s=settings.snapshot_interval_s,
         )
+        self._compactor = Compactor(
+            folder, self._snapshotter, seal=self._committer.seal, sealed=lambda: self._committer.sealed
+        )
+        self._snapshotter.after_background = self._compactor.remove_quietly
 
     def close(self) -> None:
         """Finish what was accepted, then release everything."""
@@ -362,6 +365,16 @@ class MemoryService:
             StorageUnavailable: the data folder takes no writes.
         """
         return self._snapshotter.take().name
+
+    def compact(self) -> Compacted:
+        """Take snapshots and remove the journals that they cover, so that deleted texts are in no file any more.
+
+        Journals that another worker may still append to are kept until they have been quiet for a day.
+
+        Raises:
+            StorageUnavailable: the data folder takes no writes.
+        """
+        return self._compactor.compact()
 
     def problems(self) -> Sequence[str]:
         """What keeps this worker from seeing all that others wrote; empty when nothing does."""

@@ -4,7 +4,8 @@
         catalog.sqlite     the catalog, with the watermarks of the journals that it covers
         groups.i64         for each vector the id of its memory, little-endian, namespace after namespace
         vectors.f32        the vectors, in the same order
-        MANIFEST.json      format, embedder, namespaces with their counts, sha256 of each file; written last
+        MANIFEST.json      format, embedder, namespaces with their counts, how far each journal is covered, sha256 of
+                           each file; written last
 
 A snapshot is a convenience, never the truth: one that is incomplete or does not match its manifest is passed over, with
 a word in the log, for the one before it and at last for the journals alone. The two newest are kept.
@@ -67,12 +68,19 @@ class Snapshot:
         catalog: path of the catalog's file.
         indexes: for each namespace the (groups, vectors) to put into its index.
         next_id: the first id that no memory of the snapshot ever had.
+        journals: how far each journal is covered.
     """
 
     path: Path
     catalog: Path
     indexes: dict[str, tuple[Groups, Vectors]]
     next_id: int
+    journals: dict[str, int]
+
+    def vectors(self, namespace: str, id: int) -> Vectors:
+        """The vectors of one memory."""
+        groups, vectors = self.indexes[namespace]
+        return vectors[np.searchsorted(groups, id, side="left") : np.searchsorted(groups, id, side="right")]
 
 
 def write(frozen: FrozenProjection, folder: Path, embedder: Fingerprint, scratch: Path) -> Path:
@@ -113,6 +121,29 @@ def usable(folder: Path, embedder: Fingerprint) -> Iterator[Snapshot]:
             log.warning("snapshot.rejected", extra={"snapshot": path.name, "reason": str(error)})
 
 
+def covered_by_all(folder: Path) -> dict[str, int]:
+    """How far each journal is covered by all the kept snapshots; nothing while there are fewer than are kept."""
+    covered = [coverage(path) for path in _complete(folder)[-KEPT:]]
+    if len(covered) < KEPT:
+        return {}
+    shared = set.intersection(*(set(journals) for journals in covered))
+    return {writer: min(journals[writer] for journals in covered) for writer in shared}
+
+
+def newest_name(folder: Path) -> str | None:
+    """The newest snapshot's name, by which alone it can be told whether there is a new one."""
+    complete = _complete(folder)
+    return complete[-1].name if complete else None
+
+
+def coverage(path: Path) -> dict[str, int]:
+    """How far a snapshot covers each journal; nothing for one that is unreadable or gone."""
+    try:
+        return dict(_manifest(path)["journals"])
+    except (UnusableSnapshot, OSError):
+        return {}
+
+
 def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, catalog: Path) -> None:
     files = {CATALOG: _copy(catalog, path / CATALOG)}
     namespaces: list[tuple[str, int]] = []
@@ -128,6 +159,7 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
         "schema": SCHEMA_VERSION,
         "embedder": embedder.as_dict(),
         "next_id": frozen.next_id,
+        "journals": frozen.catalog.watermarks(),
         "namespaces": namespaces,
         "sha256": files,
     }
@@ -151,13 +183,15 @@ def _read(path: Path, embedder: Fingerprint) -> Snapshot:
     ends = np.cumsum([count for _, count in manifest["namespaces"]])[:-1]
     names = [namespace for namespace, _ in manifest["namespaces"]]
     parts = zip(np.split(groups, ends), np.split(vectors, ends), strict=True) if names else ()
-    return Snapshot(path, path / CATALOG, dict(zip(names, parts, strict=True)), manifest["next_id"])
+    return Snapshot(
+        path, path / CATALOG, dict(zip(names, parts, strict=True)), manifest["next_id"], manifest["journals"]
+    )
 
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        missing = {"format", "schema", "embedder", "next_id", "namespaces", "sha256"} - set(manifest)
+        missing = {"format", "schema", "embedder", "next_id", "journals", "namespaces", "sha256"} - set(manifest)
     except (ValueError, TypeError) as error:
         raise UnusableSnapshot(f"its manifest cannot be read: {error}") from error
     if missing:

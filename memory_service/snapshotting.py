@@ -6,6 +6,7 @@ Always beside the service: freezing takes milliseconds, the writing goes on in a
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from memory_service import snapshots
@@ -36,6 +37,7 @@ class Snapshotter:
         self._taking = threading.Lock()
         self._last_s = time.monotonic()
         self._background: threading.Thread | None = None
+        self.after_background: Callable[[], None] = lambda: None
 
     def take(self) -> Path:
         """Write a snapshot now.
@@ -62,7 +64,7 @@ class Snapshotter:
     def take_if_due(self) -> None:
         """Begin a snapshot in the background if it is time; costs a comparison otherwise."""
         if self._is_due() and (self._background is None or not self._background.is_alive()):
-            self._background = threading.Thread(target=self._take_quietly, name="snapshot", daemon=True)
+            self._background = threading.Thread(target=self._work, name="snapshot", daemon=True)
             self._background.start()
 
     def close(self) -> None:
@@ -77,6 +79,10 @@ class Snapshotter:
         return (records >= self._every_records and idle_s >= min(RETRY_S, self._every_s)) or (
             records > 0 and idle_s >= self._every_s
         )
+
+    def _work(self) -> None:
+        self._take_quietly()
+        self.after_background()
 
     def _take_quietly(self) -> None:
         try:

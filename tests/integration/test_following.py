@@ -138,7 +138,7 @@ def test_a_volume_that_is_gone_for_a_while_stops_strong_reads_only(open_worker, 
     journal = tmp_path / "memory" / "journal"
     journal.rename(tmp_path / "unmounted")
     assert set(contents(reader)) == {"a"}
-    with pytest.raises(Unavailable, match="cannot be listed"):
+    with pytest.raises(Unavailable, match="cannot be read"):
         reader.get("a", consistency=STRONG)
     (tmp_path / "unmounted").rename(journal)
     writer.store(NewMemory(BUDGET, "b"))

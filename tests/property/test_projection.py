@@ -52,7 +52,7 @@ def projected(pieces):
     try:
         projection = Projection(catalog, FINGERPRINT, HybridClock())
         for writer, records in pieces:
-            projection.apply(records, writer, 0)
+            projection.apply(records, {writer: 0})
         return state(projection)
     finally:
         catalog.close()

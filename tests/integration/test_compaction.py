@@ -1,0 +1,149 @@
+"""Compaction: what was deleted is in no file any more, and nobody loses anything by it."""
+
+import os
+import time
+
+import pytest
+
+from memory_service.data_folder import DataFolder
+from memory_service.errors import StartupError
+from memory_service.model import Consistency, NewMemory
+from memory_service.service import MemoryService
+from memory_service.settings import MemorySettings
+
+SECRET = "The vault code of Brightwater is seventeen blue herons."
+COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
+DAY_S = 24 * 3600
+
+
+def holding(folder, needle):
+    return [path.name for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+def journals(folder):
+    return sorted(path.stem for path in (folder / "journal").iterdir())
+
+
+def contents(service):
+    return {memory.key: memory.content for memory in service.list(limit=1_000, consistency=Consistency.STRONG).memories}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "memory"
+
+
+def test_after_a_delete_and_a_compaction_text_and_vector_are_in_no_file(open_service, folder):
+    service = open_service(folder)
+    service.store_batch([NewMemory(f"{COFFEE} Cup {at}.", f"cup-{at}") for at in range(20)])
+    service.store(NewMemory(SECRET, "secret", metadata={"note": "herons"}))
+    vector = service.embed([SECRET])[0].tobytes()
+    service.snapshot()
+    assert holding(folder, SECRET.encode())
+    assert len(holding(folder, vector)) == 2
+    service.delete("secret")
+
+    compacted = service.compact()
+
+    assert compacted.kept == ()
+    assert compacted.removed_bytes > 0
+    assert holding(folder, b"herons") == holding(folder, vector) == []
+    assert len(contents(service)) == 20
+    service.close()
+    reopened = open_service(folder)
+    assert len(contents(reopened)) == 20
+    assert reopened.retrieve(f"{COFFEE} Cup 7.", k=1)[0].memory.key == "cup-7"
+
+
+def test_an_update_and_a_compaction_leave_nothing_of_the_old_text(open_service, folder):
+    service = open_service(folder)
+    service.store(NewMemory(SECRET, "k"))
+    service.store(NewMemory(COFFEE, "k"))
+    service.compact()
+    assert holding(folder, b"herons") == []
+    assert contents(service) == {"k": COFFEE}
+
+
+def test_what_was_deleted_stays_deleted_after_compaction_and_restart(open_service, folder):
+    service = open_service(folder)
+    service.store(NewMemory(COFFEE, "k"))
+    service.delete("k")
+    service.compact()
+    service.close()
+    assert contents(open_service(folder)) == {}
+
+
+def test_writing_goes_on_in_a_new_journal(open_service, folder):
+    service = open_service(folder)
+    service.store(NewMemory(COFFEE, "before"))
+    service.compact()
+    assert journals(folder) == []
+    service.store(NewMemory(COFFEE, "after"))
+    assert len(journals(folder)) == 1
+    service.close()
+    assert set(contents(open_service(folder))) == {"before", "after"}
+
+
+def test_a_journal_that_another_worker_may_append_to_is_kept_until_it_is_quiet(open_service, folder):
+    one, two = open_service(folder), open_service(folder)
+    one.store(NewMemory(COFFEE, "one"))
+    two.store(NewMemory(COFFEE, "two"))
+    contents(one)
+    kept = one.compact().kept
+    assert [reason for _, reason in kept] == ["its writer may still append to it"]
+    [path] = (folder / "journal").iterdir()
+    os.utime(path, (time.time() - 2 * DAY_S,) * 2)
+    assert one.compact().kept == ()
+    assert set(contents(one)) == set(contents(two)) == {"one", "two"}
+
+
+def test_a_worker_that_slept_through_a_compaction_catches_up_from_the_snapshot(open_service, folder, minilm):
+    """FlashBoot revives frozen processes: the journals that it had not read are gone by then."""
+    sleeper = MemoryService(DataFolder(folder), minilm, MemorySettings(follow_interval_ms=60_000))
+    sleeper.store(NewMemory("An old fact.", "old"))
+    worker = open_service(folder)
+    worker.store(NewMemory(COFFEE, "new"))
+    worker.store(NewMemory("A newer fact.", "old"))
+    worker.store(NewMemory(SECRET, "secret"))
+    worker.delete("secret")
+    worker.store(NewMemory("An idempotent fact.", "idem"), idempotency_key="job-1")
+    removed = worker.compact().removed
+    assert len(removed) == 1
+
+    assert contents(sleeper) == contents(worker)
+    assert sleeper.retrieve(COFFEE, k=1)[0].score > 0.999
+    assert sleeper.get("old").content == "A newer fact."
+    sleeper.store(NewMemory("Stored after waking up.", "awake"))
+    assert contents(worker)["awake"] == "Stored after waking up."
+    sleeper.close()
+
+
+def test_both_snapshots_cover_what_is_removed_so_that_either_is_enough(open_service, folder):
+    service = open_service(folder)
+    service.store(NewMemory(COFFEE, "k"))
+    service.compact()
+    service.close()
+    newest = max((folder / "snapshots").iterdir())
+    (newest / "vectors.f32").write_bytes(b"broken")
+    assert contents(open_service(folder)) == {"k": COFFEE}
+
+
+def test_without_any_snapshot_a_compacted_folder_is_refused_rather_than_opened_with_less(open_service, folder):
+    service = open_service(folder)
+    service.store(NewMemory(COFFEE, "k"))
+    service.compact()
+    service.close()
+    for snapshot in (folder / "snapshots").iterdir():
+        (snapshot / "vectors.f32").write_bytes(b"broken")
+    with pytest.raises(StartupError, match=r"No snapshot .* can be used"):
+        open_service(folder)
+
+
+def test_disk_use_shrinks_to_what_is_alive(open_service, folder):
+    service = open_service(folder)
+    for version in range(30):
+        service.store_batch([NewMemory(f"{COFFEE} {key}.", f"k{key}", metadata={"v": version}) for key in range(40)])
+    grown = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    service.compact()
+    shrunk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert shrunk < grown / 3

@@ -88,7 +88,7 @@ class Follower:
             problems[path.name] = str(error)
 
     def _make_up_for_removed(self, problems: dict[str, str]) -> None:
-        """A worker that slept may find journals gone that it had not read; the snapshots that cover them have it all."""
+        """A worker that slept may find journals gone that it had not read; the newest snapshot has what they held."""
         newest = snapshots.newest_name(self._folder.snapshots)
         if newest is None:
             return

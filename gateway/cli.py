@@ -1,8 +1,10 @@
 """The command line: `vector-memory`."""
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,12 +12,22 @@ from gateway import logs
 from gateway.settings import Settings, load
 from memory_service.errors import StartupError
 
+if TYPE_CHECKING:  # imported where it is used, so that `serve` opens its port sooner
+    from memory_service.doctor import Report
+
 app = typer.Typer(
     help="Long-term memory for AI agents: store, retrieve, delete, research.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+_MARKS = {
+    "ok": typer.style("ok     ", fg="green"),
+    "note": typer.style("note   ", fg="yellow"),
+    "problem": typer.style("problem", fg="red", bold=True),
+}
 
 
 @app.callback()
@@ -52,6 +64,89 @@ def serve(
     except StartupError as error:
         print(f"vector-memory: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
+
+
+@app.command()
+def doctor(
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
+    as_json: Annotated[bool | None, typer.Option("--json", help="Print the report as JSON.")] = None,
+    with_repair: Annotated[
+        bool | None, typer.Option("--repair", help="Remove unusable snapshots and write a fresh one.")
+    ] = None,
+) -> None:
+    """Examine a data folder, beside its workers if need be, without writing to it.
+
+    Ends with 0 when there is no problem, with 1 when there is one, with 2 when there was nothing to examine.
+    """
+    logs.configure("error")  # the report says what the log would
+    folder, scratch = _folder_to_examine(data_dir)
+    from memory_service.doctor import examine
+
+    report = examine(folder, scratch)
+    if with_repair:
+        if not as_json:
+            _print_report(report)
+        report = _repaired(report, scratch)
+    if as_json:
+        print(json.dumps({**asdict(report), "problems": report.problems}, indent=2))
+    else:
+        _print_report(report)
+    raise typer.Exit(1 if report.problems else 0)
+
+
+def _folder_to_examine(data_dir: Path | None) -> tuple[Path, Path | None]:
+    """The data folder and where to copy catalogs to; ends the process when there is none."""
+    try:
+        settings = load({"MEMORY_DATA_DIR": data_dir}).memory
+    except StartupError as error:
+        raise _usage(str(error)) from error
+    if settings.ephemeral and data_dir is None:
+        raise _usage("MEMORY_EPHEMERAL is set, so no folder is kept; name one with --data-dir.")
+    if not settings.data_dir.is_dir():
+        raise _usage(f"{settings.data_dir} is not a folder; name one with --data-dir or MEMORY_DATA_DIR.")
+    return settings.data_dir, settings.cache_dir
+
+
+def _usage(line: str) -> typer.Exit:
+    print(f"vector-memory: {line}", file=sys.stderr)
+    return typer.Exit(2)
+
+
+def _repaired(report: "Report", scratch: Path | None) -> "Report":
+    """The report after a repair, which is announced on stderr; the same report when there is none."""
+    from memory_service.doctor import RepairRefused, examine, plan, repair
+
+    try:
+        steps = plan(report)
+        for step in steps or ["nothing: no snapshot needs it"]:
+            print(f"vector-memory: repair will {step}" if steps else f"vector-memory: repairs {step}", file=sys.stderr)
+        if not steps:
+            return report
+        print(f"vector-memory: wrote snapshot {repair(report, scratch)}", file=sys.stderr)
+    except (RepairRefused, StartupError, OSError) as error:
+        print(f"vector-memory: not repaired: {error}", file=sys.stderr)
+        return report
+    return examine(Path(report.folder), scratch)
+
+
+def _print_report(report: "Report") -> None:
+    """For a person: coloured on a terminal, plain when piped."""
+    totals = report.totals
+    held = f"{sum(totals.memories.values()):,} memories, {totals.tombstones:,} tombstones"
+    typer.echo(
+        f"{report.folder}: {held}; {totals.journals:,} journals with {totals.records:,} records, "
+        f"{totals.snapshots:,} snapshots; {totals.bytes:,} bytes"
+    )
+    for namespace, count in totals.memories.items():
+        typer.echo(f"  {count:>9,}  in namespace {namespace}")
+    typer.echo()
+    for finding in report.findings:
+        typer.echo(f"{_MARKS[finding.severity]}  {finding.where}: {finding.what}")
+        if finding.remedy:
+            typer.echo(f"         {finding.remedy}")
+    typer.echo()
+    notes = sum(finding.severity == "note" for finding in report.findings)
+    typer.echo(f"{report.problems} problems, {notes} notes")
 
 
 def _announce(settings: Settings) -> None:

@@ -106,7 +106,6 @@ def _key_of(request: Request, key: Annotated[str, Path(description="Percent-enco
 
     Raises:
         InvalidInput: it is not UTF-8 (a decoded path would show replacement characters instead).
-
     """
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     _, _, encoded = raw.partition(b"?")[0].partition(f"{PREFIX}/".encode())
@@ -130,7 +129,6 @@ def _store_batch(memories: "MemoryService", body: wire.BatchBody, idempotency_ke
 
     Raises:
         StorageUnavailable: not one could be written, and that for want of a disk.
-
     """
     if not isinstance(body.memories, list):
         raise InvalidInput("memories must be a list.", field="memories")

@@ -39,7 +39,6 @@ def bound(host: str, port: int) -> socket.socket:
 
     Raises:
         StartupError: it is taken, or not allowed.
-
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -158,7 +158,6 @@ class ResearchBody(Body):
 
         Raises:
             InvalidInput: a value is out of bounds.
-
         """
         return ResearchRequest(**dict(self))
 
@@ -198,7 +197,6 @@ def batch_item(raw: object, namespace: str) -> NewMemory | Refused:
     Args:
         raw: whatever the caller sent.
         namespace: the batch's, for an item that names none.
-
     """
     if isinstance(raw, dict):
         raw = {"namespace": namespace, **raw}
@@ -216,7 +214,6 @@ def invalid(error: Mapping[str, Any], skip: int = 0) -> InvalidInput:
     Args:
         error: one of `ValidationError.errors()`.
         skip: leading parts of its location to leave out, such as "body".
-
     """
     field = _path(error["loc"][skip:])
     match error["type"]:

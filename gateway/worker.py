@@ -42,7 +42,6 @@ class Worker:
 
         Raises:
             Unavailable: the worker is loading or stopping.
-
         """
         if self._memories is None:
             raise Unavailable("The worker is loading its model and memories; try again in a moment.")
@@ -54,7 +53,6 @@ class Worker:
 
         Raises:
             Unavailable: the worker is loading or stopping.
-
         """
         if self._researcher is None:
             raise Unavailable("The worker is loading its model and memories; try again in a moment.")
@@ -79,7 +77,6 @@ class Worker:
 
         Raises:
             StartupError: it cannot.
-
         """
         settings = self.settings.memory
         if settings.ephemeral:

@@ -36,7 +36,6 @@ class _View:
         rows: (capacity, dim) float32; the first `count` are in use.
         owners: (capacity,) int64, the group of each row, ascending.
         alive: packed bits, little-endian, one for each row in use.
-
     """
 
     rows: Vectors
@@ -80,7 +79,6 @@ class ExactIndex:
 
         Raises:
             ValueError: wrong shapes, or groups out of order.
-
         """
         view = self._view
         added = len(groups)
@@ -139,7 +137,6 @@ class ExactIndex:
 
         Raises:
             ValueError: wrong shape of the query.
-
         """
         if query.shape != (self.dim,):
             raise ValueError(f"expected a query of shape ({self.dim},), got {query.shape}")

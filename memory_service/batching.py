@@ -61,7 +61,6 @@ class Batcher(Generic[Item, Result]):
 
         Raises:
             Unavailable: too many items wait already, or the batcher is closed.
-
         """
         jobs = [_Job(item, Future[Result]()) for item in items]
         with self._changed:

@@ -98,6 +98,10 @@ class Version:
     expires_at_ms: int | None
 
 
+class UnsoundCatalog(Exception):
+    """A file is no catalog, or SQLite finds fault with it."""
+
+
 class Catalog:
     """SQLite over a private file. `transaction` and what is called inside it belong to one writer at a time."""
 
@@ -297,6 +301,16 @@ class Catalog:
         for namespace, key, request, result, stamp_ms in self._all("SELECT * FROM reply"):
             yield Record(Stamp(stamp_ms, 0, ""), Reply(namespace, key, request, msgpack.unpackb(result)))
 
+    def check(self) -> None:
+        """Have SQLite check the whole file.
+
+        Raises:
+            UnsoundCatalog: naming the first fault.
+        """
+        found = self._all("PRAGMA integrity_check(1)")[0][0]
+        if found != "ok":
+            raise UnsoundCatalog(found)
+
     def counts(self) -> dict[str, int]:
         """Number of memories in each namespace that has any."""
         return dict(self._all("SELECT namespace, count(*) FROM memory GROUP BY namespace"))
@@ -321,6 +335,24 @@ class Catalog:
         connection = sqlite3.connect(self.folder / FILE_NAME, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = OFF")
         return connection
+
+
+@contextmanager
+def examined(source: Path, cache_dir: Path | None = None) -> Iterator[Catalog]:
+    """A catalog over a copy of a file that may be damaged, closed in the end.
+
+    Raises:
+        UnsoundCatalog: it is damaged or of other tables; also from what is read inside.
+    """
+    try:
+        catalog = Catalog(cache_dir, source)
+        try:
+            catalog.check()
+            yield catalog
+        finally:
+            catalog.close()
+    except sqlite3.DatabaseError as error:
+        raise UnsoundCatalog(str(error)) from error
 
 
 class FrozenCatalog:

@@ -27,7 +27,6 @@ class CheckedMemory:
     Attributes:
         key: given, or derived from the content.
         metadata: canonical JSON text.
-
     """
 
     namespace: str

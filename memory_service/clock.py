@@ -18,7 +18,6 @@ class Stamp(NamedTuple):
         ms: milliseconds since the Unix epoch.
         counter: orders records of the same millisecond.
         writer: the journal it was written to; breaks ties between processes.
-
     """
 
     ms: int

@@ -1,25 +1,22 @@
-"""Writes: from prepared requests to durable, visible records.
+"""Committing: from requests to durable, visible records.
 
-One thread commits. What arrives while a commit runs forms the next group: it is planned in order against the state
-that the requests before it leave, appended with one sync, applied, and only then acknowledged.
+One thread commits. What arrives while a commit runs forms the next group: it is planned in order (`planning.py`),
+appended with one sync, applied, and only then acknowledged.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from memory_service.batching import Batcher
-from memory_service.catalog import Version
-from memory_service.clock import HybridClock, Stamp
-from memory_service.embedding import Fingerprint, Vectors
-from memory_service.errors import Conflict, ServiceError, Unavailable
-from memory_service.filters import Filter
+from memory_service.clock import HybridClock
+from memory_service.embedding import Fingerprint
+from memory_service.errors import ServiceError, Unavailable
 from memory_service.journal import JournalWriter, storage_unavailable
-from memory_service.model import Deleted, Refused, Stored, StoreStatus
+from memory_service.planning import DeleteRequest, Group, Outcome, StoreRequest, WriteRequest, plan, settled
 from memory_service.projection import Projection
-from memory_service.records import Delete, Mutation, Put, Record, Reply
+from memory_service.records import Record
 
 log = logging.getLogger(__name__)
 
@@ -29,153 +26,13 @@ WAITING_REQUESTS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Idempotency:
-    """A caller's name for one request, and the digest that tells another request under the same name."""
-
-    key: str
-    request: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A checked item of a store.
-
-    Attributes:
-        metadata: canonical JSON text.
-        vectors: None when the same content was there already, whose vectors will do.
-
-    """
-
-    namespace: str
-    key: str
-    content: str
-    metadata: str
-    ttl_ms: int | None
-    vectors: Vectors | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoreRequest:
-    """Store these items (at least one), in order. Answered with `Stored` or `Refused` for each, or `Stale` for all."""
-
-    items: tuple[Prepared, ...]
-    idempotency: Idempotency | None = None
-
-    @property
-    def namespace(self) -> str:
-        """Where its idempotency key is remembered; the request's digest covers the other namespaces."""
-        return self.items[0].namespace
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteRequest:
-    """Delete by key, or whatever matches the filter when this request's turn has come. Answered with `Deleted`."""
-
-    namespace: str
-    keys: tuple[str, ...] | None
-    filter: Filter | None
-    idempotency: Idempotency | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SealRequest:
     """Leave the current journal for good. Answered with `Sealed`."""
-
-
-WriteRequest: TypeAlias = StoreRequest | DeleteRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """Nothing was stored: a content that was there when its item was prepared has changed since.
-
-    Prepare the items again, with vectors.
-    """
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """The next write goes to a new journal."""
-
-
-Outcome: TypeAlias = list[Stored | Refused] | Deleted | Stale
-
-
-_UNNUMBERED = -1
-"""The id of a version that the catalog does not hold yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A memory as the requests planned so far leave it."""
-
-    version: Version
-    vectors: Vectors | None
-
-
-@dataclass(slots=True)
-class _Group:
-    """The records of a group commit in the making, and the state that they lead to."""
-
-    projection: Projection
-    tick: Callable[[], Stamp]
-    now_ms: int
-    records: list[Record] = field(default_factory=list)
-    _changed: dict[tuple[str, str], _Held | None] = field(default_factory=dict)
-    _replies: dict[tuple[str, str], tuple[str, Any]] = field(default_factory=dict)
-
-    def held(self, namespace: str, key: str) -> _Held | None:
-        if (namespace, key) in self._changed:
-            return self._changed[namespace, key]
-        version = self.projection.catalog.version(namespace, key)
-        return _Held(version, None) if version else None
-
-    def vectors(self, namespace: str, held: _Held) -> Vectors:
-        if held.vectors is not None:
-            return held.vectors
-        index = self.projection.index(namespace)
-        assert index is not None, "a memory in the catalog has vectors in its namespace's index"
-        return index.vectors(held.version.id)
-
-    def reply(self, namespace: str, idempotency: Idempotency) -> Any | None:
-        """What the same request was answered before.
-
-        Raises:
-            Conflict: the key was used for another request.
-
-        """
-        found = self._replies.get((namespace, idempotency.key)) or self.projection.catalog.reply(
-            namespace, idempotency.key
-        )
-        if found is None:
-            return None
-        if found[0] != idempotency.request:
-            raise Conflict("This Idempotency-Key was used for another request; use a fresh one.")
-        return found[1]
-
-    def write(self, stamp: Stamp, mutation: Mutation) -> None:
-        self.records.append(Record(stamp, mutation))
-        match mutation:
-            case Put() as put:
-                version = Version(_UNNUMBERED, put.content, put.metadata, stamp, put.created_at_ms, put.expires_at_ms)
-                self._changed[put.namespace, put.key] = _Held(version, put.vectors)
-            case Delete(namespace, key):
-                self._changed[namespace, key] = None
-            case Reply(namespace, key, request, result):
-                self._replies[namespace, key] = (request, result)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A request's outcome, provided that enough of the group becomes durable.
-
-    Attributes:
-        needs: for each item (or for the whole of a delete), how many records of the group it rests on.
-
-    """
-
-    outcome: Outcome | ServiceError
-    needs: list[int]
 
 
 class Committer:
@@ -202,7 +59,6 @@ class Committer:
             StorageUnavailable: the data folder took none of it.
             Conflict: the idempotency key was used for another request.
             Unavailable: the queue is full, or the service is stopping.
-
         """
         outcome = self._batcher.submit([request])[0].result()
         if isinstance(outcome, ServiceError):
@@ -255,15 +111,15 @@ class Committer:
             now_ms = self._clock.now_ms()
             self._projection.expire(now_ms)
             writer = self._journal.begin()
-            group = _Group(self._projection, lambda: self._clock.tick(writer), now_ms)
-            plans = [self._plan(request, group) for request in requests]
+            group = Group(self._projection, lambda: self._clock.tick(writer), now_ms)
+            plans = [plan(request, group) for request in requests]
             if not group.records:
-                return [plan.outcome for plan in plans]
+                return [planned.outcome for planned in plans]
             durable, error = self._append(group.records)
         except Exception as failure:
             log.exception("commit.failed")
             return [Unavailable(f"The write could not be completed ({type(failure).__name__}).")] * len(requests)
-        return [_settled(plan, durable, error) for plan in plans]
+        return [settled(planned, durable, error) for planned in plans]
 
     def _catch_up(self) -> None:
         """Apply what an earlier group wrote but could not apply."""
@@ -281,111 +137,3 @@ class Committer:
             self._projection.apply(records[: appended.durable], {appended.writer: appended.end})
         self._behind = False
         return appended.durable, storage_unavailable(appended.error) if appended.error else None
-
-    def _plan(self, request: WriteRequest, group: _Group) -> _Plan:
-        if request.idempotency is not None:
-            try:
-                reply = group.reply(request.namespace, request.idempotency)
-            except Conflict as conflict:
-                return _Plan(conflict, [])
-            if reply is not None:
-                outcome = _from_reply(reply)
-                return _Plan(outcome, [len(group.records)] * _items(outcome))
-        match request:
-            case StoreRequest():
-                plan = _plan_store(request, group)
-            case DeleteRequest():
-                plan = _plan_delete(request, group)
-        if request.idempotency is not None and not isinstance(plan.outcome, ServiceError):
-            _remember(request.namespace, request.idempotency, plan.outcome, group)
-        return plan
-
-
-def _plan_store(request: StoreRequest, group: _Group) -> _Plan:
-    held = [group.held(item.namespace, item.key) for item in request.items]
-    if any(item.vectors is None and not _holds(memory, item) for item, memory in zip(request.items, held, strict=True)):
-        return _Plan(Stale(), [])
-    outcome: list[Stored | Refused] = []
-    needs: list[int] = []
-    for item in request.items:
-        outcome.append(_store(item, group))
-        needs.append(len(group.records))
-    return _Plan(outcome, needs)
-
-
-def _holds(held: _Held | None, item: Prepared) -> bool:
-    return held is not None and held.version.content == item.content
-
-
-def _store(item: Prepared, group: _Group) -> Stored:
-    held = group.held(item.namespace, item.key)
-    if held is not None and _is_unchanged(held.version, item):
-        at = held.version.created_at_ms, held.version.stamp.ms
-        return Stored(item.namespace, item.key, StoreStatus.UNCHANGED, *at)
-    vectors = item.vectors
-    if vectors is None:
-        assert held is not None, "an item comes without vectors only when its content is held"
-        vectors = group.vectors(item.namespace, held)
-    stamp = group.tick()
-    created_at_ms = held.version.created_at_ms if held else stamp.ms
-    expires_at_ms = None if item.ttl_ms is None else group.now_ms + item.ttl_ms
-    group.write(
-        stamp, Put(item.namespace, item.key, item.content, item.metadata, vectors, created_at_ms, expires_at_ms)
-    )
-    status = StoreStatus.UPDATED if held else StoreStatus.STORED
-    return Stored(item.namespace, item.key, status, created_at_ms, stamp.ms)
-
-
-def _is_unchanged(version: Version, item: Prepared) -> bool:
-    same = version.content == item.content and version.metadata == item.metadata
-    return same and version.expires_at_ms is None and item.ttl_ms is None
-
-
-def _plan_delete(request: DeleteRequest, group: _Group) -> _Plan:
-    keys: Sequence[str] = request.keys or ()
-    if request.filter is not None:
-        keys = group.projection.catalog.matching_keys(request.namespace, request.filter)
-    present = [key for key in dict.fromkeys(keys) if group.held(request.namespace, key) is not None]
-    for key in present:
-        group.write(group.tick(), Delete(request.namespace, key))
-    missing = sorted(set(keys).difference(present))
-    deleted = Deleted(request.namespace, tuple(sorted(present)), tuple(missing), dry_run=False)
-    return _Plan(deleted, [len(group.records)])
-
-
-def _items(outcome: Outcome) -> int:
-    return len(outcome) if isinstance(outcome, list) else 1
-
-
-def _settled(plan: _Plan, durable: int, error: ServiceError | None) -> Outcome | ServiceError:
-    """The outcome as far as it is durable."""
-    if error is None or isinstance(plan.outcome, ServiceError) or all(needed <= durable for needed in plan.needs):
-        return plan.outcome
-    if not isinstance(plan.outcome, list):
-        return error
-    return [
-        item if needed <= durable else Refused(item.namespace, item.key, error)
-        for item, needed in zip(plan.outcome, plan.needs, strict=True)
-    ]
-
-
-def _remember(namespace: str, idempotency: Idempotency, outcome: Outcome, group: _Group) -> None:
-    """Write the reply behind the records it answers for."""
-    match outcome:
-        case Deleted():
-            result: Any = ["deleted", outcome.namespace, list(outcome.keys), list(outcome.missing)]
-        case Stale():
-            return
-        case _:
-            stored = [item for item in outcome if isinstance(item, Stored)]
-            result = ["stored", [[*astuple(item)] for item in stored]]
-    group.write(group.tick(), Reply(namespace, idempotency.key, idempotency.request, result))
-
-
-def _from_reply(result: Any) -> Outcome:
-    match result:
-        case ["stored", rows]:
-            return [Stored(namespace, key, StoreStatus(status), *times) for namespace, key, status, *times in rows]
-        case ["deleted", namespace, keys, missing]:
-            return Deleted(namespace, tuple(keys), tuple(missing), dry_run=False)
-    raise ValueError("a remembered reply makes no sense")

@@ -20,7 +20,6 @@ def decode_cursor(cursor: str, scope: str) -> tuple[int, str]:
 
     Raises:
         InvalidInput: it is no cursor of ours, or one of another listing.
-
     """
     try:
         fields = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))

@@ -34,7 +34,6 @@ class DataFolder:
 
         Raises:
             StartupError: the volume is not mounted, or the folder is a file, or takes no writes.
-
         """
         self.path = path
         self.journal = path / JOURNAL_FOLDER
@@ -64,7 +63,6 @@ class DataFolder:
 
         Raises:
             StartupError: `store.json` is unreadable, corrupt, or of another format.
-
         """
         path = self.path / STORE_FILE
         try:
@@ -105,7 +103,6 @@ class DataFolder:
 
         Raises:
             StartupError: the folder holds vectors of another embedder, or the file cannot be written.
-
         """
         if self.embedder() is None:
             self._write_store_file(embedder)

@@ -23,7 +23,6 @@ class Fingerprint:
         revision: sha256 of its weights, in hex.
         dim: components of a vector.
         pooling: how token vectors become one vector.
-
     """
 
     model: str
@@ -43,7 +42,6 @@ class Window:
     Attributes:
         text: the stretch itself, verbatim.
         ids: its token ids, special tokens included; at most the model's limit (256 for MiniLM).
-
     """
 
     text: str
@@ -68,5 +66,4 @@ class Embedder(Protocol):
 
         Returns:
             float32 of shape (len(windows), dim); rows have length 1. Shape (0, dim) for no windows.
-
         """

@@ -108,7 +108,6 @@ def parse(raw: Mapping[str, JSON] | None) -> Filter:
 
     Raises:
         InvalidInput: with the path of the offending node, such as `filter.$or[1].price.$gt`.
-
     """
     if raw is None:
         return EVERYTHING
@@ -239,7 +238,6 @@ def time_ms(raw: Any, path: str) -> int:
 
     Raises:
         InvalidInput: not such a string, or a time of day without its offset from UTC.
-
     """
     remedy = f'{path} must be an ISO 8601 time such as "2026-09-14T08:00:00Z" or a date such as "2026-09-14".'
     if not isinstance(raw, str):

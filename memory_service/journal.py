@@ -99,7 +99,6 @@ class Tail:
         header: None when not even the header is there yet.
         end: offset behind the last valid frame; where to look again.
         torn_bytes: bytes beyond `end` that are no frame.
-
     """
 
     header: Header | None
@@ -119,7 +118,6 @@ def read_tail(path: Path, offset: int = 0, header: Header | None = None) -> Tail
     Raises:
         DamagedJournal: valid frames lie behind a bad one, or a payload makes no sense.
         OSError: the file cannot be read.
-
     """
     with path.open("rb") as file:
         if header is None and offset > 0:
@@ -169,7 +167,6 @@ class Appended:
         end: its durable length in bytes.
         durable: how many of the records are durable: all, or those before a failed write.
         error: why the others are not.
-
     """
 
     writer: str

@@ -21,7 +21,6 @@ def canonical(metadata: Metadata | None) -> str:
 
     Raises:
         InvalidInput: not a JSON object, too large, too deep, or with a value that JSON cannot carry.
-
     """
     if metadata is None:
         return "{}"
@@ -44,7 +43,6 @@ def check(value: Any, path: str, depth: int = 0) -> None:
 
     Raises:
         InvalidInput: naming the path of the value, the bound and the remedy.
-
     """
     if depth > DEPTH_MAX:
         raise InvalidInput(f"{path} is nested deeper than {DEPTH_MAX} levels.", field=path)
@@ -77,7 +75,6 @@ def check_text(text: str, path: str) -> None:
 
     Raises:
         InvalidInput: naming the path.
-
     """
     try:
         text.encode()

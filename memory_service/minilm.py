@@ -60,7 +60,6 @@ class MiniLM:
 
         Raises:
             StartupError: the model is not installed, or its files are not the pinned ones.
-
         """
         from tokenizers import Tokenizer
 

@@ -24,7 +24,6 @@ class NewMemory:
     Attributes:
         key: the caller's name for it; None derives one from the content, so a retried store is the same store.
         ttl_seconds: lifetime from the moment of storing; None keeps it until it is deleted.
-
     """
 
     content: str
@@ -87,7 +86,6 @@ class Refused:
 
     Attributes:
         namespace: as sent; None when not even that can be told, as with the key.
-
     """
 
     namespace: str | None
@@ -102,7 +100,6 @@ class Deleted:
     Attributes:
         keys: what was deleted (or would be, on a dry run), in order of key.
         missing: keys that were asked for and are not there.
-
     """
 
     namespace: str

@@ -30,7 +30,6 @@ class Put:
     Attributes:
         metadata: canonical JSON text of an object.
         vectors: (windows, dim) float32, unit rows.
-
     """
 
     namespace: str
@@ -57,7 +56,6 @@ class Reply:
     Attributes:
         request: digest of the request; the same key with another request is a conflict.
         result: the outcome as plain msgpack values.
-
     """
 
     namespace: str
@@ -96,7 +94,6 @@ def decode_header(payload: bytes) -> Header:
 
     Raises:
         ValueError: it is no header, or one of a format that this version does not know.
-
     """
     fields = msgpack.unpackb(payload)
     if fields.get("op") != "journal":
@@ -144,7 +141,6 @@ def decode(payload: bytes, header: Header) -> Record:
 
     Raises:
         ValueError: the operation is unknown, or the vectors do not fit the header's embedder.
-
     """
     fields = msgpack.unpackb(payload)
     ms, counter = fields["at"]

@@ -47,7 +47,6 @@ class SentenceTransformerEmbedder:
         Raises:
             StartupError: the library is not installed, or it cannot load the model, or the model has no fast tokenizer
                 or no stated limit of length.
-
         """
         loaded = _load(model, device)
         _log_prompts(loaded, model)

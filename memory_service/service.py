@@ -10,16 +10,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from memory_service import checks
-from memory_service.batching import Batcher
 from memory_service.clock import HybridClock
-from memory_service.committing import Committer, DeleteRequest, Idempotency, Prepared, Stale, StoreRequest
+from memory_service.committing import Committer
 from memory_service.compacting import Compacted, Compactor
 from memory_service.cursors import decode_cursor, encode_cursor
 from memory_service.data_folder import DataFolder
-from memory_service.embedding import Embedder, Vectors, Window
+from memory_service.embedding import Embedder, Vectors
+from memory_service.embedding_queue import EmbeddingQueue
 from memory_service.errors import InvalidInput, NotFound
 from memory_service.filters import EVERYTHING, Filter, parse
 from memory_service.following import Follower
@@ -35,17 +33,12 @@ from memory_service.model import (
     Refused,
     Stored,
 )
+from memory_service.planning import DeleteRequest, Idempotency, Prepared, Stale, StoreRequest
 from memory_service.recovery import recover
 from memory_service.settings import MemorySettings
 from memory_service.snapshotting import Snapshotter
 
 log = logging.getLogger(__name__)
-
-EMBED_TOKENS_MAX = 256
-"""Padded tokens of one run of the model. Larger runs are no faster on a CPU, and a query waits for the one before."""
-
-WAITING_WINDOWS_MAX = 100_000
-"""Windows that may wait for the model: about ten minutes of work on two cores."""
 
 
 class MemoryService:
@@ -61,22 +54,14 @@ class MemoryService:
 
         Raises:
             StartupError: the folder is damaged or of another embedder; the message says what to do.
-
         """
         self.fingerprint = embedder.fingerprint
         self.is_closed = False
-        self._embedder = embedder
         settings = settings or MemorySettings()
         self._clock = HybridClock()
         self._projection = recover(folder, self.fingerprint, self._clock, settings.cache_dir)
         self._catalog = self._projection.catalog
-        self._embedding: Batcher[Window, Vectors] = Batcher(
-            "embedder",
-            lambda windows: list(embedder.embed(windows)),
-            cost=lambda window: len(window.ids),
-            batch_cost_max=EMBED_TOKENS_MAX,
-            waiting_max=WAITING_WINDOWS_MAX,
-        )
+        self._embedding = EmbeddingQueue(embedder)
         self._committer = Committer(self._projection, folder.journal, self.fingerprint, self._clock)
         self._follower = Follower(self._projection, folder, settings.follow_interval_ms, lambda: self._committer.writer)
         self._snapshotter = Snapshotter(
@@ -108,7 +93,6 @@ class MemoryService:
             InvalidInput: naming the field, the bound and the remedy.
             Conflict: the idempotency key was used for another request.
             StorageUnavailable: the data folder takes no writes.
-
         """
         result = self.store_batch([memory], idempotency_key=idempotency_key)[0]
         if isinstance(result, Refused):
@@ -123,7 +107,6 @@ class MemoryService:
         Raises:
             InvalidInput: the batch as a whole is wrong; nothing is stored.
             Conflict: the idempotency key was used for another request.
-
         """
         checks.batch_size(len(memories))
         idempotency = _idempotency(idempotency_key, "store", memories)
@@ -152,7 +135,7 @@ class MemoryService:
         """
         known = [held.pop((item.namespace, item.key), None) == item.content for item in items]
         fresh = [item.content for item, is_known in zip(items, known, strict=True) if not is_known]
-        embedded = iter(self._windows_embedded(fresh))
+        embedded = iter(self._embedding.windows(fresh))
         return tuple(
             Prepared(
                 item.namespace,
@@ -186,14 +169,13 @@ class MemoryService:
 
         Raises:
             InvalidInput: naming the field, the bound and the remedy.
-
         """
         checks.namespace(namespace)
         checks.query(query)
         checks.k(k)
         checks.min_score(min_score)
         wanted = parse(filter)
-        vector = self._query_vector(query)
+        vector = self._embedding.directions([query], urgent=True)[0]
         self._refresh(consistency)
         hits = self._nearest(namespace, vector, k, wanted)
         return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
@@ -226,28 +208,8 @@ class MemoryService:
 
         Returns:
             float32 (len(texts), dim), unit rows.
-
         """
-        if not texts:
-            return np.empty((0, self.fingerprint.dim), dtype=np.float32)
-        return np.stack([_mean_direction(windows) for windows in self._windows_embedded(texts)])
-
-    def _query_vector(self, query: str) -> Vectors:
-        return _mean_direction(self._windows_embedded([query], urgent=True)[0])
-
-    def _windows_embedded(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vectors]:
-        """The vectors (windows, dim) of each text. Windows of like length share a run, which saves padding."""
-        if not texts:
-            return []
-        cut = [self._embedder.windows(text) for text in texts]
-        flat = [window for windows in cut for window in windows]
-        order = sorted(range(len(flat)), key=lambda at: len(flat[at].ids))
-        futures = self._embedding.submit([flat[at] for at in order], urgent=urgent)
-        vectors = np.empty((len(flat), self.fingerprint.dim), dtype=np.float32)
-        for at, future in zip(order, futures, strict=True):
-            vectors[at] = future.result()
-        ends = np.cumsum([len(windows) for windows in cut])
-        return np.split(vectors, ends[:-1])
+        return self._embedding.directions(texts)
 
     # -- get, list, delete -----------------------------------------------------------------------------------------
 
@@ -262,7 +224,6 @@ class MemoryService:
 
         Raises:
             NotFound: there is none.
-
         """
         checks.namespace(namespace)
         checks.key(key)
@@ -287,7 +248,6 @@ class MemoryService:
 
         Raises:
             InvalidInput: also for a cursor of another namespace or filter.
-
         """
         checks.namespace(namespace)
         checks.limit(limit)
@@ -306,7 +266,6 @@ class MemoryService:
 
         Raises:
             NotFound: there is none.
-
         """
         deleted = self.delete_keys([key], namespace=namespace, idempotency_key=idempotency_key)
         if not deleted.keys:
@@ -343,7 +302,6 @@ class MemoryService:
 
         Raises:
             InvalidInput: also for an empty filter, which would mean everything.
-
         """
         checks.namespace(namespace)
         wanted = parse(filter)
@@ -408,14 +366,6 @@ def _checked(memory: NewMemory) -> checks.CheckedMemory | Refused:
         return checks.new_memory(memory)
     except InvalidInput as error:
         return Refused(memory.namespace, memory.key, error)
-
-
-def _mean_direction(windows: Vectors) -> Vectors:
-    if len(windows) == 1:
-        return windows[:1].reshape(-1)
-    total = windows.sum(axis=0)
-    direction: Vectors = total / np.linalg.norm(total)
-    return direction
 
 
 def _idempotency(key: str | None, operation: str, *request: Any) -> Idempotency | None:

@@ -43,7 +43,6 @@ class Cutter:
 
         Raises:
             InvalidInput: the text holds half of a surrogate pair, which is no character.
-
         """
         _require_characters(text)
         # A batch of one, because the library lets other threads run only while it encodes batches.
@@ -73,7 +72,6 @@ def window_ranges(word_starts: Sequence[bool], limit: int, overlap: int) -> list
 
     Returns:
         (begin, end) pairs, both rising from range to range, from 0 to the number of pieces without a gap.
-
     """
     cuts = _allowed_cuts(word_starts, limit)
     begin, ranges = 0, []
@@ -103,7 +101,6 @@ def padded(windows: Sequence[Window], pad_id: int) -> tuple[NDArray[np.int32], N
 
     Returns:
         (ids, mask) of shape (windows, pieces); the mask is 1 for ids and 0 for padding, which is on the right.
-
     """
     shape = len(windows), max((len(window.ids) for window in windows), default=0)
     ids, mask = np.full(shape, pad_id, np.int32), np.zeros(shape, np.int32)

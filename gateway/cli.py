@@ -131,22 +131,22 @@ def _repaired(report: "Report", scratch: Path | None) -> "Report":
 
 def _print_report(report: "Report") -> None:
     """For a person: coloured on a terminal, plain when piped."""
+    from memory_service.doctor import counted
+
     totals = report.totals
-    held = f"{sum(totals.memories.values()):,} memories, {totals.tombstones:,} tombstones"
-    typer.echo(
-        f"{report.folder}: {held}; {totals.journals:,} journals with {totals.records:,} records, "
-        f"{totals.snapshots:,} snapshots; {totals.bytes:,} bytes"
-    )
+    held = f"{counted(sum(totals.memories.values()), 'memory')}, {counted(totals.tombstones, 'tombstone')}"
+    journals = f"{counted(totals.journals, 'journal')} with {counted(totals.records, 'record')}"
+    snapshots = f"{counted(totals.snapshots, 'snapshot')}; {counted(totals.bytes, 'byte')}"
+    typer.echo(f"{report.folder}: {held}; {journals}, {snapshots}")
     for namespace, count in totals.memories.items():
-        typer.echo(f"  {count:>9,}  in namespace {namespace}")
+        typer.echo(f"{count:>9,}  in namespace {namespace}")
     typer.echo()
     for finding in report.findings:
         typer.echo(f"{_MARKS[finding.severity]}  {finding.where}: {finding.what}")
         if finding.remedy:
-            typer.echo(f"         {finding.remedy}")
-    typer.echo()
+            typer.echo(f"{'':9}{finding.remedy}")
     notes = sum(finding.severity == "note" for finding in report.findings)
-    typer.echo(f"{report.problems} problems, {notes} notes")
+    typer.echo(f"\n{counted(report.problems, 'problem')}, {counted(notes, 'note')}")
 
 
 def _announce(settings: Settings) -> None:

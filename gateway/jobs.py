@@ -64,6 +64,8 @@ ACTIONS: Mapping[str, Action] = {
     "get": Action("GET", "/v1/memories/{key}"),
     "list": Action("GET", "/v1/memories"),
     "research": Action("POST", "/v1/research"),
+    "snapshot": Action("POST", "/v1/admin/snapshot"),
+    "compact": Action("POST", "/v1/admin/compact"),
     "health": Action("GET", "/health"),
     "ping": Action("GET", "/ping"),
 }
@@ -257,8 +259,11 @@ def _output(status: int, content: bytes, job_id: str) -> dict[str, Any]:
     Raises:
         LimitExceeded: RunPod would not carry it.
         InvalidInput: it is not JSON.
+        Unavailable: it is empty, as /ping is while the worker loads.
 
     """
+    if not content:
+        raise Unavailable
     _check_size(len(content))
     try:
         body = json.loads(content)

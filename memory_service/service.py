@@ -33,7 +33,7 @@ from memory_service.model import (
     Refused,
     Stored,
 )
-from memory_service.planning import DeleteRequest, Idempotency, Prepared, Stale, StoreRequest
+from memory_service.planning import DeleteRequest, Idempotency, Outcome, Prepared, Stale, StoreRequest, WriteRequest
 from memory_service.recovery import recover
 from memory_service.settings import MemorySettings
 from memory_service.snapshotting import Snapshotter
@@ -120,9 +120,9 @@ class MemoryService:
     ) -> list[Stored | Refused]:
         self._refresh()
         held = self._catalog.contents({(item.namespace, item.key) for item in items})
-        outcome = self._committer.commit(StoreRequest(self._prepared(items, held), idempotency))
+        outcome = self._commit(StoreRequest(self._prepared(items, held), idempotency))
         if isinstance(outcome, Stale):
-            outcome = self._committer.commit(StoreRequest(self._prepared(items, {}), idempotency))
+            outcome = self._commit(StoreRequest(self._prepared(items, {}), idempotency))
         assert isinstance(outcome, list), "a store with all its vectors is never stale"
         return outcome
 
@@ -350,9 +350,15 @@ class MemoryService:
 
     def _deleted(self, request: DeleteRequest) -> Deleted:
         self._refresh()
-        outcome = self._committer.commit(request)
+        outcome = self._commit(request)
         assert isinstance(outcome, Deleted), "a delete is answered with what it deleted"
         return outcome
+
+    def _commit(self, request: WriteRequest) -> Outcome:
+        """Commit; a request that may be a repetition first sees all that was answered, by whichever worker."""
+        if request.idempotency is not None:
+            self._refresh(Consistency.STRONG)
+        return self._committer.commit(request)
 
     def _refresh(self, consistency: Consistency = Consistency.EVENTUAL) -> None:
         """Bring the projection up to date before it is used."""

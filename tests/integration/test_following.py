@@ -88,11 +88,15 @@ def test_a_worker_with_a_fast_clock_cannot_freeze_a_key_for_the_others(open_work
 
 def test_a_replayed_request_is_recognised_by_another_worker(open_worker):
     """Delivery is at least once, and the second delivery may go to another worker."""
-    one, two = open_worker(), open_worker()
+    one, two = open_worker(), open_worker(NEVER_MS)
     first = one.store(NewMemory(COFFEE, "k"), idempotency_key="job-1")
     one.store(NewMemory(BUDGET, "k"))
     assert two.store(NewMemory(COFFEE, "k"), idempotency_key="job-1") == first
     assert two.get("k").content == BUDGET
+    deleted = one.delete("k", idempotency_key="job-2")
+    one.store(NewMemory(COFFEE, "k"))
+    assert two.delete("k", idempotency_key="job-2") == deleted
+    assert two.get("k").content == COFFEE
 
 
 def test_half_written_records_of_another_worker_are_read_when_they_are_whole(open_worker, tmp_path):

@@ -1,0 +1,227 @@
+"""RunPod as a worker sees it, on a real port: hands out jobs, takes results, passes on cancellations.
+
+    with StandInPlatform() as platform, QueueWorker(platform, tmp_path) as worker:
+        job_id = platform.submit({"action": "health"})
+        assert platform.result(job_id).output["status"] == "healthy"
+        assert worker.terminate() == 0
+
+The SDK's own loop runs in a real `handler.py`. Like the platform, this hands a job out as often as it is submitted.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+from tests.worker_process import environment
+
+HANDLER = Path(__file__).parents[1] / "handler.py"
+
+ANSWER_S_MAX = 60.0
+EXIT_S_MAX = 60.0
+
+HOLD_S = 0.2
+"""How long a poll without news is held. The platform holds it for a minute or more, which a stop would wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the SDK posted for a job: `error` when it failed."""
+
+    posted: dict[str, Any]
+
+    @property
+    def output(self) -> Any:
+        assert "error" not in self.posted, self.posted["error"]
+        return self.posted["output"]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        assert isinstance(self.posted.get("error"), str), f"not a failure with a text: {self.posted}"
+        error: dict[str, Any] = json.loads(self.posted["error"])
+        return error
+
+
+class StandInPlatform:
+    """Listens on 127.0.0.1 while its `with` block runs."""
+
+    def __init__(self) -> None:
+        self._news = threading.Condition()
+        self._queue: deque[dict[str, Any]] = deque()
+        self._cancelled: list[str] = []
+        self._results: dict[str, list[Result]] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Routes", (_Routes,), {"platform": self}))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What RunPod puts into a worker's environment. The SDK fills in $ID and $RUNPOD_POD_ID."""
+        base = f"http://127.0.0.1:{self._server.server_address[1]}/v2/endpoint"
+        return {
+            "RUNPOD_ENDPOINT_ID": "endpoint",
+            "RUNPOD_POD_ID": "worker",
+            "RUNPOD_AI_API_KEY": "key",
+            "RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?gpu=none",
+            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=none",
+            "RUNPOD_WEBHOOK_POST_STREAM": f"{base}/job-stream/$RUNPOD_POD_ID/$ID?gpu=none",
+            "RUNPOD_WEBHOOK_PING": f"{base}/ping/$RUNPOD_POD_ID",
+            "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",  # they look for a network and for 4 GB of memory
+            "RUNPOD_SKIP_GPU_CHECK": "true",
+        }
+
+    def submit(self, input: object, *, job_id: str | None = None) -> str:
+        """Queue a job; under the id of an earlier one it is that job, delivered once more."""
+        job_id = job_id or f"{uuid.uuid4()}-u1"
+        with self._news:
+            self._queue.append({"id": job_id, "input": input})
+            self._news.notify_all()
+        return job_id
+
+    def result(self, job_id: str, *, delivery: int = 1) -> Result:
+        """What the n-th delivery of a job came to."""
+        with self._news:
+            answered = self._news.wait_for(lambda: len(self._results.get(job_id, ())) >= delivery, ANSWER_S_MAX)
+            assert answered, f"no result of job {job_id} after {ANSWER_S_MAX} s"
+            return self._results[job_id][delivery - 1]
+
+    def has_result(self, job_id: str) -> bool:
+        with self._news:
+            return job_id in self._results
+
+    def run(self, input: object) -> Result:
+        return self.result(self.submit(input))
+
+    def cancel(self, job_id: str) -> None:
+        with self._news:
+            self._cancelled.append(job_id)
+            self._news.notify_all()
+
+    def take(self, count: int, is_there: Callable[[], bool] = lambda: True) -> list[dict[str, Any]]:
+        """Up to `count` jobs, as soon as there is one; none after a while, or for a worker that is gone by then."""
+        with self._news:
+            self._news.wait_for(lambda: self._queue, HOLD_S)
+            return [self._queue.popleft() for _ in range(min(count, len(self._queue)) if is_there() else 0)]
+
+    def stops(self) -> list[str]:
+        with self._news:
+            self._news.wait_for(lambda: self._cancelled, HOLD_S)
+            stops, self._cancelled = self._cancelled, []
+            return stops
+
+    def done(self, job_id: str, posted: dict[str, Any]) -> None:
+        with self._news:
+            self._results.setdefault(job_id, []).append(Result(posted))
+            self._news.notify_all()
+
+
+class _Routes(BaseHTTPRequestHandler):
+    platform: StandInPlatform
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        match url.path.split("/")[3]:
+            case "job-take":
+                jobs = self.platform.take(1, self._is_there)
+                self._answer(jobs[0] if jobs else None)
+            case "job-take-batch":
+                self._answer(self.platform.take(int(parse_qs(url.query)["batch_size"][0]), self._is_there) or None)
+            case "job-stop":
+                stops = self.platform.stops()
+                self._answer({"jobsToStop": stops} if stops else None)
+            case "ping":
+                self._answer({})
+
+    def do_POST(self) -> None:
+        kind, _worker, job_id = urlsplit(self.path).path.split("/")[3:]
+        posted = json.loads(self.rfile.read(int(self.headers["content-length"])), parse_constant=_no_constant)
+        assert kind == "job-done", "the worker streams nothing"
+        self.platform.done(job_id, posted)
+        self._answer({})
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not on the test's output."""
+
+    def _is_there(self) -> bool:
+        """Whether the worker still waits: one that was killed would take its jobs with it."""
+        try:
+            readable, _, _ = select.select([self.connection], [], [], 0)
+            return not readable or self.connection.recv(1, socket.MSG_PEEK) != b""
+        except ConnectionError:
+            return False
+
+    def _answer(self, body: object) -> None:
+        """200 with a body, or 204 for none."""
+        if not self._is_there():
+            return
+        content = b"" if body is None else json.dumps(body).encode()
+        self.send_response(200 if content else 204)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def _no_constant(name: str) -> None:
+    raise AssertionError(f"the worker posted {name}, which is not JSON")
+
+
+class QueueWorker:
+    """A real `handler.py` that works for a platform. A context manager that always ends the process."""
+
+    def __init__(self, platform: StandInPlatform, folder: Path, **variables: str) -> None:
+        """Start it in a folder that is not the project's; its memories go to `memory` in there."""
+        self.log = folder / f"worker-{uuid.uuid4().hex[:8]}.log"
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-u", str(HANDLER)],
+                cwd=folder,
+                env=environment(**{"MEMORY_DATA_DIR": "memory", **platform.variables, **variables}),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # the SDK's heartbeat is a process too, which outlives a SIGKILL
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            print(self.log.read_text())
+        if self.process.poll() is None:
+            self.kill()
+
+    def terminate(self) -> int:
+        """As RunPod stops a container: SIGTERM for the first process. Returns its exit code."""
+        self.process.terminate()
+        return self.process.wait(EXIT_S_MAX)
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(EXIT_S_MAX)

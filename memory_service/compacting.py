@@ -15,11 +15,12 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from memory_service import snapshots
 from memory_service.data_folder import DataFolder
 from memory_service.errors import StorageUnavailable
-from memory_service.journal import journal_paths, storage_unavailable, sync_folder
+from memory_service.journal import DamagedJournal, journal_paths, read_tail, storage_unavailable, sync_folder
 from memory_service.snapshotting import Snapshotter
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Compactor:
         removed, kept, removed_bytes = [], [], 0
         for path in journal_paths(self._folder.journal):
             status = path.stat()
-            if covered.get(path.stem, 0) < status.st_size and not self._is_torn_rest(path.stem, covered):
+            if not _is_covered(path, status.st_size, covered.get(path.stem, 0)):
                 kept.append((path.stem, "not yet covered by two snapshots"))
             elif path.stem not in self._sealed() and time.time() - status.st_mtime < QUIET_S:
                 kept.append((path.stem, "its writer may still append to it"))
@@ -107,6 +108,12 @@ class Compactor:
             log.info("journals.removed", extra={"journals": len(removed), "bytes": removed_bytes})
         return Compacted(tuple(removed), removed_bytes, tuple(kept))
 
-    def _is_torn_rest(self, writer: str, covered: dict[str, int]) -> bool:
-        """What lies beyond the covered part was never acknowledged: a torn tail of a file that we sealed ourselves."""
-        return writer in self._sealed() and writer in covered
+
+def _is_covered(path: Path, size: int, end: int) -> bool:
+    """Whether nothing but a torn tail, which was never acknowledged, lies beyond the covered end."""
+    if end >= size:
+        return True
+    try:
+        return 0 < end == read_tail(path, end).end
+    except DamagedJournal:
+        return False

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from memory_service import snapshots
 from memory_service.data_folder import DataFolder
 from memory_service.errors import Unavailable
 from memory_service.journal import DamagedJournal, journal_paths
@@ -31,7 +30,6 @@ class Follower:
         """
         self._projection = projection
         self._folder = folder
-        self._coverage: tuple[str, dict[str, int]] | None = None
         self._interval_s = interval_ms / 1000
         self._own_writer = own_writer
         self._last_s = time.monotonic()
@@ -69,7 +67,8 @@ class Follower:
             for path in journal_paths(self._folder.journal):
                 if path.stem != self._own_writer():
                     self._follow_one(path, problems)
-            self._make_up_for_removed(problems)
+            for name in self._projection.make_up_for_removed(self._folder.snapshots, self._folder.journal):
+                problems[name] = f"journals were removed, and the snapshot {name} that covers them cannot be used"
         except OSError as error:
             problems[str(self._folder.path)] = f"{self._folder.path} cannot be read ({error.strerror})"
         for name in problems.keys() - self._problems.keys():
@@ -86,18 +85,3 @@ class Follower:
             problems[path.name] = f"{path.name} cannot be read ({error.strerror})"
         except (DamagedJournal, OtherEmbedder) as error:
             problems[path.name] = str(error)
-
-    def _make_up_for_removed(self, problems: dict[str, str]) -> None:
-        """A worker that slept may find journals gone that it had not read; the newest snapshot has what they held."""
-        newest = snapshots.newest_name(self._folder.snapshots)
-        if newest is None:
-            return
-        if self._coverage is None or self._coverage[0] != newest:
-            self._coverage = (newest, snapshots.coverage(self._folder.snapshots / newest))
-        if not self._projection.has_missed(self._coverage[1], self._folder.journal):
-            return
-        for snapshot in snapshots.usable(self._folder.snapshots, self._projection.embedder):
-            log.info("snapshot.merged", extra={"snapshot": snapshot.path.name})
-            self._projection.merge(snapshot)
-            return
-        problems[newest] = f"journals were removed, and no snapshot that covers them can be used ({newest})"

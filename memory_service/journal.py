@@ -132,7 +132,7 @@ def read_tail(path: Path, offset: int = 0, header: Header | None = None) -> Tail
                 header = decode_header(payload)
             else:
                 records.append(decode(payload, header))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedJournal(path, offset + end, str(error)) from error
         end = behind
     if end < len(data) and has_frame_after(data, end):
@@ -144,7 +144,7 @@ def _header(path: Path, data: bytes) -> Header:
     for payload, _ in frames(data):
         try:
             return decode_header(payload)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedJournal(path, 0, str(error)) from error
     raise DamagedJournal(path, 0, "its header is gone")
 

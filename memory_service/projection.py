@@ -8,6 +8,7 @@ it sees that by their number and looks again under `undisturbed`.
 """
 
 import contextlib
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from indexes.exact import ExactIndex
+from memory_service import snapshots
 from memory_service.catalog import Catalog
 from memory_service.clock import HybridClock, Stamp
 from memory_service.embedding import Fingerprint, Vectors
-from memory_service.journal import SUFFIX, DamagedJournal, journal_paths, read_tail
+from memory_service.journal import DamagedJournal, journal_paths, read_tail
 from memory_service.records import Delete, Header, Put, Record, Reply
 from memory_service.snapshots import FrozenProjection, Snapshot
+
+log = logging.getLogger(__name__)
 
 REPLY_KEPT_MS = 24 * 3600 * 1000
 """How long an idempotency key is remembered: a day, as is usual for HTTP APIs."""
@@ -67,6 +71,7 @@ class Projection:
         self._headers: dict[str, Header] = {}
         self._applied: dict[str, int] = {}
         self._torn: dict[str, int] = {}
+        self._coverage: dict[str, dict[str, int]] = {}
         self._next_id = 1
         self._next_expiry_ms: int | None = None
         self._writing = threading.Lock()
@@ -84,12 +89,31 @@ class Projection:
         if last is not None:
             self._clock.observe(last)
 
-    def has_missed(self, covered: Mapping[str, int], journal_folder: Path) -> bool:
-        """Whether a snapshot covers records that were not applied here and whose journal is gone by now."""
-        return any(
-            self._applied.get(writer, 0) < end and not (journal_folder / f"{writer}{SUFFIX}").exists()
-            for writer, end in covered.items()
-        )
+    def make_up_for_removed(self, folder: Path, journal_folder: Path) -> list[str]:
+        """Merge the snapshots that hold what was never applied here and whose journal is gone by now.
+
+        A worker that slept while others compacted, or began with a snapshot that one of them wrote, needs this.
+
+        Args:
+            folder: of the snapshots.
+            journal_folder: of the journals.
+
+        Returns:
+            The names of snapshots that would be needed and cannot be used.
+        """
+        needed = [name for name in snapshots.names(folder) if self._lacks(name, folder, journal_folder)]
+        if not needed:
+            return []
+        for snapshot in snapshots.usable(folder, self.embedder):
+            if snapshot.path.name in needed:
+                log.info("snapshot.merged", extra={"snapshot": snapshot.path.name})
+                self.merge(snapshot)
+        return [name for name in needed if self._lacks(name, folder, journal_folder)]
+
+    def _lacks(self, name: str, folder: Path, journal_folder: Path) -> bool:
+        if name not in self._coverage:
+            self._coverage[name] = snapshots.coverage(folder / name)
+        return not snapshots.is_covered(self._coverage[name], self._applied, journal_folder)
 
     def merge(self, snapshot: Snapshot) -> None:
         """Apply a snapshot's contents as records: for a worker that slept while journals were removed."""
@@ -108,6 +132,11 @@ class Projection:
             self.records_since_freeze = 0
             indexes = {namespace: index.freeze() for namespace, index in self._indexes.items()}
             return FrozenProjection(self.catalog.freeze(), indexes, self._next_id)
+
+    def close(self) -> None:
+        """Close the catalog when no thread is writing to it."""
+        with self._writing:
+            self.catalog.close()
 
     def index(self, namespace: str) -> ExactIndex | None:
         """The vectors of a namespace, by the catalog's ids; None when it never had any."""
@@ -130,9 +159,7 @@ class Projection:
         """
         count = 0
         for path in journal_paths(journal_folder):
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # a compaction took it away; `has_missed` tells if that matters
+            with contextlib.suppress(FileNotFoundError):  # a compaction took it away
                 count += self.pull_one(path)
         return count
 

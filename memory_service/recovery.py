@@ -29,6 +29,7 @@ def recover(folder: DataFolder, embedder: Fingerprint, clock: HybridClock, cache
     projection = _from_snapshot(folder, embedder, clock, cache_dir)
     try:
         records = _replay(projection, folder)
+        projection.make_up_for_removed(folder.snapshots, folder.journal)
         folder.claim(embedder)
     except BaseException:
         projection.catalog.close()

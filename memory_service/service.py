@@ -66,8 +66,8 @@ class MemoryService:
         self._follower = Follower(self._projection, folder, settings.follow_interval_ms, lambda: self._committer.writer)
         self._snapshotter = Snapshotter(
             self._projection,
-            folder.snapshots,
-            self.fingerprint,
+            folder,
+            lambda: self._follower.follow(strong=True),
             every_records=settings.snapshot_records,
             every_s=settings.snapshot_interval_s,
         )
@@ -82,7 +82,7 @@ class MemoryService:
         self._embedding.close()
         self._committer.close()
         self._snapshotter.close()
-        self._catalog.close()
+        self._projection.close()
 
     # -- store -----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from memory_service.catalog import SCHEMA_VERSION, FrozenCatalog
 from memory_service.clock import wall_ms
 from memory_service.data_folder import write_synced
 from memory_service.embedding import Fingerprint, Vectors
-from memory_service.journal import sync_folder
+from memory_service.journal import SUFFIX, sync_folder
 from memory_service.records import FORMAT
 
 log = logging.getLogger(__name__)
@@ -83,12 +83,13 @@ class Snapshot:
         return vectors[np.searchsorted(groups, id, side="left") : np.searchsorted(groups, id, side="right")]
 
 
-def write(frozen: FrozenProjection, folder: Path, embedder: Fingerprint, scratch: Path) -> Path:
+def write(frozen: FrozenProjection, folder: Path, journal_folder: Path, embedder: Fingerprint, scratch: Path) -> Path:
     """Write a snapshot and remove those that it makes superfluous.
 
     Args:
         frozen: closed in the end.
         folder: of the snapshots.
+        journal_folder: of the journals that they cover.
         embedder: whose vectors they are.
         scratch: a folder on local disk, since SQLite does not write to the volume.
 
@@ -108,7 +109,7 @@ def write(frozen: FrozenProjection, folder: Path, embedder: Fingerprint, scratch
     finally:
         local.unlink(missing_ok=True)
         frozen.catalog.close()
-    _remove_superfluous(folder)
+    _remove_superfluous(folder, journal_folder)
     return path
 
 
@@ -130,10 +131,9 @@ def covered_by_all(folder: Path) -> dict[str, int]:
     return {writer: min(journals[writer] for journals in covered) for writer in shared}
 
 
-def newest_name(folder: Path) -> str | None:
-    """The newest snapshot's name, by which alone it can be told whether there is a new one."""
-    complete = _complete(folder)
-    return complete[-1].name if complete else None
+def names(folder: Path) -> tuple[str, ...]:
+    """The complete snapshots, oldest first; by them alone it can be told whether there is a new one."""
+    return tuple(path.name for path in _complete(folder))
 
 
 def coverage(path: Path) -> dict[str, int]:
@@ -204,14 +204,27 @@ def _complete(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
 
 
-def _remove_superfluous(folder: Path) -> None:
-    """Remove all but the newest complete snapshots, and incomplete ones that nobody can be writing any more."""
+def _remove_superfluous(folder: Path, journal_folder: Path) -> None:
+    """Remove all but the newest complete snapshots, and incomplete ones that nobody can be writing any more.
+
+    An older one stays while it alone covers something: a worker may write a snapshot of what it knows just when
+    another has compacted more than that.
+    """
     complete = _complete(folder)
     old_ms = wall_ms() - ABANDONED_S * 1000
     incomplete = [path for path in folder.iterdir() if path not in complete and path.name < f"{old_ms:013d}"]
-    for path in [*complete[:-KEPT], *incomplete]:
+    kept = [coverage(path) for path in complete[-KEPT:]]
+    older = [path for path in complete[:-KEPT] if all(is_covered(coverage(path), by, journal_folder) for by in kept)]
+    for path in [*older, *incomplete]:
         (path / MANIFEST).unlink(missing_ok=True)  # first, so that nobody starts to read it
         shutil.rmtree(path, ignore_errors=True)
+
+
+def is_covered(journals: Mapping[str, int], by: Mapping[str, int], journal_folder: Path) -> bool:
+    """Whether all that is covered here is covered there too, or still in its journal."""
+    return all(
+        by.get(writer, 0) >= end or (journal_folder / f"{writer}{SUFFIX}").exists() for writer, end in journals.items()
+    )
 
 
 class _HashedFile:

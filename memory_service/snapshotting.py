@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from memory_service import snapshots
-from memory_service.embedding import Fingerprint
-from memory_service.errors import StorageUnavailable
+from memory_service.data_folder import DataFolder
+from memory_service.errors import Unavailable
 from memory_service.journal import storage_unavailable
 from memory_service.projection import Projection
 
@@ -27,11 +27,21 @@ class Snapshotter:
     """Takes snapshots of one projection, one at a time."""
 
     def __init__(
-        self, projection: Projection, folder: Path, embedder: Fingerprint, *, every_records: int, every_s: float
+        self,
+        projection: Projection,
+        folder: DataFolder,
+        follow: Callable[[], None],
+        *,
+        every_records: int,
+        every_s: float,
     ) -> None:
+        """Args:
+        follow: brings the projection up to date with every journal and snapshot, or raises `Unavailable`. A snapshot
+            that lacks what others compacted would push theirs out.
+        """
         self._projection = projection
         self._folder = folder
-        self._embedder = embedder
+        self._follow = follow
         self._every_records = every_records
         self._every_s = every_s
         self._taking = threading.Lock()
@@ -43,16 +53,23 @@ class Snapshotter:
         """Write a snapshot now.
 
         Raises:
-            StorageUnavailable: the data folder takes no writes.
+            Unavailable: not everything that others wrote can be read, or the data folder takes no writes.
         """
         with self._taking:
+            self._follow()
             started = time.perf_counter()
             self._last_s = time.monotonic()
             records = self._projection.records_since_freeze
             frozen = self._projection.freeze()
             frozen_ms = round((time.perf_counter() - started) * 1000, 1)
             try:
-                path = snapshots.write(frozen, self._folder, self._embedder, self._projection.catalog.folder)
+                path = snapshots.write(
+                    frozen,
+                    self._folder.snapshots,
+                    self._folder.journal,
+                    self._projection.embedder,
+                    self._projection.catalog.folder,
+                )
             except OSError as error:
                 self._projection.records_since_freeze += records
                 log.warning("snapshot.failed", extra={"reason": str(error)})
@@ -87,5 +104,5 @@ class Snapshotter:
     def _take_quietly(self) -> None:
         try:
             self.take()
-        except StorageUnavailable:
+        except Unavailable:
             return  # logged; the journals hold everything, and the next use tries again

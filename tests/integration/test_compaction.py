@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from memory_service import snapshots
 from memory_service.data_folder import DataFolder
 from memory_service.errors import StartupError
 from memory_service.model import Consistency, NewMemory
@@ -116,6 +117,63 @@ def test_a_worker_that_slept_through_a_compaction_catches_up_from_the_snapshot(o
     sleeper.store(NewMemory("Stored after waking up.", "awake"))
     assert contents(worker)["awake"] == "Stored after waking up."
     sleeper.close()
+
+
+def test_a_sealed_journal_that_snapshots_cover_in_part_is_kept(open_service, folder):
+    """Its size alone does not tell: what lies beyond the covered end may be acknowledged records."""
+    service = open_service(folder)
+    service.store(NewMemory(COFFEE, "a"))
+    service.snapshot()
+    service.snapshot()
+    service.store(NewMemory("Stored after both snapshots.", "b"))
+    service._committer.seal()
+    assert service._compactor.remove_covered().removed == ()
+    service.close()
+    assert set(contents(open_service(folder))) == {"a", "b"}
+
+
+def test_a_torn_rest_of_a_sealed_journal_does_not_keep_it(open_service, folder):
+    service = open_service(folder)
+    service.store(NewMemory(COFFEE, "a"))
+    [path] = (folder / "journal").iterdir()
+    with path.open("ab") as file:
+        file.write(b"torn")
+    assert service.compact().kept == ()
+    assert journals(folder) == []
+
+
+def test_a_sleepers_snapshots_never_push_out_what_others_compacted(open_service, folder, minilm):
+    sleeper = MemoryService(DataFolder(folder), minilm, MemorySettings(follow_interval_ms=60_000))
+    sleeper.store(NewMemory("An old fact.", "old"))
+    worker = open_service(folder)
+    worker.store(NewMemory(COFFEE, "new"))
+    worker.compact()
+    sleeper.snapshot()
+    sleeper.snapshot()
+    sleeper.close()
+    worker.close()
+    assert set(contents(open_service(folder))) == {"old", "new"}
+
+
+def test_a_snapshot_that_was_overtaken_by_a_compaction_loses_nothing(open_service, folder, minilm):
+    """Frozen before the other's last store, written after its compaction: newest by name, and it lacks something."""
+    slow, fast = open_service(folder), open_service(folder)
+    slow.store(NewMemory("A fact of the slow one.", "slow"))
+    contents(fast)
+    frozen = slow._projection.freeze()
+    fast.store(NewMemory(COFFEE, "fast"))
+    assert len(fast.compact().removed) == 1
+    arguments = (folder / "snapshots", folder / "journal", slow.fingerprint, slow._catalog.folder)
+    snapshots.write(frozen, *arguments)
+    for _ in range(2):
+        reopened = open_service(folder)
+        assert set(contents(reopened)) == {"slow", "fast"}
+        reopened.close()
+    assert set(contents(slow)) == {"slow", "fast"}
+    slow.snapshot()
+    fast.close()
+    slow.close()
+    assert set(contents(open_service(folder))) == {"slow", "fast"}
 
 
 def test_both_snapshots_cover_what_is_removed_so_that_either_is_enough(open_service, folder):

@@ -8,7 +8,7 @@ LINTERS := $(VENV)/.linters
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test serve check bench test-torch test-llm test-image image clean
+.PHONY: help install demo test serve doctor check bench test-torch test-llm test-image image clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test: install ## run the tests
 
 serve: install ## serve at port 8000, docs at http://127.0.0.1:8000/docs
 	@LLM_FALLBACK=$${LLM_FALLBACK:-extractive} $(BIN)/vector-memory serve
+
+doctor: install ## examine the data folder, writing nothing to it; ARGS=--repair rebuilds its snapshots
+	@$(BIN)/vector-memory doctor $(ARGS)
 
 $(LINTERS): $(INSTALLED)
 	@$(PIP) -e '.[lint]'

@@ -145,6 +145,8 @@ def _print_report(report: "Report") -> None:
         typer.echo(f"{_MARKS[finding.severity]}  {finding.where}: {finding.what}")
         if finding.remedy:
             typer.echo(f"{'':9}{finding.remedy}")
+    if report.unusable and report.refusal:
+        typer.echo(f"\nA repair would be refused: {report.refusal}")
     notes = sum(finding.severity == "note" for finding in report.findings)
     typer.echo(f"\n{counted(report.problems, 'problem')}, {counted(notes, 'note')}")
 

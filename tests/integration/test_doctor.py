@@ -180,10 +180,12 @@ def test_it_runs_beside_a_worker_that_writes_snapshots_and_compacts(open_service
 
     worker = threading.Thread(target=work)
     worker.start()
-    reports = [examine(folder)]
-    while worker.is_alive():
-        reports.append(examine(folder))
-    worker.join(60)
+    try:
+        reports = [examine(folder)]
+        while worker.is_alive():
+            reports.append(examine(folder))
+    finally:
+        worker.join(60)
     assert [found for report in reports for found in problems(report)] == []
     assert len({report.totals.records for report in reports}) > 3
 

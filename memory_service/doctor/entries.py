@@ -1,0 +1,76 @@
+"""What a record says about a memory, reduced to what can be compared: a stamp, digests in place of texts and vectors.
+
+Journals and snapshots both come to this form, so that `verdict.py` can hold one to the other. It is made from records
+alone, without the projection's code.
+
+It does not know files, nor where a record came from. Above are `journals.py`, `snapshot_files.py` and `verdict.py`;
+below are the records and stamps of the service.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from memory_service.clock import Stamp
+from memory_service.embedding import Vectors
+from memory_service.records import Delete, Put, Record, Reply
+
+UNIT_LENGTH_ERROR_MAX = 1e-3
+"""A float32 vector of 384 components is normalised to within 1e-6; half precision would still be within this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the last record of a key says, with digests in place of texts and vectors.
+
+    Attributes:
+        text: of content, metadata and times; None for a delete.
+    """
+
+    stamp: Stamp
+    text: bytes | None = None
+    vectors: bytes | None = None
+    expires_at_ms: int | None = None
+
+    def is_alive(self, now_ms: int) -> bool:
+        """Whether it is a memory that has not expired."""
+        return self.text is not None and (self.expires_at_ms is None or self.expires_at_ms > now_ms)
+
+
+Name: TypeAlias = tuple[str, str]
+"""Namespace and key."""
+
+
+State: TypeAlias = dict[Name, Entry]
+
+
+def change_of(record: Record) -> tuple[Name, Entry] | None:
+    """What a record changes; None for a reply, which changes no memory."""
+    match record.mutation:
+        case Put() as put:
+            text = repr((put.content, put.metadata, put.created_at_ms, put.expires_at_ms)).encode()
+            vectors = put.vectors.astype("<f4").tobytes()
+            entry = Entry(record.stamp, _digest(text), _digest(vectors), put.expires_at_ms)
+            return (put.namespace, put.key), entry
+        case Delete(namespace, key):
+            return (namespace, key), Entry(record.stamp)
+        case Reply():
+            return None
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def vector_fault(vectors: Vectors) -> tuple[str | None, int]:
+    """What is wrong with unit rows (n, dim), and with which first."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        off = np.abs(np.linalg.norm(vectors, axis=1) - 1)
+    bad = np.flatnonzero(~(off <= UNIT_LENGTH_ERROR_MAX))  # a NaN compares as neither
+    if len(bad) == 0:
+        return None, 0
+    first = int(bad[0])
+    is_finite = bool(np.isfinite(vectors[first]).all())
+    return "a vector that is not of unit length" if is_finite else "a vector that is not finite", first

@@ -1,0 +1,213 @@
+"""Whether the files tell one story: journals and snapshots held to one another, and what a repair may remove.
+
+It works on what was read of them and opens no file; frames, checksums and SQLite it does not know.
+
+Above is `examination.py`; below are `journals.py` and `snapshot_files.py`, which read, `entries.py` and `report.py`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from memory_service.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER
+from memory_service.doctor.entries import Entry, Name, State
+from memory_service.doctor.journals import ExaminedJournal
+from memory_service.doctor.report import REBUILD, Finding, Findings, counted, place
+from memory_service.doctor.snapshot_files import ExaminedSnapshot
+from memory_service.journal import SUFFIX
+
+RESTORE_JOURNAL = (
+    "Restore the journal from a backup; until then keep a copy of the snapshots, which hold what it lacks."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows from snapshots and journals together.
+
+    Attributes:
+        alive: the memories that a start from this folder would have.
+        refusal: why nothing may be repaired, if so.
+    """
+
+    findings: tuple[Finding, ...]
+    unusable: tuple[ExaminedSnapshot, ...]
+    refusal: str | None
+    alive: frozenset[Name]
+    tombstones: int
+
+
+def reach_verdict(
+    snapshots: Sequence[ExaminedSnapshot], journals: Sequence[ExaminedJournal], *, is_compacted: bool, now_ms: int
+) -> Verdict:
+    """Hold snapshots and journals to one another.
+
+    The journals are the measure as long as they are whole: none was removed, and each holds what any snapshot covers
+    of it. Otherwise it is the newest snapshot that lacks nothing, with the journals beyond it.
+    """
+    held = {journal.writer: journal for journal in journals}
+    lost = _lost(snapshots, held)
+    sound = [each for each in snapshots if each.state is not None]
+    lacking = [each for each in sound if _lacks(each, lost)]
+    usable = [each for each in sound if each not in lacking]
+    are_whole = not lost and not is_compacted
+    states = [_replayed(each, journals) for each in usable]
+    measure = states[-1] if states and not are_whole else _replayed(None, journals)
+    differences = [_difference(state, measure, now_ms) for state in states]
+    is_comparable = all(journal.is_readable for journal in journals)
+    differing = [each for each, word in zip(usable, differences, strict=True) if word and are_whole and is_comparable]
+    kept = [each for each in usable if each not in differing]
+    unusable = [each for each in snapshots if each.is_complete and each not in kept]
+    findings = (
+        *_about_lost(lost, held, is_compacted=is_compacted),
+        *(_about_lacking(each, lost) for each in lacking),
+        *(finding for each in sound for finding in _about_boundaries(each, held)),
+        *(_about_differences(usable, differences, are_whole=are_whole) if is_comparable else _uncompared(sound)),
+    )
+    return Verdict(
+        findings,
+        tuple(unusable),
+        _refusal(held, unusable, kept, are_whole=are_whole),
+        frozenset(name for name, entry in measure.items() if entry.is_alive(now_ms)),
+        sum(entry.text is None for entry in measure.values()),
+    )
+
+
+def _replayed(snapshot: ExaminedSnapshot | None, journals: Iterable[ExaminedJournal]) -> State:
+    """What a start from a snapshot would have, or one from the journals alone: the last stamp of each name wins."""
+    state = dict(snapshot.state or {}) if snapshot else {}
+    covered = snapshot.journals if snapshot else {}
+    for journal in journals:
+        beyond = covered.get(journal.writer, 0)
+        for end, name, entry in journal.changes:
+            if end > beyond and (name not in state or state[name].stamp < entry.stamp):
+                state[name] = entry
+    return state
+
+
+def _lost(snapshots: Iterable[ExaminedSnapshot], held: Mapping[str, ExaminedJournal]) -> dict[str, int]:
+    """How far snapshots cover the journals that do not reach so far themselves, or are gone."""
+    lost: dict[str, int] = {}
+    for snapshot in snapshots:
+        for writer, end in snapshot.journals.items():
+            if writer not in held or held[writer].end < end:
+                lost[writer] = max(end, lost.get(writer, 0))
+    return lost
+
+
+def _about_lost(
+    lost: Mapping[str, int], held: Mapping[str, ExaminedJournal], *, is_compacted: bool
+) -> Iterator[Finding]:
+    removed = 0
+    for writer, end in sorted(lost.items()):
+        found = Findings(f"{JOURNAL_FOLDER}/{writer}{SUFFIX}")
+        journal = held.get(writer)
+        if journal is None and is_compacted:
+            removed += 1
+        elif journal is None:
+            found.problem(f"is missing: snapshots cover {end:,} bytes of it, no compaction removed it", RESTORE_JOURNAL)
+        elif not journal.is_readable:
+            found.note(f"a snapshot holds what was in its first {end:,} bytes", at=journal.end)
+        else:
+            what = f"ends here, but a snapshot covers {end:,} bytes: it was cut, or replaced by an older copy"
+            found.problem(what, RESTORE_JOURNAL, at=journal.end)
+        yield from found
+    if removed:
+        yield Finding("ok", f"compaction removed {counted(removed, 'journal')}, which snapshots cover", JOURNAL_FOLDER)
+
+
+def _lacks(snapshot: ExaminedSnapshot, lost: Mapping[str, int]) -> list[str]:
+    """Journals that the snapshot would need and that are gone or too short."""
+    return sorted(writer for writer, end in lost.items() if snapshot.journals.get(writer, 0) < end)
+
+
+def _about_lacking(snapshot: ExaminedSnapshot, lost: Mapping[str, int]) -> Finding:
+    names = ", ".join(
+        f"{writer}{SUFFIX} beyond byte {snapshot.journals.get(writer, 0)}" for writer in _lacks(snapshot, lost)
+    )
+    what = f"needs what is gone: {names}"
+    return Finding("problem", what, f"{SNAPSHOT_FOLDER}/{snapshot.path.name}", REBUILD)
+
+
+def _about_boundaries(snapshot: ExaminedSnapshot, held: Mapping[str, ExaminedJournal]) -> Iterator[Finding]:
+    """A watermark lies behind some frame, or the journal under this name is another one."""
+    for writer, end in snapshot.journals.items():
+        journal = held.get(writer)
+        if journal is not None and end <= journal.end and end not in journal.ends:
+            where = place(f"{JOURNAL_FOLDER}/{writer}{SUFFIX}", end)
+            yield Finding(
+                "problem", f"no frame ends here, but snapshot {snapshot.path.name} does", where, RESTORE_JOURNAL
+            )
+
+
+def _difference(state: State, measure: State, now_ms: int) -> str | None:
+    """In what two states differ as a caller would see it; None when they do not."""
+    names = [name for name in state.keys() | measure.keys() if not _agree(state.get(name), measure.get(name), now_ms)]
+    if not names:
+        return None
+    first = min(names)
+    kind = _kind(state.get(first), measure.get(first), now_ms)
+    return f"{counted(len(names), 'memory')}, the first is {first[1]!r} in namespace {first[0]!r} ({kind})"
+
+
+def _agree(one: Entry | None, other: Entry | None, now_ms: int) -> bool:
+    """Whether both mean the same. An expired memory is none; a worker buries it under its own stamp."""
+    if one == other:
+        return True
+    if one and other and one.stamp == other.stamp and None in (one.text, other.text):
+        return (one.expires_at_ms or other.expires_at_ms) is not None
+    return not (one and one.is_alive(now_ms)) and not (other and other.is_alive(now_ms))
+
+
+def _kind(one: Entry | None, measure: Entry | None, now_ms: int) -> str:
+    if one is None or not one.is_alive(now_ms):
+        return "missing"
+    if measure is None or not measure.is_alive(now_ms):
+        return "not there any more"
+    if one.stamp != measure.stamp:
+        return "of another stamp"
+    return "other content, metadata or times" if one.text != measure.text else "other vectors"
+
+
+def _about_differences(
+    usable: Sequence[ExaminedSnapshot], differences: Sequence[str | None], *, are_whole: bool
+) -> Iterator[Finding]:
+    measure = (
+        "the journals alone" if are_whole else f"snapshot {usable[-1].path.name if usable else ''} and the journals"
+    )
+    compared = len(usable) if are_whole else len(usable) - 1
+    remedy = REBUILD if are_whole else "Restore one of the two from a backup: nothing here tells which is right."
+    for snapshot, difference in list(zip(usable, differences, strict=True))[: max(compared, 0)]:
+        found = Findings(f"{SNAPSHOT_FOLDER}/{snapshot.path.name}")
+        if difference is None:
+            found.ok(f"with the journals beyond it the same memories as {measure}")
+        else:
+            found.problem(f"with the journals beyond it other memories than {measure}: {difference}", remedy)
+        yield from found
+
+
+def _uncompared(sound: Sequence[ExaminedSnapshot]) -> Iterator[Finding]:
+    if sound:
+        yield Finding("note", "not compared with the journals, since not every journal can be read", SNAPSHOT_FOLDER)
+
+
+def _refusal(
+    held: Mapping[str, ExaminedJournal],
+    unusable: Sequence[ExaminedSnapshot],
+    kept: Sequence[ExaminedSnapshot],
+    *,
+    are_whole: bool,
+) -> str | None:
+    """Why no snapshot may be removed: a journal cannot be read, or one of them alone may hold something."""
+    for journal in held.values():
+        if not journal.is_readable:
+            return (
+                f"{JOURNAL_FOLDER}/{journal.writer}{SUFFIX} cannot be read whole, and a repair never touches a journal."
+            )
+    if unusable and not kept and not are_whole:
+        return "the journals are not whole, and no snapshot can be used in their place: restore one from a backup."
+    for snapshot in unusable:
+        for writer, end in snapshot.journals.items():
+            reach = max([each.journals.get(writer, 0) for each in kept], default=0)
+            if max(reach, held[writer].end if writer in held else 0) < end:
+                return f"snapshot {snapshot.path.name} alone covers {end:,} bytes of {JOURNAL_FOLDER}/{writer}{SUFFIX}."
+    return None

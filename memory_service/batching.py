@@ -1,4 +1,4 @@
-"""Many callers, one worker thread: what arrives while a batch runs becomes the next batch.
+"""Many callers, one batch at a time: what arrives while a batch runs becomes the next batch.
 
 Used twice: concurrent embeddings share one run of the model, concurrent writes share one sync of the journal.
 """
@@ -23,10 +23,11 @@ class _Job(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs a function over batches of what callers submit, in one thread of its own.
+    """Runs a function over batches of what callers submit, never two at once.
 
-    Urgent items go first, so that a query waits for at most one batch of a bulk load; when both kinds wait their
-    batches alternate, so that neither starves.
+    What comes while nothing runs is run by its own caller at once, which spares two switches of threads; the rest waits
+    for a thread of the batcher's. Urgent items go first, so that a query waits for at most one batch of a bulk load;
+    when both kinds wait their batches alternate, so that neither starves.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Batcher(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._closed = False
         self._last_was_urgent = False
+        self._running = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -68,8 +70,14 @@ class Batcher(Generic[Item, Result]):
                 raise Unavailable("The service is stopping.")
             if len(self._urgent) + len(self._patient) + len(jobs) > self._waiting_max and self._is_busy():
                 raise Unavailable(f"More than {self._waiting_max} items are waiting already; try again later.")
-            (self._urgent if urgent else self._patient).extend(jobs)
-            self._changed.notify()
+            at_once = not self._running and not self._is_busy() and self._is_one_batch(items)
+            if at_once:
+                self._running = True
+            else:
+                (self._urgent if urgent else self._patient).extend(jobs)
+                self._changed.notify()
+        if at_once:
+            self._finish(jobs)
         return [job.future for job in jobs]
 
     def close(self) -> None:
@@ -82,13 +90,18 @@ class Batcher(Generic[Item, Result]):
     def _is_busy(self) -> bool:
         return bool(self._urgent or self._patient)
 
+    def _is_one_batch(self, items: Sequence[Item]) -> bool:
+        longest = max((self._cost(item) for item in items), default=0)
+        return len(items) == 1 or longest * len(items) <= self._batch_cost_max
+
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_busy() or self._closed)
+                self._changed.wait_for(lambda: not self._running and (self._is_busy() or self._closed))
                 if not self._is_busy():
                     return
                 batch = self._take()
+                self._running = True
             self._finish(batch)
 
     def _take(self) -> list[_Job[Item, Result]]:
@@ -111,6 +124,9 @@ class Batcher(Generic[Item, Result]):
         except BaseException as error:  # noqa: BLE001 - the callers raise it; this thread must go on for the others
             for job in batch:
                 job.future.set_exception(error)
-            return
-        for job, result in zip(batch, results, strict=True):
-            job.future.set_result(result)
+        else:
+            for job, result in zip(batch, results, strict=True):
+                job.future.set_result(result)
+        with self._changed:
+            self._running = False
+            self._changed.notify()

@@ -27,6 +27,14 @@ class Gate:
             self.allowed.release()
 
 
+def running(batch, item):
+    """Submit from a thread of its own, since what comes while nothing runs is run by its caller."""
+    futures = []
+    thread = threading.Thread(target=lambda: futures.extend(batch.submit([item])))
+    thread.start()
+    return thread, futures
+
+
 def batcher(run, **bounds):
     return Batcher("test", run, cost=lambda item: item, **{"batch_cost_max": 100, "waiting_max": 100} | bounds)
 
@@ -34,10 +42,11 @@ def batcher(run, **bounds):
 def test_what_arrives_while_a_batch_runs_becomes_the_next_batch():
     gate = Gate()
     batch = batcher(gate)
-    first = batch.submit([1])
+    thread, first = running(batch, 1)
     assert gate.entered.acquire(timeout=10)
     second = batch.submit([2]) + batch.submit([3, 4])
     gate.let(2)
+    thread.join(10)
     assert [future.result(10) for future in first + second] == [2, 4, 6, 8]
     assert gate.batches == [[1], [2, 3, 4]]
     batch.close()
@@ -46,7 +55,7 @@ def test_what_arrives_while_a_batch_runs_becomes_the_next_batch():
 def test_a_batch_never_costs_more_than_its_bound_counting_padding():
     gate = Gate()
     batch = batcher(gate, batch_cost_max=30)
-    batch.submit([1])
+    running(batch, 1)
     assert gate.entered.acquire(timeout=10)
     futures = batch.submit([10, 10, 10, 16, 40])
     gate.let(5)
@@ -58,7 +67,7 @@ def test_a_batch_never_costs_more_than_its_bound_counting_padding():
 def test_urgent_items_go_first_and_the_patient_do_not_starve():
     gate = Gate()
     batch = batcher(gate, batch_cost_max=5)
-    batch.submit([1])
+    running(batch, 1)
     assert gate.entered.acquire(timeout=10)
     patient = batch.submit([5, 5])
     urgent = batch.submit([3], urgent=True) + batch.submit([4], urgent=True)
@@ -66,6 +75,22 @@ def test_urgent_items_go_first_and_the_patient_do_not_starve():
     for future in patient + urgent:
         future.result(10)
     assert gate.batches[1:] == [[3], [5], [4], [5]]
+    batch.close()
+
+
+def test_what_comes_while_nothing_runs_is_run_by_its_caller_and_more_than_a_batch_is_not():
+    threads = []
+
+    def run(items):
+        threads.append(threading.current_thread())
+        return items
+
+    batch = batcher(run, batch_cost_max=10)
+    batch.submit([1, 2])[0].result(10)
+    assert threads == [threading.current_thread()]
+    for future in batch.submit([5, 5, 5]):
+        future.result(10)
+    assert threading.current_thread() not in threads[1:]
     batch.close()
 
 
@@ -85,13 +110,14 @@ def test_an_error_reaches_every_caller_of_the_batch_and_nobody_else():
 def test_too_many_waiting_items_are_refused_and_the_others_are_served():
     gate = Gate()
     batch = batcher(gate, waiting_max=2)
-    served = batch.submit([1])
+    thread, served = running(batch, 1)
     assert gate.entered.acquire(timeout=10)
-    served += batch.submit([1, 1])
+    waiting = batch.submit([1, 1])
     with pytest.raises(Unavailable, match="2 items"):
         batch.submit([1])
     gate.let(3)
-    assert [future.result(10) for future in served] == [2, 2, 2]
+    thread.join(10)
+    assert [future.result(10) for future in served + waiting] == [2, 2, 2]
     batch.close()
 
 

@@ -1,0 +1,66 @@
+"""The bare model: the service's own embedder in this process with nothing around it. What all ratios refer to.
+
+Run as a module it is the bare cold start: it loads the model, embeds one text, prints a line and ends.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from memory_service.embedding import Vectors, Window
+from memory_service.embedding_queue import EMBED_TOKENS_MAX
+from memory_service.minilm import MiniLM
+
+PROGRESS_TEXTS = 1_000
+
+
+class BareModel:
+    """The model with as many threads as the service uses by default."""
+
+    def __init__(self) -> None:
+        self._model = MiniLM.load()
+        self.fingerprint = self._model.fingerprint
+
+    def embed_one(self, text: str) -> Vectors:
+        """The vectors (windows, dim) of a text, as a retrieve or a single store needs them."""
+        return self._model.embed(self._model.windows(text))
+
+    def embed_all(self, texts: Sequence[str], *, progress: str | None = None) -> list[Vectors]:
+        """The vectors (windows, dim) of each text, in runs of like lengths, as a batch store needs them.
+
+        Args:
+            texts: in any order.
+            progress: name of the work for lines on stderr; None for silence.
+
+        """
+        cut = [self._model.windows(text) for text in texts]
+        owners = [owner for owner, windows in enumerate(cut) for _ in windows]
+        flat = [window for windows in cut for window in windows]
+        vectors = np.empty((len(flat), self.fingerprint.dim), np.float32)
+        order = sorted(range(len(flat)), key=lambda at: len(flat[at].ids))
+        done = 0
+        for run in _runs(order, flat):
+            vectors[run] = self._model.embed([flat[at] for at in run])
+            if progress and (done + len(run)) // PROGRESS_TEXTS > done // PROGRESS_TEXTS:
+                print(f"{progress}: {done + len(run)} of {len(flat)}", file=sys.stderr)
+            done += len(run)
+        ends = np.cumsum(np.bincount(owners, minlength=len(texts)))
+        return np.split(vectors, ends[:-1])
+
+
+def _runs(order: Sequence[int], windows: Sequence[Window]) -> Iterator[list[int]]:
+    """Windows in the given order, which is by length, in runs of at most `EMBED_TOKENS_MAX` padded tokens."""
+    run: list[int] = []
+    for at in order:
+        if run and len(windows[at].ids) * (len(run) + 1) > EMBED_TOKENS_MAX:
+            yield run
+            run = []
+        run.append(at)
+    if run:
+        yield run
+
+
+if __name__ == "__main__":
+    BareModel().embed_one("what does Dana drink?")
+    print("embedded", flush=True)

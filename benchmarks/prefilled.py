@@ -1,0 +1,98 @@
+"""Data folders with many memories, written through the service's own journal without embedding each text.
+
+Embedding 100,000 texts takes many minutes. The first memories of a folder are embedded for real; the others keep their
+real texts but get vectors derived from the real ones, which an exact index cannot tell apart in cost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.service_process import DATA
+from benchmarks.texts import SEED, metadata
+from memory_service.clock import HybridClock
+from memory_service.data_folder import DataFolder
+from memory_service.embedding import Fingerprint, Vectors
+from memory_service.journal import JournalWriter
+from memory_service.metadata import canonical
+from memory_service.model import DEFAULT_NAMESPACE
+from memory_service.records import Put, Record
+
+APPEND_RECORDS = 1_000
+NOISE = 0.02
+"""Standard deviation of a component's noise: its length over 384 components is 0.4, beside the mixture's of about 0.8,
+so that derived vectors are neither copies nor noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """A folder that a service can start on.
+
+    Attributes:
+        path: `DATA` in it is the data folder.
+        probe: a text that is stored with its real vector, so that a retrieve of it has one right answer.
+        probe_key: the key of that answer.
+        text_bytes: of all contents, in UTF-8.
+
+    """
+
+    path: Path
+    count: int
+    probe: str
+    probe_key: str
+    text_bytes: int
+
+
+def key_of(number: int) -> str:
+    """The key that a prefilled memory has."""
+    return f"memory-{number}"
+
+
+def write(path: Path, lines: Sequence[str], embedded: Sequence[Vectors], embedder: Fingerprint) -> Prefilled:
+    """Store lines in a new folder.
+
+    Args:
+        path: does not exist yet.
+        lines: one memory each.
+        embedded: the real vectors (windows, dim) of the first lines.
+        embedder: what made them.
+
+    """
+    path.mkdir()
+    folder = DataFolder(path / DATA)
+    folder.claim(embedder)
+    journal, clock = JournalWriter(folder.journal, embedder), HybridClock()
+    derived = _derived(np.concatenate(embedded), max(0, len(lines) - len(embedded)))
+    for begin in range(0, len(lines), APPEND_RECORDS):
+        writer, records = journal.begin(), []
+        for number in range(begin, min(begin + APPEND_RECORDS, len(lines))):
+            at = number - len(embedded)
+            vectors = embedded[number] if at < 0 else derived[at : at + 1]
+            stamp = clock.tick(writer)
+            meta = canonical(metadata(number))
+            put = Put(DEFAULT_NAMESPACE, key_of(number), lines[number], meta, vectors, stamp.ms, None)
+            records.append(Record(stamp, put))
+        _append(journal, records)
+    journal.close()
+    probe = min(len(lines), len(embedded)) // 2
+    text_bytes = sum(len(line.encode()) for line in lines)
+    return Prefilled(path, len(lines), lines[probe], key_of(probe), text_bytes)
+
+
+def _append(journal: JournalWriter, records: Sequence[Record]) -> None:
+    appended = journal.append(records)
+    if appended.error is not None:
+        raise appended.error
+
+
+def _derived(real: Vectors, count: int) -> Vectors:
+    """Unit vectors (count, dim), each between two real ones with some noise."""
+    chooser = np.random.default_rng(SEED)
+    first, second = chooser.integers(len(real), size=(2, count))
+    share = chooser.uniform(0.5, 0.9, (count, 1)).astype(np.float32)
+    noise = chooser.normal(0, NOISE, (count, real.shape[1])).astype(np.float32)
+    mixed = share * real[first] + (1 - share) * real[second] + noise
+    unit: Vectors = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    return unit

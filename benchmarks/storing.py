@@ -15,7 +15,7 @@ from benchmarks.http_client import Client, store
 from benchmarks.service_process import ServiceProcess
 from benchmarks.texts import metadata
 
-BLOCK = 10
+BLOCK = 20
 """Texts of one turn of the bare model and of the service: short enough that both meet the same noise, long enough that
 neither pays at every text for caches that the other filled."""
 

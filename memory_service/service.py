@@ -49,6 +49,7 @@ class MemoryService:
         folder: DataFolder,
         embedder: Embedder,
         settings: MemorySettings | None = None,
+        clock: HybridClock | None = None,
     ) -> None:
         """Read the folder's newest snapshot and what its journals hold beyond it.
 
@@ -58,7 +59,7 @@ class MemoryService:
         self.fingerprint = embedder.fingerprint
         self.is_closed = False
         settings = settings or MemorySettings()
-        self._clock = HybridClock()
+        self._clock = clock or HybridClock()
         self._projection = recover(folder, self.fingerprint, self._clock, settings.cache_dir)
         self._catalog = self._projection.catalog
         self._embedding = EmbeddingQueue(embedder)

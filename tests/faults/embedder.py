@@ -1,4 +1,4 @@
-"""An embedder whose vectors tell which text they are of, without a model: for scenarios that start hundreds of processes."""
+"""An embedder without a model, whose vectors tell which text they are of: for scenarios that start many processes."""
 
 import hashlib
 from collections.abc import Sequence

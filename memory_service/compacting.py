@@ -3,6 +3,7 @@
 A journal may go when
 
 - both kept snapshots cover it whole, so that even a fall-back to the older one loses nothing, and
+- it can be read whole, so that nothing damaged goes unseen, and
 - nobody can append to it any more: this process sealed it, or it has not grown for a day (a writer seals its file after
   an hour of silence, so one that is revived later opens a new one).
 
@@ -12,6 +13,7 @@ a compaction a deleted text is in no file, except in journals of other writers t
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from pathlib import Path
 from memory_service import snapshots
 from memory_service.data_folder import DataFolder
 from memory_service.errors import StorageUnavailable
-from memory_service.journal import DamagedJournal, journal_paths, read_tail, storage_unavailable, sync_folder
+from memory_service.journal import HEADER_BYTES_MAX, journal_paths, read_tail, storage_unavailable, sync_folder
 from memory_service.snapshotting import Snapshotter
 
 log = logging.getLogger(__name__)
@@ -93,12 +95,11 @@ class Compactor:
         covered = snapshots.covered_by_all(self._folder.snapshots)
         removed, kept, removed_bytes = [], [], 0
         for path in journal_paths(self._folder.journal):
-            status = path.stat()
-            if not _is_covered(path, status.st_size, covered.get(path.stem, 0)):
-                kept.append((path.stem, "not yet covered by two snapshots"))
-            elif path.stem not in self._sealed() and time.time() - status.st_mtime < QUIET_S:
-                kept.append((path.stem, "its writer may still append to it"))
-            else:
+            with contextlib.suppress(FileNotFoundError):  # another worker compacts too
+                status = path.stat()
+                if reason := self._reason_to_keep(path, status, covered.get(path.stem, 0)):
+                    kept.append((path.stem, reason))
+                    continue
                 self._folder.mark_compacted()
                 path.unlink()
                 removed.append(path.stem)
@@ -108,12 +109,14 @@ class Compactor:
             log.info("journals.removed", extra={"journals": len(removed), "bytes": removed_bytes})
         return Compacted(tuple(removed), removed_bytes, tuple(kept))
 
-
-def _is_covered(path: Path, size: int, end: int) -> bool:
-    """Whether nothing but a torn tail, which was never acknowledged, lies beyond the covered end."""
-    if end >= size:
-        return True
-    try:
-        return 0 < end == read_tail(path, end).end
-    except DamagedJournal:
-        return False
+    def _reason_to_keep(self, path: Path, status: os.stat_result, covered: int) -> str | None:
+        if path.stem not in self._sealed() and time.time() - status.st_mtime < QUIET_S:
+            return "its writer may still append to it"
+        if covered == 0 and status.st_size > HEADER_BYTES_MAX:
+            return "not yet covered by two snapshots"
+        tail = read_tail(path)
+        if tail.damage:
+            return f"damaged at byte {tail.damage[0].offset}"
+        if covered < tail.end:
+            return "not yet covered by two snapshots"
+        return None  # nothing lies beyond but a torn rest, which was never acknowledged

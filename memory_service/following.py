@@ -8,7 +8,8 @@ consistency. No timer and no thread: a frozen process could rely on neither.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from memory_service.data_folder import DataFolder
@@ -19,27 +20,54 @@ from memory_service.projection import OtherEmbedder, Projection
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """A moment by two clocks: the monotonic one may stand still while a process is frozen, the wall clock may jump."""
+
+    monotonic_s: float
+    wall_s: float
+
+    @classmethod
+    def now(cls) -> "_Moment":
+        return cls(time.monotonic(), time.time())
+
+    def is_older_than(self, seconds: float) -> bool:
+        return time.monotonic() - self.monotonic_s >= seconds or abs(time.time() - self.wall_s) >= seconds
+
+
 class Follower:
     """Keeps a projection up to date with the journals of others."""
 
     def __init__(
-        self, projection: Projection, folder: DataFolder, interval_ms: int, own_writer: Callable[[], str]
+        self,
+        projection: Projection,
+        folder: DataFolder,
+        interval_ms: int,
+        own_writer: Callable[[], str],
+        damaged: Sequence[DamagedJournal] = (),
     ) -> None:
         """Args:
         own_writer: the journal that this process is writing to, whose records come by another way.
+        damaged: what was found at the start, and was not passed over.
         """
         self._projection = projection
         self._folder = folder
         self._interval_s = interval_ms / 1000
         self._own_writer = own_writer
-        self._last_s = time.monotonic()
+        self._last = _Moment.now()
         self._following = threading.Lock()
-        self._problems: dict[str, str] = {}
+        self._problems: dict[str, str] = {error.path.name: str(error) for error in damaged}
+        self._damaged_at_start = frozenset(self._problems)
 
     @property
     def problems(self) -> dict[str, str]:
         """What keeps journals from being followed, by their names; the memories of the others are served."""
         return dict(self._problems)
+
+    @property
+    def damage(self) -> str | None:
+        """What was found damaged at the start and still is; None once the file is whole again or taken away."""
+        return next((self._problems[name] for name in self._damaged_at_start & self._problems.keys()), None)
 
     def follow(self, *, strong: bool = False) -> None:
         """Apply what is new in the journals of others, unless that was done a moment ago.
@@ -52,21 +80,21 @@ class Follower:
         """
         if strong:
             with self._following:
-                self._follow()
+                self._follow(trust_sizes=False)
             if self._problems:
                 raise Unavailable(f"Not every journal can be read: {'; '.join(self._problems.values())}.")
-        elif time.monotonic() - self._last_s >= self._interval_s and self._following.acquire(blocking=False):
+        elif self._last.is_older_than(self._interval_s) and self._following.acquire(blocking=False):
             try:
-                self._follow()
+                self._follow(trust_sizes=True)
             finally:
                 self._following.release()
 
-    def _follow(self) -> None:
+    def _follow(self, *, trust_sizes: bool) -> None:
         problems: dict[str, str] = {}
         try:
             for path in journal_paths(self._folder.journal):
                 if path.stem != self._own_writer():
-                    self._follow_one(path, problems)
+                    self._follow_one(path, problems, trust_size=trust_sizes)
             for name in self._projection.make_up_for_removed(self._folder.snapshots, self._folder.journal):
                 problems[name] = f"journals were removed, and the snapshot {name} that covers them cannot be used"
         except OSError as error:
@@ -74,11 +102,11 @@ class Follower:
         for name in problems.keys() - self._problems.keys():
             log.error("journal.unfollowed", extra={"journal": name, "reason": problems[name]})
         self._problems = problems
-        self._last_s = time.monotonic()
+        self._last = _Moment.now()
 
-    def _follow_one(self, path: Path, problems: dict[str, str]) -> None:
+    def _follow_one(self, path: Path, problems: dict[str, str], *, trust_size: bool) -> None:
         try:
-            self._projection.pull_one(path)
+            self._projection.pull_one(path, trust_size=trust_size)
         except FileNotFoundError:
             return  # taken away since the folder was listed
         except OSError as error:

@@ -21,7 +21,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from memory_service.clock import wall_ms
@@ -68,14 +68,14 @@ def frames(data: bytes) -> Iterator[tuple[bytes, int]]:
         yield payload, at
 
 
-def has_frame_after(data: bytes, offset: int) -> bool:
-    """Whether a valid frame begins anywhere beyond `offset`."""
-    at = data.find(MAGIC, offset + 1)
+def next_frame(data: bytes, at: int) -> tuple[int, bytes] | None:
+    """The first valid frame at or beyond `at`: where it begins, and its payload."""
     while at >= 0:
-        if _payload_at(data, at) is not None:
-            return True
+        payload = _payload_at(data, at)
+        if payload is not None:
+            return at, payload
         at = data.find(MAGIC, at + 1)
-    return False
+    return None
 
 
 def _payload_at(data: bytes, at: int) -> bytes | None:
@@ -97,56 +97,75 @@ class Tail:
 
     Attributes:
         header: None when not even the header is there yet.
-        end: offset behind the last valid frame; where to look again.
-        torn_bytes: bytes beyond `end` that are no frame.
+        end: offset behind the last frame that was read; where to look again.
+        torn_bytes: bytes beyond `end` that are no frame and have none behind them.
+        damage: the first damage, at `end`; or, where damage was passed over, every one, all before `end`.
     """
 
     header: Header | None
     records: list[Record]
     end: int
     torn_bytes: int
+    damage: tuple[DamagedJournal, ...]
 
 
-def read_tail(path: Path, offset: int = 0, header: Header | None = None) -> Tail:
-    """Read a journal from an offset to its end.
+def read_tail(path: Path, offset: int = 0, header: Header | None = None, *, past_damage: Header | None = None) -> Tail:
+    """Read a journal from an offset to its end, or to the first damage.
 
     Args:
         path: the file.
         offset: behind some frame, or 0.
         header: as returned by an earlier read; without one it is read from the file's start.
+        past_damage: go on behind damage; a journal whose own header is damaged is read as if it had this one.
 
     Raises:
-        DamagedJournal: valid frames lie behind a bad one, or a payload makes no sense.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         if header is None and offset > 0:
-            header = _header(path, file.read(HEADER_BYTES_MAX))
+            header = _header(file.read(HEADER_BYTES_MAX)) or past_damage
+            if header is None:
+                return Tail(None, [], offset, 0, (DamagedJournal(path, 0, "its header cannot be read"),))
         file.seek(offset)
         data = file.read()
-    records: list[Record] = []
-    end = 0
-    for payload, behind in frames(data):
+    contents, damage, at = _Contents(header), [], 0
+    while (found := next_frame(data, at)) is not None:
+        start, payload = found
+        fault = "a bad frame is followed by valid ones" if start > at else contents.take(payload)
+        if fault is not None:
+            damage.append(DamagedJournal(path, offset + at, fault))
+            if past_damage is None:
+                return Tail(contents.header, contents.records, offset + at, 0, tuple(damage))
+            contents.header = contents.header or past_damage
+        at = start if start > at else start + _PREFIX.size + len(payload)
+    return Tail(contents.header, contents.records, offset + at, len(data) - at, tuple(damage))
+
+
+@dataclass(slots=True)
+class _Contents:
+    """What the payloads of a journal mean."""
+
+    header: Header | None
+    records: list[Record] = field(default_factory=list)
+
+    def take(self, payload: bytes) -> str | None:
+        """Read one more payload; what is wrong with it."""
         try:
-            if header is None:
-                header = decode_header(payload)
+            if self.header is None:
+                self.header = decode_header(payload)
             else:
-                records.append(decode(payload, header))
+                self.records.append(decode(payload, self.header))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedJournal(path, offset + end, str(error)) from error
-        end = behind
-    if end < len(data) and has_frame_after(data, end):
-        raise DamagedJournal(path, offset + end, "a bad frame is followed by valid ones")
-    return Tail(header, records, offset + end, len(data) - end)
+            return str(error)
+        return None
 
 
-def _header(path: Path, data: bytes) -> Header:
-    for payload, _ in frames(data):
-        try:
-            return decode_header(payload)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedJournal(path, 0, str(error)) from error
-    raise DamagedJournal(path, 0, "its header is gone")
+def _header(data: bytes) -> Header | None:
+    """The header that a journal's first bytes hold, if it can be read."""
+    contents, payload = _Contents(None), _payload_at(data, 0)
+    if payload is not None:
+        contents.take(payload)
+    return contents.header
 
 
 def journal_paths(folder: Path) -> list[Path]:

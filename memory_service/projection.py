@@ -65,6 +65,7 @@ class Projection:
     def __init__(self, catalog: Catalog, embedder: Fingerprint, clock: HybridClock) -> None:
         self.catalog = catalog
         self.records_since_freeze = 0
+        self.skipped: list[DamagedJournal] = []
         self.embedder = embedder
         self._clock = clock
         self._indexes: dict[str, ExactIndex] = {}
@@ -163,27 +164,41 @@ class Projection:
                 count += self.pull_one(path)
         return count
 
-    def pull_one(self, path: Path) -> int:
-        """Apply what one journal holds beyond its watermark; a journal that has not grown costs one look at its size.
+    def pull_one(self, path: Path, *, skip_damage: bool = False, trust_size: bool = True) -> int:
+        """Apply what one journal holds beyond its watermark; the number of records read.
+
+        Args:
+            path: of the journal.
+            skip_damage: pass over what is damaged and apply the valid records behind it; `skipped` tells of it.
+            trust_size: do not open a journal that has not grown. A network file system may show a size of a second
+                ago, but reads what is there.
 
         Raises:
-            DamagedJournal, OtherEmbedder, OSError: as `pull`; nothing of what is new was applied.
+            DamagedJournal: its valid records before the damage are applied.
+            OtherEmbedder, OSError: nothing of what is new was applied.
         """
         applied = self._applied.get(path.stem, 0)
-        if path.stat().st_size == applied:
+        if trust_size and path.stat().st_size == applied:
             return 0
-        tail = read_tail(path, applied, self._headers.get(path.stem))
+        past_damage = Header(path.stem, self.embedder) if skip_damage else None
+        tail = read_tail(path, applied, self._headers.get(path.stem), past_damage=past_damage)
         self._torn[path.stem] = tail.torn_bytes
-        if tail.header is None:
-            return 0
-        if tail.header.embedder != self.embedder:
-            raise OtherEmbedder(path, tail.header.embedder)
-        if tail.header.writer != path.stem:
-            raise DamagedJournal(path, 0, f"its header names another writer, {tail.header.writer}")
-        self._headers[path.stem] = tail.header
-        if tail.end > applied:
-            self.apply(tail.records, {path.stem: tail.end})
+        if tail.header is not None:
+            self._check_header(path, tail.header)
+            if tail.end > applied:
+                self.apply(tail.records, {path.stem: tail.end})
+        if skip_damage:
+            self.skipped += tail.damage
+        elif tail.damage:
+            raise tail.damage[0]
         return len(tail.records)
+
+    def _check_header(self, path: Path, header: Header) -> None:
+        if header.embedder != self.embedder:
+            raise OtherEmbedder(path, header.embedder)
+        if header.writer != path.stem:
+            raise DamagedJournal(path, 0, f"its header names another writer, {header.writer}")
+        self._headers[path.stem] = header
 
     def apply(self, records: Sequence[Record], applied: Mapping[str, int]) -> None:
         """Apply records, and note how far journals are applied by that."""

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from memory_service import snapshots
@@ -10,17 +12,38 @@ from memory_service.clock import HybridClock
 from memory_service.data_folder import DataFolder, mismatch
 from memory_service.embedding import Fingerprint
 from memory_service.errors import StartupError
-from memory_service.journal import DamagedJournal
+from memory_service.journal import DamagedJournal, journal_paths
 from memory_service.projection import OtherEmbedder, Projection
 
 log = logging.getLogger(__name__)
 
 
-def recover(folder: DataFolder, embedder: Fingerprint, clock: HybridClock, cache_dir: Path | None) -> Projection:
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A folder's state.
+
+    Attributes:
+        damaged: journals that could be applied only up to some damage.
+    """
+
+    projection: Projection
+    damaged: tuple[DamagedJournal, ...]
+
+
+def recover(
+    folder: DataFolder, embedder: Fingerprint, clock: HybridClock, cache_dir: Path | None, *, skip_damage: bool
+) -> Recovered:
     """The folder's state; the folder is the embedder's from now on.
 
+    Args:
+        folder: to start from.
+        embedder: that the worker runs.
+        clock: moved past every stamp that is read.
+        cache_dir: on local disk, for the catalog; default: the system's temporary folder.
+        skip_damage: apply also what is readable behind damage in a journal.
+
     Raises:
-        StartupError: the folder is damaged or of another embedder; the message says what to do.
+        StartupError: the folder cannot be read or is of another embedder; the message says what to do.
     """
     held = folder.embedder()
     if held is not None and held != embedder:
@@ -28,18 +51,26 @@ def recover(folder: DataFolder, embedder: Fingerprint, clock: HybridClock, cache
     started = time.perf_counter()
     projection = _from_snapshot(folder, embedder, clock, cache_dir)
     try:
-        records = _replay(projection, folder)
+        records, damaged = _replay(projection, folder, skip_damage=skip_damage)
         projection.make_up_for_removed(folder.snapshots, folder.journal)
         folder.claim(embedder)
     except BaseException:
         projection.catalog.close()
         raise
-    for writer, count in projection.torn_bytes().items():
-        log.warning("journal.torn", extra={"journal": writer, "torn_bytes": count})
+    _warn(projection, damaged)
     memories = sum(projection.catalog.counts().values())
     took_ms = round((time.perf_counter() - started) * 1000)
     log.info("memories.recovered", extra={"memories": memories, "records_replayed": records, "ms": took_ms})
-    return projection
+    return Recovered(projection, damaged)
+
+
+def _warn(projection: Projection, damaged: Sequence[DamagedJournal]) -> None:
+    for writer, count in projection.torn_bytes().items():
+        log.warning("journal.torn", extra={"journal": writer, "torn_bytes": count})
+    for error in damaged:
+        log.error("journal.damaged", extra={"journal": error.path.stem, "offset": error.offset, "reason": str(error)})
+    for error in projection.skipped:
+        log.error("journal.skipped", extra={"journal": error.path.stem, "offset": error.offset, "reason": str(error)})
 
 
 def _from_snapshot(folder: DataFolder, embedder: Fingerprint, clock: HybridClock, cache_dir: Path | None) -> Projection:
@@ -58,13 +89,18 @@ def _from_snapshot(folder: DataFolder, embedder: Fingerprint, clock: HybridClock
     return Projection(Catalog(cache_dir), embedder, clock)
 
 
-def _replay(projection: Projection, folder: DataFolder) -> int:
+def _replay(projection: Projection, folder: DataFolder, *, skip_damage: bool) -> tuple[int, tuple[DamagedJournal, ...]]:
+    records, damaged = 0, []
     try:
-        return projection.pull(folder.journal)
+        for path in journal_paths(folder.journal):
+            try:
+                records += projection.pull_one(path, skip_damage=skip_damage)
+            except FileNotFoundError:
+                continue  # a compaction took it away
+            except DamagedJournal as error:
+                damaged.append(error)
     except OtherEmbedder as error:
         raise StartupError(mismatch(error.path, error.found, projection.embedder)) from error
-    except DamagedJournal as error:
-        remedy = "Restore the file from a backup, or move it away to do without its memories."
-        raise StartupError(f"The {error}. {remedy}") from error
     except OSError as error:
         raise StartupError(f"The journals in {folder.journal} cannot be read: {error}.") from error
+    return records, tuple(damaged)

@@ -18,7 +18,7 @@ from memory_service.cursors import decode_cursor, encode_cursor
 from memory_service.data_folder import DataFolder
 from memory_service.embedding import Embedder, Vectors
 from memory_service.embedding_queue import EmbeddingQueue
-from memory_service.errors import InvalidInput, NotFound
+from memory_service.errors import InvalidInput, NotFound, Unavailable
 from memory_service.filters import EVERYTHING, Filter, parse
 from memory_service.following import Follower
 from memory_service.model import (
@@ -60,11 +60,20 @@ class MemoryService:
         self.is_closed = False
         settings = settings or MemorySettings()
         self._clock = clock or HybridClock()
-        self._projection = recover(folder, self.fingerprint, self._clock, settings.cache_dir)
+        recovered = recover(
+            folder, self.fingerprint, self._clock, settings.cache_dir, skip_damage=settings.skip_damaged
+        )
+        self._projection = recovered.projection
         self._catalog = self._projection.catalog
         self._embedding = EmbeddingQueue(embedder)
         self._committer = Committer(self._projection, folder.journal, self.fingerprint, self._clock)
-        self._follower = Follower(self._projection, folder, settings.follow_interval_ms, lambda: self._committer.writer)
+        self._follower = Follower(
+            self._projection,
+            folder,
+            settings.follow_interval_ms,
+            own_writer=lambda: self._committer.writer,
+            damaged=recovered.damaged,
+        )
         self._snapshotter = Snapshotter(
             self._projection,
             folder,
@@ -119,7 +128,7 @@ class MemoryService:
     def _store_checked(
         self, items: Sequence[checks.CheckedMemory], idempotency: Idempotency | None
     ) -> list[Stored | Refused]:
-        self._refresh()
+        self._refresh_to_write()
         held = self._catalog.contents({(item.namespace, item.key) for item in items})
         outcome = self._commit(StoreRequest(self._prepared(items, held), idempotency))
         if isinstance(outcome, Stale):
@@ -336,8 +345,8 @@ class MemoryService:
         return self._compactor.compact()
 
     def problems(self) -> Sequence[str]:
-        """What keeps this worker from seeing all that others wrote; empty when nothing does."""
-        return list(self._follower.problems.values())
+        """What keeps this worker from seeing all that was written; empty when nothing does."""
+        return [*self._follower.problems.values(), *(f"passed over: {error}" for error in self._projection.skipped)]
 
     def counts(self) -> dict[str, int]:
         """Number of memories in each namespace that has any."""
@@ -350,7 +359,7 @@ class MemoryService:
         return Deleted(namespace, tuple(sorted(present)), tuple(sorted(set(keys) - present)), dry_run=True)
 
     def _deleted(self, request: DeleteRequest) -> Deleted:
-        self._refresh()
+        self._refresh_to_write()
         outcome = self._commit(request)
         assert isinstance(outcome, Deleted), "a delete is answered with what it deleted"
         return outcome
@@ -360,6 +369,19 @@ class MemoryService:
         if request.idempotency is not None:
             self._refresh(Consistency.STRONG)
         return self._committer.commit(request)
+
+    def _refresh_to_write(self) -> None:
+        """As `_refresh`, unless this worker is read-only.
+
+        Raises:
+            Unavailable: a journal was found damaged at the start and still is.
+        """
+        self._refresh()
+        if damage := self._follower.damage:
+            raise Unavailable(
+                f"This worker is read-only: the {damage}. Restore the file from a backup, move it away to do without "
+                "its memories, or start with MEMORY_SKIP_DAMAGED=true to go on with what is readable behind the damage."
+            )
 
     def _refresh(self, consistency: Consistency = Consistency.EVENTUAL) -> None:
         """Bring the projection up to date before it is used."""

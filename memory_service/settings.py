@@ -34,4 +34,9 @@ class MemorySettings(BaseModel):
     snapshot_interval_s: float = Field(
         default=900.0, ge=1, description="Seconds after which a snapshot is taken if anything changed."
     )
+    skip_damaged: bool = Field(
+        default=False,
+        description="Pass over damaged parts of journals at the start and go on with what is readable behind them; "
+        "without it such a start is read-only.",
+    )
     embedding_threads: int = Field(default=2, ge=1, le=64, description="Processor threads of one embedding run.")

@@ -120,8 +120,11 @@ def repair(report: Report, scratch: Path | None = None) -> str:
             missing_ok=True
         )  # first, so that nobody starts to read it
         shutil.rmtree(folder.snapshots / name)
-    projection = recover(folder, embedder, HybridClock(), scratch)
+    recovered = recover(folder, embedder, HybridClock(), scratch, skip_damage=False)
+    projection = recovered.projection
     try:
+        if recovered.damaged:
+            raise RepairRefused(f"the {recovered.damaged[0]}.")
         return snapshots.write(
             projection.freeze(), folder.snapshots, folder.journal, embedder, projection.catalog.folder
         ).name

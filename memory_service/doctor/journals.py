@@ -18,7 +18,7 @@ from memory_service.data_folder import JOURNAL_FOLDER
 from memory_service.doctor.entries import Entry, Name, change_of, vector_fault
 from memory_service.doctor.report import SENSELESS, Finding, Findings, counted
 from memory_service.embedding import Fingerprint
-from memory_service.journal import frames, has_frame_after, journal_paths
+from memory_service.journal import frames, journal_paths, next_frame
 from memory_service.records import Delete, Header, Put, Record, Reply, decode, decode_header
 
 RESTORE = "Restore the file from a backup, or move it away to do without its memories."
@@ -145,7 +145,7 @@ def _judge_end(data: bytes, read: _Read, found: Findings) -> bool:
     if read.senseless is not None:
         found.problem(f"a record makes no sense: {read.senseless}", RESTORE, at=read.end)
         return False
-    if rest and has_frame_after(data, read.end):
+    if rest and next_frame(data, read.end + 1) is not None:
         what = f"damaged: a bad frame with valid frames behind it; {rest:,} bytes are not read"
         found.problem(what, RESTORE, at=read.end)
         return False

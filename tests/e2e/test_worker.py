@@ -47,13 +47,22 @@ def test_a_corrupt_store_file_is_refused(tmp_path):
     assert "store.json is corrupt" in failed_start(MEMORY_DATA_DIR=str(tmp_path))
 
 
-def test_a_damaged_journal_is_refused(tmp_path):
+def test_over_a_damaged_journal_a_worker_starts_read_only_and_names_file_and_offset(tmp_path):
     with WorkerProcess(tmp_path / "memory") as worker:
         for at in range(3):
             worker.post("/v1/memories", {"content": f"{COFFEE} {at}"})
     [path] = (tmp_path / "memory" / "journal").iterdir()
     path.write_bytes(path.read_bytes().replace(b"oat flat white", b"oat flat wHite", 1))
-    assert "is damaged at byte" in failed_start(MEMORY_DATA_DIR=str(tmp_path / "memory"))
+    with WorkerProcess(tmp_path / "memory") as worker:
+        refused = worker.http.post("/v1/memories", json={"content": COFFEE})
+        assert refused.status_code == 503
+        assert f"{path} is damaged at byte" in refused.json()["error"]["message"]
+        assert "MEMORY_SKIP_DAMAGED" in refused.json()["error"]["message"]
+        assert worker.http.get("/health").json()["status"] == "degraded"
+    with WorkerProcess(tmp_path / "memory", MEMORY_SKIP_DAMAGED="true") as worker:
+        worker.post("/v1/memories", {"content": COFFEE})
+        health = worker.http.get("/health").json()
+        assert (health["memories"], health["problems"][0].startswith("passed over")) == (3, True)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from memory_service import journal
 from memory_service.clock import Stamp
 from memory_service.embedding import Fingerprint
-from memory_service.journal import DamagedJournal, JournalWriter, frame, read_tail
-from memory_service.records import Delete, Put, Record, Reply
+from memory_service.journal import JournalWriter, frame, read_tail
+from memory_service.records import Delete, Header, Put, Record, Reply
 
 FINGERPRINT = Fingerprint("test-model", "ab" * 32, 4, "mean")
 
@@ -86,9 +87,8 @@ def test_any_flipped_byte_is_noticed_and_never_read_as_something_else(tmp_path):
     for at in range(len(data)):
         path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
         if at < last_frame:
-            with pytest.raises(DamagedJournal) as caught:
-                read_tail(path)
-            assert caught.value.offset <= at
+            (found,) = read_tail(path).damage
+            assert found.offset <= at
         else:
             assert [plain(r) for r in read_tail(path).records] == [plain(r) for r in records[:-1]]
 
@@ -99,8 +99,27 @@ def test_zeros_at_the_end_are_a_torn_tail_and_zeros_in_between_are_damage(tmp_pa
     path.write_bytes(data + bytes(4096))
     assert len(read_tail(path).records) == len(records)
     path.write_bytes(data + bytes(4096) + frame(b"valid"))
-    with pytest.raises(DamagedJournal):
-        read_tail(path)
+    tail = read_tail(path)
+    assert (len(tail.records), [found.offset for found in tail.damage]) == (len(records), [len(data)])
+
+
+def test_behind_damage_everything_valid_is_read_when_that_is_asked_for(tmp_path):
+    path, records = written(tmp_path)
+    data = path.read_bytes()
+    header, *ends = [end for _, end in journal.frames(data)]
+    for at, (start, end) in enumerate(pairwise([header, *ends])):
+        path.write_bytes(data[: start + 20] + b"\xff\xff" + data[start + 22 :])
+        whole = read_tail(path)
+        tail = read_tail(path, past_damage=whole.header)
+        rest = [record for number, record in enumerate(records) if number != at]
+        assert [plain(r) for r in tail.records] == [plain(r) for r in rest]
+        if end < len(data):
+            assert [found.offset for found in tail.damage] == [start]
+            assert (tail.end, tail.torn_bytes) == (len(data), 0)
+    path.write_bytes(b"\x00" + data[1:])
+    assert read_tail(path).header is None
+    known = Header(path.stem, FINGERPRINT)
+    assert [plain(r) for r in read_tail(path, past_damage=known).records] == [plain(r) for r in records]
 
 
 def test_an_empty_file_is_a_journal_whose_header_is_still_to_come(tmp_path):
@@ -113,8 +132,7 @@ def test_an_empty_file_is_a_journal_whose_header_is_still_to_come(tmp_path):
 def test_a_journal_of_another_format_is_damage_not_silence(tmp_path):
     path = tmp_path / "other.log"
     path.write_bytes(frame(b"\x81\xa2op\xa7journal"))
-    with pytest.raises(DamagedJournal):
-        read_tail(path)
+    assert len(read_tail(path).damage) == 1
 
 
 class Failing:

@@ -5,7 +5,15 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import admin_routes, docs_page, health_routes, http_errors, memory_routes, research_routes
+from gateway import (
+    admin_routes,
+    docs_page,
+    health_routes,
+    http_errors,
+    memory_routes,
+    receipt_routes,
+    research_routes,
+)
 from gateway.middleware import BodyLimit, RequestId
 from gateway.worker import Worker
 
@@ -35,6 +43,7 @@ def create_app(worker: Worker) -> FastAPI:
     docs_page.install(app)
     app.include_router(health_routes.routes(worker, app))
     app.include_router(memory_routes.routes(worker))
+    app.include_router(receipt_routes.routes(worker))
     app.include_router(research_routes.routes(worker))
     app.include_router(admin_routes.routes(worker))
     app.add_middleware(BodyLimit, bytes_max=worker.settings.gateway.request_bytes_max)

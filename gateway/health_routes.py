@@ -57,12 +57,24 @@ def routes(worker: Worker, app: FastAPI) -> APIRouter:
 
     @router.get("/health/ready", summary="Are requests served?", responses={503: {}})
     async def ready() -> JSONResponse:
-        """200 when requests are served, 503 before and after."""
-        return JSONResponse(
-            {"status": "ready"} if worker.is_ready else {"status": "loading"}, 200 if worker.is_ready else 503
-        )
+        """200 when requests are served, 503 before and after. `degraded` when writes fail or not all can be read."""
+        if not worker.is_ready:
+            return JSONResponse({"status": "loading", "reads": False, "writes": False, "problems": []}, 503)
+        return JSONResponse(await run_in_threadpool(_ready, worker))
 
     return router
+
+
+def _ready(worker: Worker) -> dict[str, Any]:
+    write_problem, problems = worker.memories.write_problem(), list(worker.memories.problems())
+    if write_problem is not None and write_problem not in problems:
+        problems.append(write_problem)
+    return {
+        "status": "degraded" if problems else "ready",
+        "reads": True,
+        "writes": write_problem is None,
+        "problems": problems,
+    }
 
 
 def _health(worker: Worker) -> dict[str, Any]:

@@ -15,6 +15,7 @@ Knows nothing of that SDK, which `handler.py` owns. Below: the application.
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -47,7 +48,7 @@ class Action:
     """A route by name.
 
     Attributes:
-        path: `{key}` stands for the memory's key. The other fields are the body of a POST, or else the query.
+        path: `{key}` stands for the field of that name. The other fields are the body of a POST, or else the query.
 
     """
 
@@ -62,7 +63,9 @@ ACTIONS: Mapping[str, Action] = {
     "delete": Action("DELETE", "/v1/memories/{key}"),
     "delete_many": Action("POST", "/v1/memories/delete"),
     "get": Action("GET", "/v1/memories/{key}"),
+    "history": Action("GET", "/v1/memories/{key}/history"),
     "list": Action("GET", "/v1/memories"),
+    "receipt": Action("GET", "/v1/receipts/{receipt}"),
     "research": Action("POST", "/v1/research"),
     "snapshot": Action("POST", "/v1/admin/snapshot"),
     "compact": Action("POST", "/v1/admin/compact"),
@@ -194,9 +197,8 @@ def _of_action(name: object, fields: dict[str, Any]) -> _Call:
         raise InvalidInput(f"There is no such action; there are {', '.join(ACTIONS)}.", field="action")
     idempotency_key = fields.pop("idempotency_key", None)
     headers = {} if idempotency_key is None else {"idempotency-key": _text(idempotency_key, "idempotency_key")}
-    path = action.path
-    if "{key}" in path:
-        path = path.format(key=_path_part(_text(fields.pop("key", None), "key")))
+    in_path = re.findall(r"{(\w+)}", action.path)
+    path = action.path.format_map({name: _path_part(_text(fields.pop(name, None), name), name) for name in in_path})
     if action.method == "POST":
         return _Call(action.method, path, body=fields, headers=headers)
     return _Call(action.method, path, query=fields, headers=headers)
@@ -234,12 +236,12 @@ def _object(route: Mapping[str, Any], field: str) -> dict[str, Any]:
     return value
 
 
-def _path_part(key: str) -> str:
-    """A key as one segment of a path. Dots too are encoded: a key of one or two would be taken for a way upwards."""
+def _path_part(text: str, field: str) -> str:
+    """A text as one segment of a path. Dots too are encoded: one or two alone would be taken for a way upwards."""
     try:
-        return quote(key, safe="").replace(".", "%2E")
+        return quote(text, safe="").replace(".", "%2E")
     except UnicodeEncodeError as error:
-        raise InvalidInput("key holds half of a surrogate pair, which is no text.", field="key") from error
+        raise InvalidInput(f"{field} holds half of a surrogate pair, which is no text.", field=field) from error
 
 
 def _query_text(value: object) -> str:

@@ -7,6 +7,9 @@ from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Scope
 
 from gateway import wire
 from gateway.http_errors import documented
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from memory_service.service import MemoryService
 
 PREFIX = "/v1/memories"
+HISTORY = "/history"
 
 IdempotencyKey = Annotated[
     str | None,
@@ -56,6 +60,7 @@ def routes(worker: Worker) -> APIRouter:
             k=body.k,
             filter=body.filter,
             min_score=body.min_score,
+            as_of=body.as_of,
             consistency=Consistency(body.consistency),
         )
         latency_ms = round((time.perf_counter() - started) * 1000, 2)
@@ -64,7 +69,8 @@ def routes(worker: Worker) -> APIRouter:
     @router.post("/delete", summary="Delete many memories", responses=documented(400, 409, 413, 422, 503, 507))
     def delete_many(body: wire.DeleteBody, idempotency_key: IdempotencyKey = None) -> JSONResponse:
         """Delete by `keys`, or everything in the namespace that matches `filter`."""
-        return JSONResponse(wire.deleted_body(_delete_many(worker.memories, body, idempotency_key)))
+        deleted = _delete_many(worker.memories, body, idempotency_key)
+        return JSONResponse(wire.deleted_body(deleted) | _receipt(worker.memories, deleted, wanted=body.receipt))
 
     @router.get("", summary="List memories", responses=documented(422, 503))
     def list_memories(query: Annotated[wire.ListQuery, Query()]) -> JSONResponse:
@@ -74,28 +80,60 @@ def routes(worker: Worker) -> APIRouter:
             filter=_filter_of(query.filter),
             limit=query.limit,
             cursor=query.cursor,
+            as_of=query.as_of,
             consistency=Consistency(query.consistency),
         )
         return JSONResponse(wire.page_body(page))
+
+    def history(key: Annotated[str, Depends(_key_of)], query: Annotated[wire.HistoryQuery, Query()]) -> JSONResponse:
+        """What happened to a memory since it was last deleted, newest first."""
+        consistency = Consistency(query.consistency)
+        events = worker.memories.history(key, namespace=query.namespace, consistency=consistency)
+        return JSONResponse(wire.history_body(key, query.namespace, events))
+
+    router.add_api_route(
+        f"/{{key:path}}{HISTORY}",
+        history,
+        summary="A memory's history",
+        responses=documented(400, 404, 422, 503),
+        route_class_override=_HistoryRoute,
+    )
 
     @router.get("/{key:path}", summary="Get a memory", responses=documented(400, 404, 422, 503))
     def get(key: Annotated[str, Depends(_key_of)], query: Annotated[wire.GetQuery, Query()]) -> JSONResponse:
         """One memory by its key (percent-encoded where needed)."""
         consistency = Consistency(query.consistency)
-        memory = worker.memories.get(key, namespace=query.namespace, consistency=consistency)
+        memory = worker.memories.get(key, namespace=query.namespace, as_of=query.as_of, consistency=consistency)
         return JSONResponse(wire.memory_body(memory))
 
     @router.delete("/{key:path}", summary="Delete a memory", responses=documented(400, 404, 409, 422, 503, 507))
     def delete(
         key: Annotated[str, Depends(_key_of)],
-        query: Annotated[wire.OneQuery, Query()],
+        query: Annotated[wire.DeleteQuery, Query()],
         idempotency_key: IdempotencyKey = None,
     ) -> JSONResponse:
-        """Delete one memory: no call returns it from now on."""
-        worker.memories.delete(key, namespace=query.namespace, idempotency_key=idempotency_key)
-        return JSONResponse({"key": key, "namespace": query.namespace, "status": "deleted"})
+        """Delete one memory: no call returns it, or an earlier version of it, from now on."""
+        deleted = worker.memories.delete(key, namespace=query.namespace, idempotency_key=idempotency_key)
+        body = {"key": key, "namespace": query.namespace, "status": "deleted"}
+        return JSONResponse(body | _receipt(worker.memories, deleted, wanted=query.receipt))
 
     return router
+
+
+class _HistoryRoute(APIRoute):
+    """Looks at the path as it was sent: a key that ends in `/history` itself comes with its slash as `%2F`."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the route is meant."""
+        if not _sent_path(scope).endswith(HISTORY.encode()):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+def _sent_path(scope: Scope) -> bytes:
+    """The path as it was sent, percent-encoded."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.partition(b"?")[0]
 
 
 _STATUSES = ("stored", "updated", "unchanged", "refused")
@@ -107,8 +145,9 @@ def _key_of(request: Request, key: Annotated[str, Path(description="Percent-enco
     Raises:
         InvalidInput: it is not UTF-8 (a decoded path would show replacement characters instead).
     """
-    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    _, _, encoded = raw.partition(b"?")[0].partition(f"{PREFIX}/".encode())
+    _, _, encoded = _sent_path(request.scope).partition(f"{PREFIX}/".encode())
+    if isinstance(request.scope.get("route"), _HistoryRoute):
+        encoded = encoded.removesuffix(HISTORY.encode())
     try:
         return unquote_to_bytes(encoded).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -141,6 +180,13 @@ def _store_batch(memories: "MemoryService", body: wire.BatchBody, idempotency_ke
     if len(failures) == len(results) and all(isinstance(error, StorageUnavailable) for error in failures):
         raise failures[0]
     return [wire.stored_body(result) for result in results]
+
+
+def _receipt(memories: "MemoryService", deleted: Deleted, *, wanted: bool) -> dict[str, Any]:
+    """The `receipt` of an answer, null when nothing was deleted; nothing when none was wanted."""
+    if not wanted:
+        return {}
+    return {"receipt": None if deleted.receipt is None else wire.receipt_body(memories.receipt(deleted.receipt))}
 
 
 def _delete_many(memories: "MemoryService", body: wire.DeleteBody, idempotency_key: str | None) -> Deleted:

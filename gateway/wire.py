@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, 
 from memory_service import checks, metadata
 from memory_service.clock import iso_time
 from memory_service.errors import InvalidInput, ServiceError
-from memory_service.model import DEFAULT_NAMESPACE, Deleted, Hit, Memory, NewMemory, Page, Refused, Stored
+from memory_service.model import DEFAULT_NAMESPACE, Deleted, Event, Hit, Memory, NewMemory, Page, Refused, Stored
+from memory_service.receipts import Receipt
 from research import model as research
 from research.model import Answer, ResearchRequest
 
@@ -54,6 +55,20 @@ FilterObject = Annotated[
 ConsistencyWord = Annotated[
     Literal["eventual", "strong"],
     Field(description="strong: see every write acknowledged by any worker, not only those of a moment ago."),
+]
+
+
+AsOf = Annotated[
+    str | None,
+    Field(
+        description="Look at the memories of that time (ISO 8601), at most as long ago as versions are kept.",
+        examples=["2026-09-14T08:00:00Z"],
+    ),
+]
+
+
+WantsReceipt = Annotated[
+    bool, Field(description="Also say in which files the bytes of what was deleted still are, and until when.")
 ]
 
 
@@ -117,6 +132,7 @@ class RetrieveBody(Body):
         description="Leave out memories with a lower score (cosine).",
         json_schema_extra=_shown(minimum=-1, maximum=1),
     )
+    as_of: AsOf = None
     consistency: ConsistencyWord = "eventual"
 
 
@@ -127,6 +143,7 @@ class DeleteBody(Body):
     filter: FilterObject | None = None
     namespace: Namespace = DEFAULT_NAMESPACE
     dry_run: bool = Field(default=False, description="Say what would be deleted and delete nothing.")
+    receipt: WantsReceipt = False
 
 
 class ResearchBody(Body):
@@ -171,6 +188,7 @@ class ListQuery(BaseModel):
     filter: str | None = Field(default=None, description='JSON text, such as {"lead": "acme"}.')
     limit: int = Field(default=100, json_schema_extra=_shown(minimum=1, maximum=checks.LIMIT_MAX))
     cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
+    as_of: AsOf = None
     consistency: ConsistencyWord = "eventual"
 
 
@@ -182,10 +200,22 @@ class OneQuery(BaseModel):
     namespace: Namespace = DEFAULT_NAMESPACE
 
 
-class GetQuery(OneQuery):
-    """The query string of reading one memory."""
+class HistoryQuery(OneQuery):
+    """The query string of reading what happened to one memory."""
 
     consistency: ConsistencyWord = "eventual"
+
+
+class GetQuery(HistoryQuery):
+    """The query string of reading one memory."""
+
+    as_of: AsOf = None
+
+
+class DeleteQuery(OneQuery):
+    """The query string of deleting one memory."""
+
+    receipt: WantsReceipt = False
 
 
 _STORE_BODY = TypeAdapter(StoreBody)
@@ -290,6 +320,36 @@ def deleted_body(deleted: Deleted) -> dict[str, Any]:
         "missing": list(deleted.missing),
         "dry_run": deleted.dry_run,
     }
+
+
+def history_body(key: str, namespace: str, events: Sequence[Event]) -> dict[str, Any]:
+    """What happened to a memory, newest first; an event that left a memory shows it as it was from then on."""
+    return {"key": key, "namespace": namespace, "events": [_event(event) for event in events]}
+
+
+def _event(event: Event) -> dict[str, Any]:
+    shown: dict[str, Any] = {"event": event.kind.value, "at": iso_time(event.at_ms)}
+    if event.memory is not None:
+        shown |= {name: value for name, value in memory_body(event.memory).items() if name not in ("key", "namespace")}
+    return shown
+
+
+def receipt_body(receipt: Receipt) -> dict[str, Any]:
+    """Where the bytes of what was deleted still are."""
+    return {
+        "id": receipt.id,
+        "deleted_at": iso_time(receipt.deleted_at_ms),
+        "bytes": "pending" if receipt.files else "gone",
+        "files": list(receipt.files),
+        "message": _BYTES_PENDING if receipt.files else _BYTES_GONE,
+    }
+
+
+_BYTES_PENDING = (
+    "No call returns what was deleted. These files may still hold its bytes until a compaction: POST /v1/admin/compact "
+    "replaces them now, save for journals of other workers, which go when they have been silent for a day."
+)
+_BYTES_GONE = "No call returns what was deleted, and no file of the data folder holds its bytes."
 
 
 def answer_body(answer: Answer) -> dict[str, Any]:

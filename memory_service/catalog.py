@@ -66,6 +66,8 @@ CREATE TABLE tombstone (
     stamp_ms INTEGER NOT NULL,
     stamp_counter INTEGER NOT NULL,
     stamp_writer TEXT NOT NULL,
+    expired_at_ms INTEGER,
+    deleted_at_ms INTEGER,
     PRIMARY KEY (namespace, key)
 ) WITHOUT ROWID;
 CREATE TABLE reply (
@@ -80,9 +82,48 @@ CREATE INDEX reply_by_age ON reply (stamp_ms);
 CREATE TABLE journal (writer TEXT PRIMARY KEY, end INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-SCHEMA_VERSION = 1
-"""Of the tables above; a snapshot with another one is not used."""
+SUPERSEDED_SCHEMA = """
+CREATE TABLE superseded (
+    id INTEGER PRIMARY KEY,
+    namespace TEXT NOT NULL,
+    key TEXT NOT NULL,
+    content TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    stamp_ms INTEGER NOT NULL,
+    stamp_counter INTEGER NOT NULL,
+    stamp_writer TEXT NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    expires_at_ms INTEGER,
+    until_ms INTEGER NOT NULL,
+    windows INTEGER NOT NULL,
+    vectors BLOB NOT NULL
+);
+CREATE INDEX superseded_by_key ON superseded (namespace, key, stamp_ms, stamp_counter, stamp_writer);
+CREATE INDEX superseded_by_age ON superseded (until_ms);
+CREATE INDEX superseded_by_expiry ON superseded (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
+CREATE TABLE superseded_attribute (
+    namespace TEXT NOT NULL,
+    path TEXT NOT NULL,
+    element INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    value NOT NULL,
+    id INTEGER NOT NULL,
+    PRIMARY KEY (namespace, path, element, type, value, id)
+) WITHOUT ROWID;
+CREATE INDEX superseded_attribute_by_id ON superseded_attribute (id);
+PRAGMA user_version = 2;
+"""
 
+UPGRADE_FROM_1 = (
+    "ALTER TABLE tombstone ADD COLUMN expired_at_ms INTEGER; ALTER TABLE tombstone ADD COLUMN deleted_at_ms INTEGER;"
+    "UPDATE tombstone SET deleted_at_ms = stamp_ms;" + SUPERSEDED_SCHEMA
+)
+
+SCHEMA_VERSION = 2
+SCHEMAS_READ = (1, 2)
+"""Of the tables above, and those that a snapshot may have; another one is not used."""
+
+_COLUMNS = "id, namespace, key, content, metadata, stamp_ms, created_at_ms, expires_at_ms"
 _MEMORY_COLUMNS = "m.namespace, m.key, m.content, m.metadata, m.created_at_ms, m.stamp_ms, m.expires_at_ms"
 
 
@@ -96,6 +137,21 @@ class Version:
     stamp: Stamp
     created_at_ms: int
     expires_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """The end of a key's earlier versions: no record up to its stamp can bring one back.
+
+    Attributes:
+        stamp: of the delete, or of the put whose time was over.
+        expired_at_ms: when that was; None for a delete.
+        deleted_at_ms: when the key was last deleted, be it before `stamp`; None if never.
+    """
+
+    stamp: Stamp
+    expired_at_ms: int | None
+    deleted_at_ms: int | None
 
 
 class UnsoundCatalog(Exception):
@@ -120,12 +176,19 @@ class Catalog:
         self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
         self._lock_file = _locked_file(self.folder)
         self._idle: list[sqlite3.Connection] = []
-        if source is not None:
-            shutil.copyfile(source, self.folder / FILE_NAME)
-        self._writer = self._connect()
-        self._writer.execute("PRAGMA journal_mode = WAL")
-        if source is None:
-            self._writer.executescript(SCHEMA)
+        try:
+            if source is not None:
+                shutil.copyfile(source, self.folder / FILE_NAME)
+            self._writer = self._connect()
+            self._writer.execute("PRAGMA journal_mode = WAL")
+            if source is None:
+                self._writer.executescript(SCHEMA + SUPERSEDED_SCHEMA)
+            elif self._writer.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
+                self._writer.executescript(UPGRADE_FROM_1)
+        except BaseException:
+            self._lock_file.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def close(self) -> None:
         """Close every connection and remove the files. Nobody may be reading."""
@@ -154,20 +217,69 @@ class Catalog:
         """Add a memory under an id that was never used."""
         row = (id, put.namespace, put.key, put.content, put.metadata, *stamp, put.created_at_ms, put.expires_at_ms)
         self._writer.execute("INSERT INTO memory VALUES (?,?,?,?,?,?,?,?,?,?)", row)
-        self._writer.executemany(
-            "INSERT OR IGNORE INTO attribute VALUES (?,?,?,?,?,?)",  # equal elements of an array are one attribute
-            [(put.namespace, *attribute, id) for attribute in attributes(json.loads(put.metadata))],
-        )
-        self._writer.execute("DELETE FROM tombstone WHERE namespace = ? AND key = ?", (put.namespace, put.key))
+        self._put_attributes("attribute", id, put)
 
     def remove(self, id: int) -> None:
         """Remove one version of a memory."""
         self._writer.execute("DELETE FROM memory WHERE id = ?", (id,))
         self._writer.execute("DELETE FROM attribute WHERE id = ?", (id,))
 
-    def bury(self, namespace: str, key: str, stamp: Stamp) -> None:
-        """Remember when a key was deleted, so that an older record read later cannot bring it back."""
-        self._writer.execute("INSERT OR REPLACE INTO tombstone VALUES (?,?,?,?,?)", (namespace, key, *stamp))
+    def supersede(self, id: int, until_ms: int, vectors: Vectors) -> None:
+        """Move a memory to the versions that are superseded, as of the stamp of the next one."""
+        row = (until_ms, len(vectors), vectors.astype("<f4").tobytes(), id)
+        self._writer.execute("INSERT INTO superseded SELECT *, ?, ?, ? FROM memory WHERE id = ?", row)
+        self._writer.execute("INSERT INTO superseded_attribute SELECT * FROM attribute WHERE id = ?", (id,))
+        self.remove(id)
+
+    def put_superseded(self, id: int, put: Put, stamp: Stamp, newest_ms: int) -> None:
+        """Add a version that is superseded already, unless it is there; `newest_ms` is the stamp of the memory."""
+        at = (put.namespace, put.key, *stamp)
+        later = self._writer.execute(
+            "SELECT stamp_ms, (stamp_ms, stamp_counter, stamp_writer) = (?3,?4,?5) FROM superseded"
+            " WHERE namespace = ?1 AND key = ?2 AND (stamp_ms, stamp_counter, stamp_writer) >= (?3,?4,?5)"
+            " ORDER BY stamp_ms, stamp_counter, stamp_writer LIMIT 1",
+            at,
+        ).fetchone()
+        until_ms, is_there = later or (newest_ms, False)
+        if is_there:
+            return
+        self._writer.execute(
+            "UPDATE superseded SET until_ms = ?3 WHERE namespace = ?1 AND key = ?2 AND until_ms > ?3"
+            " AND (stamp_ms, stamp_counter, stamp_writer) < (?3,?4,?5)",
+            at,
+        )
+        row = (id, put.namespace, put.key, put.content, put.metadata, *stamp, put.created_at_ms, put.expires_at_ms)
+        vectors = (until_ms, len(put.vectors), put.vectors.astype("<f4").tobytes())
+        self._writer.execute("INSERT INTO superseded VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", (*row, *vectors))
+        self._put_attributes("superseded_attribute", id, put)
+
+    def _put_attributes(self, table: str, id: int, put: Put) -> None:
+        self._writer.executemany(
+            f"INSERT OR IGNORE INTO {table} VALUES (?,?,?,?,?,?)",  # equal elements of an array are one attribute
+            [(put.namespace, *attribute, id) for attribute in attributes(json.loads(put.metadata))],
+        )
+
+    def bury(self, namespace: str, key: str, tombstone: Tombstone) -> None:
+        """Remember when a key was deleted or expired, and erase its superseded versions up to then.
+
+        A tombstone stays when the key is stored again, so that no older record, read later, can bring a text back.
+        """
+        stamp, times = tombstone.stamp, (tombstone.expired_at_ms, tombstone.deleted_at_ms)
+        self._writer.execute(
+            "INSERT OR REPLACE INTO tombstone VALUES (?,?,?,?,?,?,?)", (namespace, key, *stamp, *times)
+        )
+        self._remove_superseded(
+            "namespace = ? AND key = ? AND (stamp_ms, stamp_counter, stamp_writer) <= (?,?,?)", (namespace, key, *stamp)
+        )
+
+    def forget_superseded(self, before_ms: int) -> None:
+        """Drop the versions that were superseded before a time."""
+        self._remove_superseded("until_ms < ?", (before_ms,))
+
+    def _remove_superseded(self, condition: str, parameters: Sequence[Any]) -> None:
+        sql = f"DELETE FROM superseded_attribute WHERE id IN (SELECT id FROM superseded WHERE {condition})"
+        self._writer.execute(sql, parameters)
+        self._writer.execute(f"DELETE FROM superseded WHERE {condition}", parameters)
 
     def remember(self, reply: Reply, stamp: Stamp) -> None:
         """Keep the answer given under an idempotency key."""
@@ -191,21 +303,20 @@ class Catalog:
         ).fetchone()
         return Version(row[0], row[1], row[2], Stamp(*row[3:6]), row[6], row[7]) if row else None
 
-    def buried(self, namespace: str, key: str) -> Stamp | None:
-        """The stamp of the key's deletion, if that is the last that happened to it."""
-        row = self._writer.execute(
-            "SELECT stamp_ms, stamp_counter, stamp_writer FROM tombstone WHERE namespace = ? AND key = ?",
-            (namespace, key),
-        ).fetchone()
-        return Stamp(*row) if row else None
+    def tombstone(self, namespace: str, key: str) -> Tombstone | None:
+        """The end of the key's earlier versions, as the writer sees it, if there was one."""
+        row = self._writer.execute(f"{_TOMBSTONE} WHERE namespace = ? AND key = ?", (namespace, key)).fetchone()
+        return _tombstone(row) if row else None
 
-    def expired(self, now_ms: int) -> list[tuple[int, str, str, Stamp]]:
-        """(id, namespace, key, stamp) of the memories whose time is over."""
+    def expired(self, now_ms: int) -> list[tuple[str, str, Stamp, int, int | None]]:
+        """(namespace, key, stamp, expires_at_ms, id) of what is over; the id is None for a superseded version."""
+        columns = "namespace, key, stamp_ms, stamp_counter, stamp_writer, expires_at_ms"
         rows = self._writer.execute(
-            "SELECT id, namespace, key, stamp_ms, stamp_counter, stamp_writer FROM memory WHERE expires_at_ms <= ?",
+            f"SELECT {columns}, id FROM memory WHERE expires_at_ms <= ?1"
+            f" UNION ALL SELECT {columns}, NULL FROM superseded WHERE expires_at_ms <= ?1",
             (now_ms,),
         )
-        return [(*row[:3], Stamp(*row[3:])) for row in rows]
+        return [(row[0], row[1], Stamp(*row[2:5]), row[5], row[6]) for row in rows]
 
     def freeze(self) -> "FrozenCatalog":
         """The catalog of this moment; the caller sees to it that nothing is written meanwhile."""
@@ -213,10 +324,15 @@ class Catalog:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def next_expiry_ms(self, reply_kept_ms: int) -> int | None:
-        """When the next memory expires or the oldest reply is to be forgotten."""
-        sql = "SELECT min(at) FROM (SELECT min(expires_at_ms) AS at FROM memory WHERE expires_at_ms IS NOT NULL"
-        found: int | None = self._all(f"{sql} UNION ALL SELECT min(stamp_ms) + ? FROM reply)", (reply_kept_ms,))[0][0]
+    def next_expiry_ms(self, reply_kept_ms: int, superseded_kept_ms: int) -> int | None:
+        """When the next memory expires, or the oldest reply or superseded version is to be forgotten."""
+        found: int | None = self._all(
+            "SELECT min(at) FROM (SELECT min(expires_at_ms) AS at FROM memory WHERE expires_at_ms IS NOT NULL"
+            " UNION ALL SELECT min(expires_at_ms) FROM superseded WHERE expires_at_ms IS NOT NULL"
+            " UNION ALL SELECT min(until_ms) + ? FROM superseded"
+            " UNION ALL SELECT min(stamp_ms) + ? FROM reply)",
+            (superseded_kept_ms, reply_kept_ms),
+        )[0][0]
         return found
 
     def last_stamp(self) -> Stamp | None:
@@ -237,12 +353,25 @@ class Catalog:
         rows = self._all(sql, (namespace, idempotency_key))
         return (rows[0][0], msgpack.unpackb(rows[0][1])) if rows else None
 
-    def get(self, namespace: str, key: str) -> Memory | None:
+    def get(self, namespace: str, key: str, as_of_ms: int | None = None) -> Memory | None:
         """One memory by its key."""
-        rows = self._all(
-            f"SELECT {_MEMORY_COLUMNS} FROM memory m WHERE m.namespace = ? AND m.key = ?", (namespace, key)
-        )
+        sql = f"{_then(as_of_ms)}SELECT {_MEMORY_COLUMNS} FROM memory m WHERE m.namespace = ? AND m.key = ?"
+        rows = self._all(sql, (namespace, key))
         return _memory(rows[0]) if rows else None
+
+    def history(self, namespace: str, key: str, since_ms: int) -> tuple[list[Memory], Tombstone | None]:
+        """The versions of a memory that were in force after a time, newest first, and the end of those before."""
+        columns = _MEMORY_COLUMNS.replace("m.", "")
+        order = "stamp_ms, stamp_counter, stamp_writer"
+        versions = self._all(
+            f"SELECT {columns} FROM (SELECT {columns}, {order} FROM memory WHERE namespace = ?1 AND key = ?2"
+            f" UNION ALL SELECT {columns}, {order} FROM superseded"
+            "  WHERE namespace = ?1 AND key = ?2 AND until_ms > ?3)"
+            " ORDER BY stamp_ms DESC, stamp_counter DESC, stamp_writer DESC",
+            (namespace, key, since_ms),
+        )
+        ended = self._all(f"{_TOMBSTONE} WHERE namespace = ? AND key = ?", (namespace, key))
+        return [_memory(row) for row in versions], _tombstone(ended[0]) if ended else None
 
     def contents(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """The contents held under these (namespace, key) pairs."""
@@ -251,16 +380,17 @@ class Catalog:
         found = self._all(sql, [part for pair in keys for part in pair])
         return {(namespace, key): content for namespace, key, content in found}
 
-    def by_ids(self, ids: Sequence[int]) -> dict[int, Memory]:
-        """Memories by id; ids of older versions are left out."""
+    def by_ids(self, ids: Sequence[int], as_of_ms: int | None = None) -> dict[int, Memory]:
+        """Memories by id; ids of other versions than those of that time are left out."""
         marks = ",".join("?" * len(ids))
-        rows = self._all(f"SELECT m.id, {_MEMORY_COLUMNS} FROM memory m WHERE m.id IN ({marks})", ids)
-        return {row[0]: _memory(row[1:]) for row in rows}
+        sql = f"{_then(as_of_ms)}SELECT m.id, {_MEMORY_COLUMNS} FROM memory m WHERE m.id IN ({marks})"
+        return {row[0]: _memory(row[1:]) for row in self._all(sql, ids)}
 
-    def matching_ids(self, namespace: str, filter: Filter) -> NDArray[np.int64]:
+    def matching_ids(self, namespace: str, filter: Filter, as_of_ms: int | None = None) -> NDArray[np.int64]:
         """Ids of the memories of a namespace that match, in no order."""
         sql, parameters = condition(filter)
-        rows = self._all(f"SELECT m.id FROM memory m WHERE m.namespace = ?1 AND ({sql})", (namespace, *parameters))
+        query = f"{_then(as_of_ms)}SELECT m.id FROM memory m WHERE m.namespace = ?1 AND ({sql})"
+        rows = self._all(query, (namespace, *parameters))
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
     def matching_keys(self, namespace: str, filter: Filter) -> list[str]:
@@ -269,7 +399,9 @@ class Catalog:
         query = f"SELECT m.key FROM memory m WHERE m.namespace = ?1 AND ({sql}) ORDER BY m.key"
         return [row[0] for row in self._all(query, (namespace, *parameters))]
 
-    def page(self, namespace: str, filter: Filter, limit: int, after: tuple[int, str] | None) -> list[Memory]:
+    def page(
+        self, namespace: str, filter: Filter, limit: int, after: tuple[int, str] | None, as_of_ms: int | None = None
+    ) -> list[Memory]:
         """Matching memories, newest first, ties by key; `after` is the (created_at_ms, key) of the one before."""
         sql, parameters = condition(filter)
         beyond = ""
@@ -277,11 +409,16 @@ class Catalog:
             beyond = "AND (m.created_at_ms < ? OR (m.created_at_ms = ? AND m.key > ?))"
             parameters = [*parameters, after[0], *after]
         rows = self._all(
-            f"SELECT {_MEMORY_COLUMNS} FROM memory m WHERE m.namespace = ?1 AND ({sql}) {beyond}"
+            f"{_then(as_of_ms)}SELECT {_MEMORY_COLUMNS} FROM memory m WHERE m.namespace = ?1 AND ({sql}) {beyond}"
             " ORDER BY m.created_at_ms DESC, m.key LIMIT ?",
             (namespace, *parameters, limit),
         )
         return [_memory(row) for row in rows]
+
+    def superseded_vectors(self, ids: Sequence[int]) -> list[tuple[int, Vectors]]:
+        """Those of these ids that are of superseded versions, ascending, each with its vectors (windows, dim)."""
+        sql = "SELECT id, windows, vectors FROM superseded WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
+        return [(id, _vectors(windows, data)) for id, windows, data in self._all(sql, (json.dumps(list(ids)),))]
 
     def records(self, vectors: Callable[[str, int], Vectors]) -> Iterator[Record]:
         """Everything held, as the records that would lead to it.
@@ -289,15 +426,19 @@ class Catalog:
         Args:
             vectors: the vectors of a memory, by namespace and id.
         """
-        for row in self._all(
-            "SELECT id, namespace, key, content, metadata, created_at_ms, expires_at_ms,"
-            " stamp_ms, stamp_counter, stamp_writer FROM memory"
-        ):
-            id, namespace, key, content, metadata, created_at_ms, expires_at_ms = row[:7]
-            put = Put(namespace, key, content, metadata, vectors(namespace, id), created_at_ms, expires_at_ms)
-            yield Record(Stamp(*row[7:]), put)
-        for namespace, key, *stamp in self._all("SELECT * FROM tombstone"):
-            yield Record(Stamp(*stamp), Delete(namespace, key))
+        for namespace, key, *stamp, expired_at_ms, deleted_at_ms in self._all("SELECT * FROM tombstone"):
+            yield Record(Stamp(*stamp), Delete(namespace, key, expired_at_ms))
+            if expired_at_ms is not None and deleted_at_ms is not None:
+                yield Record(Stamp(deleted_at_ms, 0, ""), Delete(namespace, key))
+        columns = "namespace, key, content, metadata, created_at_ms, expires_at_ms"
+        stamps = "stamp_ms, stamp_counter, stamp_writer"
+        for *row, windows, data in self._all(f"SELECT {stamps}, {columns}, windows, vectors FROM superseded"):
+            namespace, key, content, metadata, *times = row[3:]
+            put = Put(namespace, key, content, metadata, _vectors(windows, data), *times)
+            yield Record(Stamp(*row[:3]), put)
+        for *row, id in self._all(f"SELECT {stamps}, {columns}, id FROM memory"):
+            namespace, key, content, metadata, *times = row[3:]
+            yield Record(Stamp(*row[:3]), Put(namespace, key, content, metadata, vectors(namespace, id), *times))
         for namespace, key, request, result, stamp_ms in self._all("SELECT * FROM reply"):
             yield Record(Stamp(stamp_ms, 0, ""), Reply(namespace, key, request, msgpack.unpackb(result)))
 
@@ -381,6 +522,29 @@ class FrozenCatalog:
     def close(self) -> None:
         """End the transaction."""
         self._connection.close()
+
+
+def _then(as_of_ms: int | None) -> str:
+    """What makes a query see the memories and attributes of a time, by the stamps; nothing for the present."""
+    if as_of_ms is None:
+        return ""
+    was_there = f"stamp_ms <= {as_of_ms:d} AND (expires_at_ms IS NULL OR expires_at_ms > {as_of_ms:d})"
+    return (
+        f"WITH memory AS (SELECT {_COLUMNS} FROM main.memory WHERE {was_there} UNION ALL"
+        f" SELECT {_COLUMNS} FROM main.superseded WHERE {was_there} AND until_ms > {as_of_ms:d}),"
+        " attribute AS (SELECT * FROM main.attribute UNION ALL SELECT * FROM main.superseded_attribute) "
+    )
+
+
+_TOMBSTONE = "SELECT stamp_ms, stamp_counter, stamp_writer, expired_at_ms, deleted_at_ms FROM tombstone"
+
+
+def _tombstone(row: Sequence[Any]) -> Tombstone:
+    return Tombstone(Stamp(*row[:3]), row[3], row[4])
+
+
+def _vectors(windows: int, data: bytes) -> Vectors:
+    return np.frombuffer(data, dtype="<f4").reshape(windows, -1)
 
 
 def _memory(row: Sequence[Any]) -> Memory:

@@ -1,10 +1,12 @@
-"""Bounds on what callers send, each with its message. Every check raises `InvalidInput` and returns nothing."""
+"""Bounds on what callers send, each with its message. A check that is not passed raises `InvalidInput`."""
 
 import hashlib
 from dataclasses import dataclass
 
 from memory_service import metadata
+from memory_service.clock import iso_time
 from memory_service.errors import InvalidInput
+from memory_service.filters import time_ms
 from memory_service.model import NewMemory
 
 CONTENT_CHARS_MAX = 100_000
@@ -17,6 +19,8 @@ BATCH_ITEMS_MAX = 1_000
 QUERY_CHARS_MAX = 10_000
 K_MAX = 1_000
 LIMIT_MAX = 1_000
+MINUTE_MS = 60 * 1000
+DAY_MS = 24 * 3600 * 1000
 TTL_SECONDS_MAX = 10 * 365 * 24 * 3600
 
 
@@ -96,6 +100,27 @@ def min_score(value: float | None) -> None:
     """A cosine."""
     if value is not None:
         number(value, "min_score", -1, 1)
+
+
+def as_of(value: str | None, now_ms: int, kept_ms: int) -> int | None:
+    """An ISO 8601 time, not in the future and not longer ago than superseded versions are kept; in milliseconds.
+
+    A minute in the future is let through, since callers' clocks differ.
+    """
+    if value is None:
+        return None
+    at_ms = time_ms(value, "as_of")
+    if at_ms > now_ms + MINUTE_MS:
+        raise InvalidInput(
+            f"as_of is in the future; it is {iso_time(now_ms)} here. Leave it out for now.", field="as_of"
+        )
+    if at_ms < now_ms - kept_ms:
+        raise InvalidInput(
+            f"as_of must not be before {iso_time(now_ms - kept_ms)}: versions are kept for {kept_ms / DAY_MS:g} days "
+            "(MEMORY_VERSIONS_KEPT_DAYS).",
+            field="as_of",
+        )
+    return at_ms
 
 
 def batch_size(count: int, field: str = "memories") -> None:

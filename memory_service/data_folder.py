@@ -25,6 +25,9 @@ JOURNAL_FOLDER = "journal"
 SNAPSHOT_FOLDER = "snapshots"
 COMPACTED_FILE = "compacted"
 
+PROBE_BYTES = 64 << 10
+"""More than most stores write, so that a disk with a last free block does not pass for one that takes writes."""
+
 
 class DataFolder:
     """A folder that exists and takes writes (unless its disk is full, which reading survives)."""
@@ -45,16 +48,20 @@ class DataFolder:
             )
         try:
             self.journal.mkdir(parents=True, exist_ok=True)
-            self._probe()
+            self.probe()
         except OSError as error:
             if not (error.errno == errno.ENOSPC and self.journal.is_dir()):
                 raise StartupError(f"The data folder {path} cannot be used: {error.strerror or error}.") from error
 
-    def _probe(self) -> None:
-        """Write and sync a file, as every store will."""
-        probe = self.path / f".probe-{secrets.token_hex(6)}"
+    def probe(self) -> None:
+        """Write and sync a file among the journals, as every store will, and remove it.
+
+        Raises:
+            OSError: the folder takes no writes.
+        """
+        probe = self.journal / f".probe-{secrets.token_hex(6)}"
         try:
-            write_synced(probe, b"probe")
+            write_synced(probe, bytes(PROBE_BYTES))
         finally:
             probe.unlink(missing_ok=True)
 

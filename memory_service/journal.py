@@ -299,6 +299,12 @@ def _fresh_name() -> str:
     return f"{wall_ms():013d}-{secrets.token_hex(6)}"
 
 
+def begun_ms(writer: str) -> int:
+    """When a journal got its name, which is never later than the stamps in it; 0 for a name of another making."""
+    begun = writer.partition("-")[0]
+    return int(begun) if begun.isdecimal() else 0
+
+
 def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
     """Write all of `data`, or up to the first failure: bytes written and the failure."""
     view, written = memoryview(data), 0

@@ -46,6 +46,28 @@ class Memory:
     expires_at_ms: int | None
 
 
+class EventKind(StrEnum):
+    """What happened to a memory: a store made or changed it, a delete or the end of its time removed it."""
+
+    STORED = "stored"
+    UPDATED = "updated"
+    DELETED = "deleted"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event in a memory's history.
+
+    Attributes:
+        memory: as it was from then on; None when it was removed.
+    """
+
+    kind: EventKind
+    at_ms: int
+    memory: Memory | None
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A memory that retrieve found, with the score of its best window."""
@@ -100,12 +122,14 @@ class Deleted:
     Attributes:
         keys: what was deleted (or would be, on a dry run), in order of key.
         missing: keys that were asked for and are not there.
+        receipt: tells in which files the bytes still are (`MemoryService.receipt`); None when nothing was deleted.
     """
 
     namespace: str
     keys: tuple[str, ...]
     missing: tuple[str, ...]
     dry_run: bool
+    receipt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from memory_service.errors import Conflict, ServiceError
 from memory_service.filters import Filter
 from memory_service.model import Deleted, Refused, Stored, StoreStatus
 from memory_service.projection import Projection
+from memory_service.receipts import receipt_id
 from memory_service.records import Delete, Mutation, Put, Record, Reply
 
 
@@ -222,10 +223,13 @@ def _plan_delete(request: DeleteRequest, group: Group) -> Plan:
     if request.filter is not None:
         keys = group.projection.catalog.matching_keys(request.namespace, request.filter)
     present = [key for key in dict.fromkeys(keys) if group.held(request.namespace, key) is not None]
+    receipt = None
     for key in present:
-        group.write(group.tick(), Delete(request.namespace, key))
+        stamp = group.tick()
+        group.write(stamp, Delete(request.namespace, key))
+        receipt = receipt_id(stamp)
     missing = sorted(set(keys).difference(present))
-    deleted = Deleted(request.namespace, tuple(sorted(present)), tuple(missing), dry_run=False)
+    deleted = Deleted(request.namespace, tuple(sorted(present)), tuple(missing), dry_run=False, receipt=receipt)
     return Plan(deleted, [len(group.records)])
 
 
@@ -249,7 +253,7 @@ def _remember(namespace: str, idempotency: Idempotency, outcome: Outcome, group:
     """Write the reply behind the records it answers for."""
     match outcome:
         case Deleted():
-            result: Any = ["deleted", outcome.namespace, list(outcome.keys), list(outcome.missing)]
+            result: Any = ["deleted", outcome.namespace, list(outcome.keys), list(outcome.missing), outcome.receipt]
         case Stale():
             return
         case _:
@@ -262,6 +266,6 @@ def _from_reply(result: Any) -> Outcome:
     match result:
         case ["stored", rows]:
             return [Stored(namespace, key, StoreStatus(status), *times) for namespace, key, status, *times in rows]
-        case ["deleted", namespace, keys, missing]:
-            return Deleted(namespace, tuple(keys), tuple(missing), dry_run=False)
+        case ["deleted", namespace, keys, missing, receipt]:
+            return Deleted(namespace, tuple(keys), tuple(missing), dry_run=False, receipt=receipt)
     raise ValueError("a remembered reply makes no sense")

@@ -12,14 +12,15 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from indexes.exact import ExactIndex
+from indexes.exact import ExactIndex, Groups
 from memory_service import snapshots
-from memory_service.catalog import Catalog
+from memory_service.catalog import Catalog, Tombstone, Version
 from memory_service.clock import HybridClock, Stamp
 from memory_service.embedding import Fingerprint, Vectors
 from memory_service.journal import DamagedJournal, journal_paths, read_tail
@@ -31,6 +32,11 @@ log = logging.getLogger(__name__)
 REPLY_KEPT_MS = 24 * 3600 * 1000
 """How long an idempotency key is remembered: a day, as is usual for HTTP APIs."""
 
+SUPERSEDED_KEPT_MS = 7 * 24 * 3600 * 1000
+"""How long a version that was superseded can be looked back at."""
+
+FORGETTING_SLACK_MS = 3600 * 1000
+"""What is old is forgotten an hour late, many at once, rather than one by one."""
 
 MERGE_RECORDS = 1_000
 """Records of one transaction while a snapshot is merged: writers wait for one at most."""
@@ -62,8 +68,15 @@ class _Changes:
 class Projection:
     """The state that reads are answered from. `apply`, `pull` and `expire` exclude one another; reads are free."""
 
-    def __init__(self, catalog: Catalog, embedder: Fingerprint, clock: HybridClock) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        embedder: Fingerprint,
+        clock: HybridClock,
+        superseded_kept_ms: int = SUPERSEDED_KEPT_MS,
+    ) -> None:
         self.catalog = catalog
+        self.superseded_kept_ms = superseded_kept_ms
         self.records_since_freeze = 0
         self.skipped: list[DamagedJournal] = []
         self.embedder = embedder
@@ -85,7 +98,7 @@ class Projection:
             index.add(groups, vectors)
         self._next_id = snapshot.next_id
         self._applied = self.catalog.watermarks()
-        self._next_expiry_ms = self.catalog.next_expiry_ms(REPLY_KEPT_MS)
+        self._next_expiry_ms = self._next_due_ms()
         last = self.catalog.last_stamp()
         if last is not None:
             self._clock.observe(last)
@@ -223,43 +236,106 @@ class Projection:
             return
         changes = _Changes()
         with self._writing, self.catalog.transaction():
-            for id, namespace, key, stamp in self.catalog.expired(now_ms):
-                self.catalog.remove(id)
-                self.catalog.bury(namespace, key, stamp)
-                changes.remove(namespace, id)
+            for namespace, key, stamp, expires_at_ms, id in self.catalog.expired(now_ms):
+                if id is not None:
+                    self.catalog.remove(id)
+                    changes.remove(namespace, id)
+                self._bury(namespace, key, stamp, expires_at_ms)
             self.catalog.forget_replies(now_ms - REPLY_KEPT_MS)
+            self.catalog.forget_superseded(now_ms - self.superseded_kept_ms)
             self._publish(changes)
-            self._next_expiry_ms = self.catalog.next_expiry_ms(REPLY_KEPT_MS)
+            self._next_expiry_ms = self._next_due_ms()
+
+    def nearest(
+        self, namespace: str, vector: Vectors, k: int, among: Groups | None, *, superseded: bool = False
+    ) -> list[tuple[int, float]]:
+        """The k nearest of a namespace, by (id, score), best first.
+
+        Args:
+            namespace: in which.
+            vector: (dim,).
+            k: at least 1.
+            among: ids of the candidates; None admits all that are not superseded.
+            superseded: whether ids of superseded versions may be among them.
+        """
+        index = self._indexes.get(namespace)
+        found = list(_pairs(index.search(vector, k, among))) if index is not None else []
+        if superseded and among is not None and (past := self.catalog.superseded_vectors(among.tolist())):
+            index = ExactIndex(self.embedder.dim)
+            index.add(*_rows(past))
+            found = sorted([*found, *_pairs(index.search(vector, k))], key=lambda pair: (-pair[1], pair[0]))
+        return found[:k]
 
     def _apply_one(self, record: Record, changes: _Changes) -> None:
         match record.mutation:
             case Put() as put:
-                if self._supersedes(record.stamp, put.namespace, put.key, changes):
-                    self._put(put, record.stamp, changes)
-            case Delete(namespace, key):
-                if self._supersedes(record.stamp, namespace, key, changes):
-                    self.catalog.bury(namespace, key, record.stamp)
+                self._apply_put(put, record.stamp, changes)
+            case Delete() as delete:
+                self._apply_delete(delete, record.stamp, changes)
             case Reply() as reply:
                 self.catalog.remember(reply, record.stamp)
-                self._note_expiry(record.stamp.ms + REPLY_KEPT_MS)
+                self._note_expiry(record.stamp.ms + REPLY_KEPT_MS + FORGETTING_SLACK_MS)
 
-    def _supersedes(self, stamp: Stamp, namespace: str, key: str, changes: _Changes) -> bool:
-        """Whether this is news about the key; if so the version held until now is removed."""
-        current = self.catalog.version(namespace, key)
-        last = current.stamp if current else self.catalog.buried(namespace, key)
-        if last is not None and last >= stamp:
-            return False
-        if current is not None:
-            self.catalog.remove(current.id)
-            changes.remove(namespace, current.id)
-        return True
-
-    def _put(self, put: Put, stamp: Stamp, changes: _Changes) -> None:
-        id, self._next_id = self._next_id, self._next_id + 1
-        self.catalog.put(id, put, stamp)
-        changes.add(put.namespace, id, put.vectors)
+    def _apply_put(self, put: Put, stamp: Stamp, changes: _Changes) -> None:
+        """The newest becomes the memory; an older one that was not known yet is a superseded version."""
+        tombstone = self.catalog.tombstone(put.namespace, put.key)
+        if tombstone is not None and tombstone.stamp >= stamp:
+            return
+        current = self.catalog.version(put.namespace, put.key)
+        if current is None or current.stamp < stamp:
+            if current is not None:
+                self._supersede(put.namespace, current, stamp.ms, changes)
+            id = self._fresh_id()
+            self.catalog.put(id, put, stamp)
+            changes.add(put.namespace, id, put.vectors)
+        elif current.stamp > stamp and self._is_kept(current.stamp.ms):
+            self.catalog.put_superseded(self._fresh_id(), put, stamp, current.stamp.ms)
         if put.expires_at_ms is not None:
             self._note_expiry(put.expires_at_ms)
+
+    def _apply_delete(self, delete: Delete, stamp: Stamp, changes: _Changes) -> None:
+        """The memory goes if it is older, and so do all older versions, known or still to be read."""
+        current = self.catalog.version(delete.namespace, delete.key)
+        if current is not None and current.stamp <= stamp:
+            self.catalog.remove(current.id)
+            changes.remove(delete.namespace, current.id)
+        self._bury(delete.namespace, delete.key, stamp, delete.expired_at_ms)
+
+    def _bury(self, namespace: str, key: str, stamp: Stamp, expired_at_ms: int | None) -> None:
+        """The later of two ends counts, and the later of two deletes is remembered."""
+        found = Tombstone(stamp, expired_at_ms, stamp.ms if expired_at_ms is None else None)
+        if (known := self.catalog.tombstone(namespace, key)) is not None:
+            deletes = [at for at in (known.deleted_at_ms, found.deleted_at_ms) if at is not None]
+            last = max(known, found, key=lambda tombstone: tombstone.stamp)
+            found = replace(last, deleted_at_ms=max(deletes, default=None))
+        if found != known:
+            self.catalog.bury(namespace, key, found)
+
+    def _supersede(self, namespace: str, current: Version, until_ms: int, changes: _Changes) -> None:
+        if self._is_kept(until_ms):
+            vectors = changes.added[namespace].get(current.id)
+            self.catalog.supersede(
+                current.id, until_ms, self._indexes[namespace].vectors(current.id) if vectors is None else vectors
+            )
+        else:
+            self.catalog.remove(current.id)
+        changes.remove(namespace, current.id)
+
+    def _is_kept(self, until_ms: int) -> bool:
+        """Whether a version superseded then can still be looked back at."""
+        is_kept = until_ms + self.superseded_kept_ms > self._clock.now_ms()
+        if is_kept:
+            self._note_expiry(until_ms + self.superseded_kept_ms + FORGETTING_SLACK_MS)
+        return is_kept
+
+    def _fresh_id(self) -> int:
+        id, self._next_id = self._next_id, self._next_id + 1
+        return id
+
+    def _next_due_ms(self) -> int | None:
+        return self.catalog.next_expiry_ms(
+            REPLY_KEPT_MS + FORGETTING_SLACK_MS, self.superseded_kept_ms + FORGETTING_SLACK_MS
+        )
 
     def _note_expiry(self, at_ms: int) -> None:
         self._next_expiry_ms = at_ms if self._next_expiry_ms is None else min(self._next_expiry_ms, at_ms)
@@ -279,7 +355,11 @@ class Projection:
             self._indexes[namespace].remove(np.array(ids, dtype=np.int64))
 
 
-def _rows(added: Iterable[tuple[int, Vectors]]) -> tuple["np.ndarray[tuple[int], np.dtype[np.int64]]", Vectors]:
+def _pairs(found: tuple[Groups, Vectors]) -> Iterable[tuple[int, float]]:
+    return zip(found[0].tolist(), found[1].tolist(), strict=True)
+
+
+def _rows(added: Iterable[tuple[int, Vectors]]) -> tuple[Groups, Vectors]:
     """The rows of an index for (id, vectors) in ascending order of id."""
     ids, vectors = zip(*added, strict=True)
     counts = [len(windows) for windows in vectors]

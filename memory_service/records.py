@@ -43,10 +43,16 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """A memory that is no more."""
+    """A memory that is no more.
+
+    Attributes:
+        expired_at_ms: when its time was over, for one that nobody deleted. Such a record comes from a snapshot and is
+            never journaled: whoever reads the put knows.
+    """
 
     namespace: str
     key: str
+    expired_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from memory_service.data_folder import DataFolder, mismatch
 from memory_service.embedding import Fingerprint
 from memory_service.errors import StartupError
 from memory_service.journal import DamagedJournal, journal_paths
-from memory_service.projection import OtherEmbedder, Projection
+from memory_service.projection import SUPERSEDED_KEPT_MS, OtherEmbedder, Projection
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,13 @@ class Recovered:
 
 
 def recover(
-    folder: DataFolder, embedder: Fingerprint, clock: HybridClock, cache_dir: Path | None, *, skip_damage: bool
+    folder: DataFolder,
+    embedder: Fingerprint,
+    clock: HybridClock,
+    cache_dir: Path | None,
+    *,
+    superseded_kept_ms: int = SUPERSEDED_KEPT_MS,
+    skip_damage: bool = False,
 ) -> Recovered:
     """The folder's state; the folder is the embedder's from now on.
 
@@ -40,6 +46,7 @@ def recover(
         embedder: that the worker runs.
         clock: moved past every stamp that is read.
         cache_dir: on local disk, for the catalog; default: the system's temporary folder.
+        superseded_kept_ms: how long versions are kept that others superseded.
         skip_damage: apply also what is readable behind damage in a journal.
 
     Raises:
@@ -49,7 +56,9 @@ def recover(
     if held is not None and held != embedder:
         raise StartupError(mismatch(folder.path, held, embedder))
     started = time.perf_counter()
-    projection = _from_snapshot(folder, embedder, clock, cache_dir)
+    projection = _from_snapshot(
+        folder, embedder, cache_dir, lambda catalog: Projection(catalog, embedder, clock, superseded_kept_ms)
+    )
     try:
         records, damaged = _replay(projection, folder, skip_damage=skip_damage)
         projection.make_up_for_removed(folder.snapshots, folder.journal)
@@ -73,10 +82,12 @@ def _warn(projection: Projection, damaged: Sequence[DamagedJournal]) -> None:
         log.error("journal.skipped", extra={"journal": error.path.stem, "offset": error.offset, "reason": str(error)})
 
 
-def _from_snapshot(folder: DataFolder, embedder: Fingerprint, clock: HybridClock, cache_dir: Path | None) -> Projection:
+def _from_snapshot(
+    folder: DataFolder, embedder: Fingerprint, cache_dir: Path | None, over: Callable[[Catalog], Projection]
+) -> Projection:
     """A projection as of the newest usable snapshot; an empty one when there is none."""
     for snapshot in snapshots.usable(folder.snapshots, embedder):
-        projection = Projection(Catalog(cache_dir, snapshot.catalog), embedder, clock)
+        projection = over(Catalog(cache_dir, snapshot.catalog))
         projection.restore(snapshot)
         log.info("snapshot.restored", extra={"snapshot": snapshot.path.name})
         return projection
@@ -86,7 +97,7 @@ def _from_snapshot(folder: DataFolder, embedder: Fingerprint, clock: HybridClock
             "compaction removed those that snapshots covered. Restore a snapshot from a backup, or remove the file "
             f"{folder.path / 'compacted'} to start with what the remaining journals hold."
         )
-    return Projection(Catalog(cache_dir), embedder, clock)
+    return over(Catalog(cache_dir))
 
 
 def _replay(projection: Projection, folder: DataFolder, *, skip_damage: bool) -> tuple[int, tuple[DamagedJournal, ...]]:

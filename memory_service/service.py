@@ -21,11 +21,14 @@ from memory_service.embedding_queue import EmbeddingQueue
 from memory_service.errors import InvalidInput, NotFound, Unavailable
 from memory_service.filters import EVERYTHING, Filter, parse
 from memory_service.following import Follower
+from memory_service.journal import storage_unavailable
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     JSON,
     Consistency,
     Deleted,
+    Event,
+    EventKind,
     Hit,
     Memory,
     NewMemory,
@@ -34,6 +37,7 @@ from memory_service.model import (
     Stored,
 )
 from memory_service.planning import DeleteRequest, Idempotency, Outcome, Prepared, Stale, StoreRequest, WriteRequest
+from memory_service.receipts import Receipt, redeem
 from memory_service.recovery import recover
 from memory_service.settings import MemorySettings
 from memory_service.snapshotting import Snapshotter
@@ -61,8 +65,14 @@ class MemoryService:
         settings = settings or MemorySettings()
         self._clock = clock or HybridClock()
         recovered = recover(
-            folder, self.fingerprint, self._clock, settings.cache_dir, skip_damage=settings.skip_damaged
+            folder,
+            self.fingerprint,
+            self._clock,
+            settings.cache_dir,
+            superseded_kept_ms=round(settings.versions_kept_days * checks.DAY_MS),
+            skip_damage=settings.skip_damaged,
         )
+        self._folder = folder
         self._projection = recovered.projection
         self._catalog = self._projection.catalog
         self._embedding = EmbeddingQueue(embedder)
@@ -168,11 +178,21 @@ class MemoryService:
         k: int = 5,
         filter: Mapping[str, JSON] | None = None,
         min_score: float | None = None,
+        as_of: str | None = None,
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> list[Hit]:
         """Find the k memories nearest in meaning among those that match the filter.
 
         A query longer than the model reads at once is embedded window by window and the mean direction is searched.
+
+        Args:
+            query: 1 to 10,000 characters.
+            namespace: in which.
+            k: 1 to 1,000.
+            filter: in the grammar of `filters.py`; None admits all.
+            min_score: leave out hits with a lower cosine.
+            as_of: look at the memories of that time (ISO 8601), within the days that versions are kept.
+            consistency: what is seen of other workers' writes.
 
         Returns:
             Best first; exactly min(k, matching memories) hits, or fewer when `min_score` leaves some out.
@@ -185,33 +205,30 @@ class MemoryService:
         checks.k(k)
         checks.min_score(min_score)
         wanted = parse(filter)
+        as_of_ms = self._as_of_ms(as_of)
         vector = self._embedding.directions([query], urgent=True)[0]
         self._refresh(consistency)
-        hits = self._nearest(namespace, vector, k, wanted)
+        hits = self._nearest(namespace, vector, k, wanted, as_of_ms)
         return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
 
-    def _nearest(self, namespace: str, vector: Vectors, k: int, wanted: Filter) -> list[Hit]:
+    def _nearest(self, namespace: str, vector: Vectors, k: int, wanted: Filter, as_of_ms: int | None) -> list[Hit]:
         """Search, then fetch; should a writer have changed something in between, once more without writers."""
-        hits, are_whole = self._look(namespace, vector, k, wanted)
+        hits, are_whole = self._look(namespace, vector, k, wanted, as_of_ms)
         if not are_whole:
             with self._projection.undisturbed():
-                hits, _ = self._look(namespace, vector, k, wanted)
+                hits, _ = self._look(namespace, vector, k, wanted, as_of_ms)
         return hits
 
-    def _look(self, namespace: str, vector: Vectors, k: int, wanted: Filter) -> tuple[list[Hit], bool]:
+    def _look(
+        self, namespace: str, vector: Vectors, k: int, wanted: Filter, as_of_ms: int | None
+    ) -> tuple[list[Hit], bool]:
         """The nearest memories that index and catalog both know, and whether these are as many as there should be."""
-        among = None if wanted == EVERYTHING else self._catalog.matching_ids(namespace, wanted)
-        index = self._projection.index(namespace)
-        if index is None:
-            return [], among is None or len(among) == 0
-        ids, scores = index.search(vector, k, among)
-        memories = self._catalog.by_ids(ids.tolist())
-        hits = [
-            Hit(memories[id], max(-1.0, min(1.0, score)))
-            for id, score in zip(ids.tolist(), scores.tolist(), strict=True)
-            if id in memories
-        ]
-        return hits, len(hits) == (len(ids) if among is None else min(k, len(among)))
+        is_all = wanted == EVERYTHING and as_of_ms is None
+        among = None if is_all else self._catalog.matching_ids(namespace, wanted, as_of_ms)
+        found = self._projection.nearest(namespace, vector, k, among, superseded=as_of_ms is not None)
+        memories = self._catalog.by_ids([id for id, _ in found], as_of_ms)
+        hits = [Hit(memories[id], max(-1.0, min(1.0, score))) for id, score in found if id in memories]
+        return hits, len(hits) == (len(found) if among is None else min(k, len(among)))
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed texts, one vector each (the mean direction of its windows).
@@ -228,20 +245,48 @@ class MemoryService:
         key: str,
         *,
         namespace: str = DEFAULT_NAMESPACE,
+        as_of: str | None = None,
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> Memory:
-        """One memory by its key.
+        """One memory by its key, as it is or as it was at a time (ISO 8601).
 
         Raises:
             NotFound: there is none.
         """
         checks.namespace(namespace)
         checks.key(key)
+        as_of_ms = self._as_of_ms(as_of)
         self._refresh(consistency)
-        memory = self._catalog.get(namespace, key)
+        memory = self._catalog.get(namespace, key, as_of_ms)
         if memory is None:
-            raise NotFound(f"There is no memory with key {_shown(key)} in namespace {_shown(namespace)}.")
+            raise _missing(namespace, key)
         return memory
+
+    def history(
+        self, key: str, *, namespace: str = DEFAULT_NAMESPACE, consistency: Consistency = Consistency.EVENTUAL
+    ) -> list[Event]:
+        """What happened to a memory since it was last deleted, and when that was; newest first.
+
+        A version that an update superseded is kept for `versions_kept_days`. A delete, or the end of a version's time,
+        erases the versions before it.
+
+        Raises:
+            NotFound: nothing is known of the key.
+        """
+        checks.namespace(namespace)
+        checks.key(key)
+        self._refresh(consistency)
+        versions, tombstone = self._catalog.history(
+            namespace, key, self._clock.now_ms() - self._projection.superseded_kept_ms
+        )
+        events = [_stored_event(memory) for memory in versions]
+        if tombstone is not None and tombstone.expired_at_ms is not None and not versions:
+            events.append(Event(EventKind.EXPIRED, tombstone.expired_at_ms, None))
+        if tombstone is not None and tombstone.deleted_at_ms is not None:
+            events.append(Event(EventKind.DELETED, tombstone.deleted_at_ms, None))
+        if not events:
+            raise _missing(namespace, key)
+        return events
 
     def list(
         self,
@@ -250,22 +295,24 @@ class MemoryService:
         filter: Mapping[str, JSON] | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        as_of: str | None = None,
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> Page:
-        """Memories that match, newest first, page by page.
+        """Memories that match, as they are or as they were at a time (ISO 8601), newest first, page by page.
 
         A memory that is there throughout is on exactly one page, whatever is stored or deleted meanwhile.
 
         Raises:
-            InvalidInput: also for a cursor of another namespace or filter.
+            InvalidInput: also for a cursor of another namespace, filter or time.
         """
         checks.namespace(namespace)
         checks.limit(limit)
         wanted = parse(filter)
-        scope = _digest([namespace, filter or {}])
+        as_of_ms = self._as_of_ms(as_of)
+        scope = _digest([namespace, filter or {}, as_of_ms])
         after = decode_cursor(cursor, scope) if cursor is not None else None
         self._refresh(consistency)
-        memories = self._catalog.page(namespace, wanted, limit + 1, after)
+        memories = self._catalog.page(namespace, wanted, limit + 1, after, as_of_ms)
         if len(memories) <= limit:
             return Page(tuple(memories), None)
         last = memories[limit - 1]
@@ -279,7 +326,7 @@ class MemoryService:
         """
         deleted = self.delete_keys([key], namespace=namespace, idempotency_key=idempotency_key)
         if not deleted.keys:
-            raise NotFound(f"There is no memory with key {_shown(key)} in namespace {_shown(namespace)}.")
+            raise _missing(namespace, key)
         return deleted
 
     def delete_keys(
@@ -326,6 +373,22 @@ class MemoryService:
         idempotency = _idempotency(idempotency_key, "delete_matching", namespace, filter)
         return self._deleted(DeleteRequest(namespace, None, wanted, idempotency))
 
+    def receipt(self, id: str) -> Receipt:
+        """In which files the bytes of what a delete removed still are.
+
+        Args:
+            id: `Deleted.receipt`.
+
+        Raises:
+            InvalidInput: that is no receipt.
+            NotFound: it is not of this data folder.
+            StorageUnavailable: the data folder cannot be read.
+        """
+        try:
+            return redeem(id, self._folder)
+        except OSError as error:
+            raise storage_unavailable(error) from error
+
     def snapshot(self) -> str:
         """Take a snapshot now, so that the next start is quick; its name.
 
@@ -348,10 +411,24 @@ class MemoryService:
         """What keeps this worker from seeing all that was written; empty when nothing does."""
         return [*self._follower.problems.values(), *(f"passed over: {error}" for error in self._projection.skipped)]
 
+    def write_problem(self) -> str | None:
+        """Why the data folder takes no writes at the moment, found out by writing; None when it does."""
+        self._refresh()
+        if self._follower.damage is not None:
+            return self._follower.damage
+        try:
+            self._folder.probe()
+        except OSError as error:
+            return storage_unavailable(error).message
+        return None
+
     def counts(self) -> dict[str, int]:
         """Number of memories in each namespace that has any."""
         self._refresh()
         return self._catalog.counts()
+
+    def _as_of_ms(self, as_of: str | None) -> int | None:
+        return checks.as_of(as_of, self._clock.now_ms(), self._projection.superseded_kept_ms)
 
     def _would_delete_keys(self, namespace: str, keys: Sequence[str]) -> Deleted:
         self._refresh()
@@ -406,6 +483,15 @@ def _idempotency(key: str | None, operation: str, *request: Any) -> Idempotency 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(repr(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _stored_event(memory: Memory) -> Event:
+    kind = EventKind.STORED if memory.created_at_ms == memory.updated_at_ms else EventKind.UPDATED
+    return Event(kind, memory.updated_at_ms, memory)
+
+
+def _missing(namespace: str, key: str) -> NotFound:
+    return NotFound(f"There is no memory with key {_shown(key)} in namespace {_shown(namespace)}.")
 
 
 def _shown(text: str) -> str:

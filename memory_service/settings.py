@@ -34,6 +34,12 @@ class MemorySettings(BaseModel):
     snapshot_interval_s: float = Field(
         default=900.0, ge=1, description="Seconds after which a snapshot is taken if anything changed."
     )
+    versions_kept_days: float = Field(
+        default=7.0,
+        ge=0,
+        le=3_650,
+        description="How long a version that an update superseded can be looked back at; 0 keeps none.",
+    )
     skip_damaged: bool = Field(
         default=False,
         description="Pass over damaged parts of journals at the start and go on with what is readable behind them; "

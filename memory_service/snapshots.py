@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from indexes.exact import Frozen, Groups
-from memory_service.catalog import SCHEMA_VERSION, FrozenCatalog
+from memory_service.catalog import SCHEMA_VERSION, SCHEMAS_READ, FrozenCatalog
 from memory_service.clock import wall_ms
 from memory_service.data_folder import write_synced
 from memory_service.embedding import Fingerprint, Vectors
@@ -136,6 +136,11 @@ def names(folder: Path) -> tuple[str, ...]:
     return tuple(path.name for path in _complete(folder))
 
 
+def folders(folder: Path) -> list[Path]:
+    """The folders of all snapshots, oldest first: also those that are being written, or were when a crash came."""
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
 def coverage(path: Path) -> dict[str, int]:
     """How far a snapshot covers each journal; nothing for one that is unreadable or gone."""
     try:
@@ -171,7 +176,7 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
 
 def _read(path: Path, embedder: Fingerprint) -> Snapshot:
     manifest = _manifest(path)
-    if (manifest["format"], manifest["schema"]) != (FORMAT, SCHEMA_VERSION):
+    if manifest["format"] != FORMAT or manifest["schema"] not in SCHEMAS_READ:
         raise UnusableSnapshot("it is of another format")
     if manifest["embedder"] != embedder.as_dict():
         raise UnusableSnapshot("it holds vectors of another embedder")

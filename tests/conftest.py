@@ -8,6 +8,7 @@ import pytest
 from memory_service.data_folder import DataFolder
 from memory_service.minilm import MiniLM
 from memory_service.service import MemoryService
+from memory_service.settings import MemorySettings
 
 
 @pytest.fixture(scope="session")
@@ -17,12 +18,12 @@ def minilm() -> MiniLM:
 
 
 @pytest.fixture
-def open_service(minilm: MiniLM) -> Iterator[Callable[[Path], MemoryService]]:
+def open_service(minilm: MiniLM) -> Iterator[Callable[..., MemoryService]]:
     """Opens services over folders, and closes those that a test leaves open."""
     opened: list[MemoryService] = []
 
-    def open_(folder: Path) -> MemoryService:
-        service = MemoryService(DataFolder(folder), minilm)
+    def open_(folder: Path, settings: MemorySettings | None = None) -> MemoryService:
+        service = MemoryService(DataFolder(folder), minilm, settings)
         opened.append(service)
         return service
 
@@ -33,6 +34,6 @@ def open_service(minilm: MiniLM) -> Iterator[Callable[[Path], MemoryService]]:
 
 
 @pytest.fixture
-def service(open_service: Callable[[Path], MemoryService], tmp_path: Path) -> MemoryService:
+def service(open_service: Callable[..., MemoryService], tmp_path: Path) -> MemoryService:
     """A service over an empty folder."""
     return open_service(tmp_path / "memory")

@@ -8,6 +8,7 @@ below are the records and stamps of the service.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -58,6 +59,15 @@ def change_of(record: Record) -> tuple[Name, Entry] | None:
             return (namespace, key), Entry(record.stamp)
         case Reply():
             return None
+
+
+def last_of(changes: Iterable[tuple[Name, Entry]]) -> State:
+    """The last change of each memory, by their stamps."""
+    state: State = {}
+    for name, entry in changes:
+        if name not in state or state[name].stamp < entry.stamp:
+            state[name] = entry
+    return state
 
 
 def _digest(data: bytes) -> bytes:

@@ -120,7 +120,7 @@ def repair(report: Report, scratch: Path | None = None) -> str:
             missing_ok=True
         )  # first, so that nobody starts to read it
         shutil.rmtree(folder.snapshots / name)
-    recovered = recover(folder, embedder, HybridClock(), scratch, skip_damage=False)
+    recovered = recover(folder, embedder, HybridClock(), scratch)
     projection = recovered.projection
     try:
         if recovered.damaged:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memory_service.catalog import SCHEMA_VERSION, Catalog, UnsoundCatalog, examined
+from memory_service.catalog import SCHEMAS_READ, Catalog, UnsoundCatalog, examined
 from memory_service.data_folder import SNAPSHOT_FOLDER
-from memory_service.doctor.entries import State, change_of, vector_fault
+from memory_service.doctor.entries import State, change_of, last_of, vector_fault
 from memory_service.doctor.report import REBUILD, SENSELESS, Finding, Findings, counted, place
 from memory_service.embedding import Fingerprint
 from memory_service.filters import EVERYTHING
@@ -64,7 +64,7 @@ def read_snapshot(path: Path, embedder: Fingerprint | None, scratch: Path | None
         with examined(snapshot.catalog, scratch) as catalog:
             _judge_catalog(catalog, snapshot)
             changes = (change_of(record) for record in catalog.records(snapshot.vectors))
-            state = dict(change for change in changes if change is not None)
+            state = last_of(change for change in changes if change is not None)
     except (_Unsound, UnsoundCatalog, OSError) as error:
         file, why, at = _explained(error)
         found.append(Finding("problem", why, place(f"{found.where}/{file}", at), REBUILD))
@@ -103,7 +103,7 @@ def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
     from memory_service.snapshots import CATALOG, GROUPS, MANIFEST, VECTORS, Snapshot
 
     manifest = _manifest(path)
-    if manifest["format"] != FORMAT or manifest["schema"] != SCHEMA_VERSION:
+    if manifest["format"] != FORMAT or manifest["schema"] not in SCHEMAS_READ:
         raise _Unsound(MANIFEST, f"format {manifest['format']}, schema {manifest['schema']}: of another version")
     if embedder is not None and manifest["embedder"] != embedder.as_dict():
         raise _Unsound(MANIFEST, f"holds vectors of another embedder, {manifest['embedder'].get('model')}")

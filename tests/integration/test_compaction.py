@@ -15,6 +15,7 @@ from memory_service.settings import MemorySettings
 SECRET = "The vault code of Brightwater is seventeen blue herons."
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 DAY_S = 24 * 3600
+KEEPING_NOTHING = MemorySettings(versions_kept_days=0)
 
 
 def holding(folder, needle):
@@ -56,8 +57,8 @@ def test_after_a_delete_and_a_compaction_text_and_vector_are_in_no_file(open_ser
     assert reopened.retrieve(f"{COFFEE} Cup 7.", k=1)[0].memory.key == "cup-7"
 
 
-def test_an_update_and_a_compaction_leave_nothing_of_the_old_text(open_service, folder):
-    service = open_service(folder)
+def test_where_no_versions_are_kept_an_update_and_a_compaction_leave_nothing_of_the_old_text(open_service, folder):
+    service = open_service(folder, KEEPING_NOTHING)
     service.store(NewMemory(SECRET, "k"))
     service.store(NewMemory(COFFEE, "k"))
     service.compact()
@@ -198,7 +199,7 @@ def test_without_any_snapshot_a_compacted_folder_is_refused_rather_than_opened_w
 
 
 def test_disk_use_shrinks_to_what_is_alive(open_service, folder):
-    service = open_service(folder)
+    service = open_service(folder, KEEPING_NOTHING)
     for version in range(30):
         service.store_batch([NewMemory(f"{COFFEE} {key}.", f"k{key}", metadata={"v": version}) for key in range(40)])
     grown = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -301,7 +301,7 @@ def test_health_routes_tell_what_they_are_asked(client):
     assert ping["vllm_configured"] is False
     assert ok(client.get("/health"))["memories"] > 0
     assert ok(client.get("/health/live"))["status"] == "alive"
-    assert ok(client.get("/health/ready"))["status"] == "ready"
+    assert ok(client.get("/health/ready")) == {"status": "ready", "reads": True, "writes": True, "problems": []}
 
 
 def test_the_docs_page_fetches_nothing_from_elsewhere(client):
@@ -382,3 +382,55 @@ def test_a_crash_inside_is_a_plain_500_and_a_traceback_in_the_log(tmp_path, capl
         worker.memories._catalog.folder = tmp_path / "nowhere"
         error(client.get("/v1/memories"), 500, "internal")
     assert any(record.exc_info for record in caplog.records)
+
+
+def test_history_and_as_of_over_http(client):
+    body = {"key": "price", "namespace": "back", "metadata": {"by": "ann"}}
+    first = ok(client.post("/v1/memories", json={"content": "The price is 10.", **body}))["updated_at"]
+    ok(client.post("/v1/memories", json={"content": "The price is 12.", **body}))
+    where = {"namespace": "back"}
+    found = ok(client.get("/v1/memories/price/history", params=where))
+    assert (found["key"], found["namespace"]) == ("price", "back")
+    assert [(event["event"], event["content"]) for event in found["events"]] == [
+        ("updated", "The price is 12."),
+        ("stored", "The price is 10."),
+    ]
+    assert found["events"][1]["at"] == first
+    assert ok(client.get("/v1/memories/price", params=where | {"as_of": first}))["content"] == "The price is 10."
+    listed = ok(client.get("/v1/memories", params=where | {"as_of": first}))
+    assert [memory["content"] for memory in listed["memories"]] == ["The price is 10."]
+    asked = {"query": "price", "as_of": first, **where}
+    assert [hit["content"] for hit in ok(client.post("/v1/memories/retrieve", json=asked))["memories"]] == [
+        "The price is 10."
+    ]
+    wrong = error(client.get("/v1/memories/price", params=where | {"as_of": "soon"}), 422)
+    assert wrong["field"] == "as_of"
+    error(client.get("/v1/memories/nothing/history", params=where), 404, "not_found")
+
+
+def test_a_key_that_ends_in_history_is_reached_with_its_slash_encoded(client):
+    for key in ("talks/history", "history"):
+        ok(client.post("/v1/memories", json={"content": f"About {key}.", "key": key, "namespace": "slash"}))
+        where = {"namespace": "slash"}
+        path = f"/v1/memories/{quote(key, safe='')}"
+        assert ok(client.get(path, params=where))["content"] == f"About {key}."
+        assert ok(client.get(f"{path}/history", params=where))["events"][0]["content"] == f"About {key}."
+        ok(client.delete(path, params=where))
+
+
+def test_a_delete_returns_a_receipt_when_one_is_wanted(client):
+    where = {"namespace": "receipts"}
+    for key in ("a", "b", "c"):
+        ok(client.post("/v1/memories", json={"content": f"About {key}.", "key": key, **where}))
+    assert "receipt" not in ok(client.delete("/v1/memories/a", params=where))
+    one = ok(client.delete("/v1/memories/b", params=where | {"receipt": "true"}))["receipt"]
+    many = ok(client.post("/v1/memories/delete", json={"keys": ["c"], "receipt": True, **where}))["receipt"]
+    none = ok(client.post("/v1/memories/delete", json={"keys": ["c"], "receipt": True, **where}))
+    assert none["receipt"] is None
+    for receipt in (one, many):
+        assert (receipt["bytes"], len(receipt["files"]) > 0) == ("pending", True)
+        assert ok(client.get(f"/v1/receipts/{receipt['id']}")) == receipt
+    ok(client.post("/v1/admin/compact"))
+    gone = ok(client.get(f"/v1/receipts/{many['id']}"))
+    assert (gone["bytes"], gone["files"]) == ("gone", [])
+    assert error(client.get("/v1/receipts/nonsense"), 422)["field"] == "receipt"

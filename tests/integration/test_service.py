@@ -441,19 +441,6 @@ def test_a_corrupt_store_file_is_refused_with_a_remedy(open_service, tmp_path, t
         open_service(tmp_path / "memory")
 
 
-def test_a_damaged_journal_is_refused_naming_file_and_byte(open_service, tmp_path):
-    service = open_service(tmp_path / "memory")
-    for at in range(3):
-        store(service, f"{COFFEE} {at}")
-    service.close()
-    [path] = (tmp_path / "memory" / "journal").iterdir()
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(data)
-    with pytest.raises(StartupError, match=rf"{path.name}.* byte \d+"):
-        open_service(tmp_path / "memory")
-
-
 def test_a_torn_journal_is_read_up_to_its_tear(open_service, tmp_path):
     service = open_service(tmp_path / "memory")
     store(service, COFFEE, "whole")

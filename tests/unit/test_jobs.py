@@ -282,5 +282,18 @@ def test_the_documented_jobs_succeed_in_their_order(tmp_path: Path) -> None:
 
     outputs = run(loaded(tmp_path, fallback="extractive"), *inputs)
 
-    assert {input["action"] for input in inputs if "action" in input} == set(ACTIONS)
+    assert {input["action"] for input in inputs if "action" in input} == set(ACTIONS) - {"receipt"}
     assert [output for output in outputs if "error" in output] == []
+
+
+def test_a_receipt_is_redeemed_by_a_job(tmp_path: Path) -> None:
+    worker = loaded(tmp_path)
+    _, deleted = run(
+        worker, {"action": "store", "content": "a", "key": "k"}, {"action": "delete", "key": "k", "receipt": True}
+    )
+    id = deleted["receipt"]["id"]
+
+    redeemed, unknown = run(loaded(tmp_path), {"action": "receipt", "receipt": id}, {"action": "receipt"})
+
+    assert redeemed == deleted["receipt"]
+    assert error_of(unknown)["field"] == "receipt"

@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 SHUTDOWN_S_MAX = 30
 """How long requests in flight may take after a signal to stop."""
 
+KEEP_ALIVE_S = 75
+"""How long an idle connection is kept: longer than the 60 s of usual proxies and client pools, so that they close first."""
+
 
 def serve(worker: Worker, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -35,6 +38,7 @@ def serve(worker: Worker, listener: socket.socket | None = None) -> None:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_S_MAX,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop where it is installed
             runner.run(_serve(worker, opened, uvicorn.Server(config)))

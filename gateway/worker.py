@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # imported where they are used: FAISS and ONNX Runtime would 
 
 log = logging.getLogger(__name__)
 
+_LOADING = "The worker is loading its model and memories; try again in a moment."
+
 
 class Worker:
     """One process's services, from `check` over `load` to `close`."""
@@ -44,7 +46,7 @@ class Worker:
             Unavailable: the worker is loading or stopping.
         """
         if self._memories is None:
-            raise Unavailable("The worker is loading its model and memories; try again in a moment.")
+            raise Unavailable(_LOADING)
         return self._memories
 
     @property
@@ -55,7 +57,7 @@ class Worker:
             Unavailable: the worker is loading or stopping.
         """
         if self._researcher is None:
-            raise Unavailable("The worker is loading its model and memories; try again in a moment.")
+            raise Unavailable(_LOADING)
         return self._researcher
 
     @property

@@ -17,7 +17,7 @@ SHUTDOWN_S_MAX = 30
 """How long requests in flight may take after a signal to stop."""
 
 KEEP_ALIVE_S = 75
-"""How long an idle connection is kept: longer than usual proxies and clients keep theirs (60 s), so they close first."""
+"""How long an idle connection is kept: longer than usual proxies and clients do (60 s), so that they close first."""
 
 
 def serve(worker: Worker, listener: socket.socket | None = None) -> None:

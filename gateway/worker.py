@@ -4,17 +4,15 @@ The composition root. A door asks for `memories` or `researcher` and gets it, or
 """
 
 import logging
-import shutil
-import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.settings import Settings
 from memory_service.data_folder import DataFolder
 from memory_service.embedding import Embedder
 from memory_service.errors import StartupError, Unavailable
+from memory_service.private_folder import PrivateFolder
 from memory_service.settings import MemorySettings
 
 if TYPE_CHECKING:  # imported where they are used: FAISS and ONNX Runtime would delay the port's opening
@@ -33,7 +31,7 @@ class Worker:
         self.settings = settings
         self._memories: MemoryService | None = None
         self._researcher: Researcher | None = None
-        self._temporary: Path | None = None
+        self._temporary: PrivateFolder | None = None
         self._folder: DataFolder | None = None
         self._failure: StartupError | None = None
         self._loaded = threading.Event()
@@ -82,8 +80,8 @@ class Worker:
         """
         settings = self.settings.memory
         if settings.ephemeral:
-            self._temporary = Path(tempfile.mkdtemp(prefix="ephemeral-memory-"))
-        self._folder = DataFolder(self._temporary or settings.data_dir)
+            self._temporary = PrivateFolder(settings.cache_dir)
+        self._folder = DataFolder(self._temporary.path / "memory" if self._temporary else settings.data_dir)
         self._folder.embedder()
 
     def load(self) -> None:
@@ -121,7 +119,7 @@ class Worker:
         if memories is not None:
             memories.close()
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary.close()
 
 
 def _embedder(settings: MemorySettings) -> Embedder:

@@ -8,16 +8,14 @@ Ids are local to one life of the catalog: every version of a memory gets a new o
 holds the id of an older version finds nothing instead of something else.
 """
 
-import fcntl
 import json
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -28,10 +26,9 @@ from memory_service.embedding import Vectors
 from memory_service.filter_sql import attributes, condition
 from memory_service.filters import Filter
 from memory_service.model import Memory
+from memory_service.private_folder import PrivateFolder
 from memory_service.records import Delete, Put, Record, Reply
 
-FOLDER_PREFIX = "vector-memory-"
-LOCK_NAME = "in-use"
 FILE_NAME = "catalog.sqlite"
 
 SCHEMA = """
@@ -171,10 +168,8 @@ class Catalog:
         Raises:
             sqlite3.DatabaseError: the source is no catalog.
         """
-        parent = Path(cache_dir or tempfile.gettempdir())
-        _remove_abandoned(parent)
-        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
-        self._lock_file = _locked_file(self.folder)
+        self._private = PrivateFolder(cache_dir)
+        self.folder = self._private.path
         self._idle: list[sqlite3.Connection] = []
         try:
             if source is not None:
@@ -186,16 +181,14 @@ class Catalog:
             elif self._writer.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
                 self._writer.executescript(UPGRADE_FROM_1)
         except BaseException:
-            self._lock_file.close()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._private.close()
             raise
 
     def close(self) -> None:
         """Close every connection and remove the files. Nobody may be reading."""
         for connection in [*self._idle, self._writer]:
             connection.close()
-        self._lock_file.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._private.close()
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -550,23 +543,3 @@ def _vectors(windows: int, data: bytes) -> Vectors:
 def _memory(row: Sequence[Any]) -> Memory:
     namespace, key, content, metadata, created_at_ms, stamp_ms, expires_at_ms = row
     return Memory(namespace, key, content, json.loads(metadata), created_at_ms, stamp_ms, expires_at_ms)
-
-
-def _locked_file(folder: Path) -> IO[str]:
-    """The file whose lock says that the folder is in use; it gets its name when it is locked, not before."""
-    unnamed = folder / "locking"
-    file = unnamed.open("w")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    unnamed.rename(folder / LOCK_NAME)
-    return file
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Remove folders that killed processes left behind: those whose lock nobody holds."""
-    for lock_path in parent.glob(f"{FOLDER_PREFIX}*/{LOCK_NAME}"):
-        try:
-            with lock_path.open("r") as lock_file:
-                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock_path.parent, ignore_errors=True)
-        except OSError:
-            continue  # in use, or another user's

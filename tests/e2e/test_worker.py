@@ -126,6 +126,17 @@ def test_ephemeral_memories_leave_nothing_behind(tmp_path):
     assert [path for path in tmp_path.iterdir() if path.suffix != ".log"] == []
 
 
+def test_what_a_killed_ephemeral_worker_kept_is_removed_by_the_next(tmp_path):
+    with WorkerProcess(tmp_path / "unused", MEMORY_EPHEMERAL="true", TMPDIR=str(tmp_path)) as killed:
+        killed.post("/v1/memories", {"content": COFFEE})
+        killed.kill()
+    assert list(tmp_path.glob("vector-memory-*/memory/journal/*.log"))
+    with WorkerProcess(tmp_path / "unused", MEMORY_EPHEMERAL="true", TMPDIR=str(tmp_path)) as worker:
+        assert worker.http.get("/health").json()["memories"] == 0
+        assert worker.terminate() == 0
+    assert [path for path in tmp_path.iterdir() if path.suffix != ".log"] == []
+
+
 def test_a_killed_workers_local_files_are_removed_by_the_next_and_a_living_ones_are_not(tmp_path):
     with WorkerProcess(tmp_path / "a", MEMORY_CACHE_DIR=str(tmp_path)) as living:
         living.post("/v1/memories", {"content": COFFEE, "key": "k"})

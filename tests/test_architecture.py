@@ -26,7 +26,7 @@ HOMES = {
     "transformers": {"memory_service/sentence_transformer.py"},
     "torch": {"memory_service/sentence_transformer.py"},
     "msgpack": {"memory_service/records.py", "memory_service/catalog.py"},
-    "fcntl": {"memory_service/catalog.py"},
+    "fcntl": {"memory_service/private_folder.py"},
     "openai": {"research/llm.py"},
     "fastapi": {"gateway/"},
     "starlette": {"gateway/"},

@@ -7,6 +7,7 @@ advanced past every stamp that is read, so a process with a slow clock still wri
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -23,6 +24,23 @@ class Stamp(NamedTuple):
     ms: int
     counter: int
     writer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment by two clocks: the monotonic one may stand still while a process is frozen, the wall clock may jump."""
+
+    monotonic_s: float
+    wall_s: float
+
+    @classmethod
+    def now(cls) -> "Moment":
+        """The present one."""
+        return cls(time.monotonic(), time.time())
+
+    def is_older_than(self, seconds: float) -> bool:
+        """Whether it was longer ago, by either clock."""
+        return time.monotonic() - self.monotonic_s >= seconds or abs(time.time() - self.wall_s) >= seconds
 
 
 def wall_ms() -> int:

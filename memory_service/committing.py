@@ -112,7 +112,8 @@ class Committer:
             self._projection.expire(now_ms)
             writer = self._journal.begin()
             group = Group(self._projection, lambda: self._clock.tick(writer), now_ms)
-            plans = [plan(request, group) for request in requests]
+            with self._projection.standing_still():
+                plans = [plan(request, group) for request in requests]
             if not group.records:
                 return [planned.outcome for planned in plans]
             durable, error = self._append(group.records)

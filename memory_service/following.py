@@ -7,32 +7,16 @@ consistency. No timer and no thread: a frozen process could rely on neither.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from memory_service.clock import Moment
 from memory_service.data_folder import DataFolder
 from memory_service.errors import Unavailable
 from memory_service.journal import DamagedJournal, journal_paths
 from memory_service.projection import OtherEmbedder, Projection
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """A moment by two clocks: the monotonic one may stand still while a process is frozen, the wall clock may jump."""
-
-    monotonic_s: float
-    wall_s: float
-
-    @classmethod
-    def now(cls) -> "_Moment":
-        return cls(time.monotonic(), time.time())
-
-    def is_older_than(self, seconds: float) -> bool:
-        return time.monotonic() - self.monotonic_s >= seconds or abs(time.time() - self.wall_s) >= seconds
 
 
 class Follower:
@@ -54,7 +38,7 @@ class Follower:
         self._folder = folder
         self._interval_s = interval_ms / 1000
         self._own_writer = own_writer
-        self._last = _Moment.now()
+        self._last = Moment.now()
         self._following = threading.Lock()
         self._problems: dict[str, str] = {error.path.name: str(error) for error in damaged}
         self._damaged_at_start = frozenset(self._problems)
@@ -83,13 +67,16 @@ class Follower:
                 self._follow(trust_sizes=False)
             if self._problems:
                 raise Unavailable(f"Not every journal can be read: {'; '.join(self._problems.values())}.")
-        elif self._last.is_older_than(self._interval_s) and self._following.acquire(blocking=False):
-            try:
-                self._follow(trust_sizes=True)
-            finally:
-                self._following.release()
+        elif self._is_due():
+            with self._following:  # who comes while another follows waits for it, rather than answer from before
+                if self._is_due():
+                    self._follow(trust_sizes=True)
+
+    def _is_due(self) -> bool:
+        return self._last.is_older_than(self._interval_s)
 
     def _follow(self, *, trust_sizes: bool) -> None:
+        begun = Moment.now()  # a process that is frozen in here has seen nothing later
         problems: dict[str, str] = {}
         try:
             for path in journal_paths(self._folder.journal):
@@ -102,7 +89,7 @@ class Follower:
         for name in problems.keys() - self._problems.keys():
             log.error("journal.unfollowed", extra={"journal": name, "reason": problems[name]})
         self._problems = problems
-        self._last = _Moment.now()
+        self._last = begun
 
     def _follow_one(self, path: Path, problems: dict[str, str], *, trust_size: bool) -> None:
         try:

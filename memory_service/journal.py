@@ -18,13 +18,12 @@ import errno
 import os
 import secrets
 import struct
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memory_service.clock import wall_ms
+from memory_service.clock import Moment, wall_ms
 from memory_service.embedding import Fingerprint
 from memory_service.errors import StorageUnavailable
 from memory_service.records import Header, Record, decode, decode_header, encode, encode_header
@@ -202,7 +201,7 @@ class JournalWriter:
         self._embedder = embedder
         self._descriptor: int | None = None
         self._end = 0
-        self._last_append_s = 0.0
+        self._last_append = Moment.now()
         self.writer = _fresh_name()
         self.sealed: set[str] = set()
 
@@ -226,10 +225,11 @@ class JournalWriter:
         durable, grown = _whole(framed, len(opening), written)
         try:
             os.fdatasync(self._require())
+            self._check_not_removed()
         except OSError as error:
             durable, grown, failure = 0, 0, error
         self._end += grown
-        self._last_append_s = time.monotonic()
+        self._last_append = Moment.now()
         outcome = Appended(self.writer, self._end, durable, failure)
         if failure is not None:
             self.close()
@@ -252,8 +252,12 @@ class JournalWriter:
         self.writer = _fresh_name()
 
     def _is_full(self) -> bool:
-        idle_s = time.monotonic() - self._last_append_s
-        return self._end >= FILE_BYTES_MAX or idle_s >= FILE_IDLE_S_MAX
+        return self._end >= FILE_BYTES_MAX or self._last_append.is_older_than(FILE_IDLE_S_MAX)
+
+    def _check_not_removed(self) -> None:
+        """A process that was frozen for days in the middle of an append may find its file compacted away."""
+        if os.fstat(self._require()).st_nlink == 0:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def _require(self) -> int:
         assert self._descriptor is not None, "no journal is open"

@@ -119,10 +119,11 @@ class Projection:
         if not needed:
             return []
         for snapshot in snapshots.usable(folder, self.embedder):
-            if snapshot.path.name in needed:
+            if self._lacks(snapshot.path.name, folder, journal_folder):
                 log.info("snapshot.merged", extra={"snapshot": snapshot.path.name})
-                self.merge(snapshot)
-        return [name for name in needed if self._lacks(name, folder, journal_folder)]
+                with contextlib.suppress(FileNotFoundError):  # newer ones took its place
+                    self.merge(snapshot)
+        return [name for name in snapshots.names(folder) if self._lacks(name, folder, journal_folder)]
 
     def _lacks(self, name: str, folder: Path, journal_folder: Path) -> bool:
         if name not in self._coverage:
@@ -131,7 +132,7 @@ class Projection:
 
     def merge(self, snapshot: Snapshot) -> None:
         """Apply a snapshot's contents as records: for a worker that slept while journals were removed."""
-        held = Catalog(source=snapshot.catalog)
+        held = Catalog(self.catalog.folder.parent, snapshot.catalog)
         try:
             records = held.records(snapshot.vectors)
             while batch := list(islice(records, MERGE_RECORDS)):
@@ -159,6 +160,10 @@ class Projection:
     def undisturbed(self) -> threading.Lock:
         """While it is held, catalog and indexes agree and nothing changes; hold it for a millisecond or two."""
         return self._publishing
+
+    def standing_still(self) -> threading.Lock:
+        """While it is held nothing is applied, so that what is planned is planned against one state."""
+        return self._writing
 
     def torn_bytes(self) -> dict[str, int]:
         """Bytes behind the last valid frame of each journal that has any: unacknowledged rests of a crash."""

@@ -87,7 +87,10 @@ def _from_snapshot(
 ) -> Projection:
     """A projection as of the newest usable snapshot; an empty one when there is none."""
     for snapshot in snapshots.usable(folder.snapshots, embedder):
-        projection = over(Catalog(cache_dir, snapshot.catalog))
+        try:
+            projection = over(Catalog(cache_dir, snapshot.catalog))
+        except FileNotFoundError:
+            continue  # newer ones took its place
         projection.restore(snapshot)
         log.info("snapshot.restored", extra={"snapshot": snapshot.path.name})
         return projection

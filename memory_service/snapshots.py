@@ -114,8 +114,14 @@ def write(frozen: FrozenProjection, folder: Path, journal_folder: Path, embedder
 
 
 def usable(folder: Path, embedder: Fingerprint) -> Iterator[Snapshot]:
-    """The snapshots that can be used, newest first. Those that cannot are named in the log."""
-    for path in reversed(_complete(folder)):
+    """The snapshots that can be used, newest first. Those that cannot are named in the log.
+
+    Others may take snapshots meanwhile, which push out those listed first; so each look lists again.
+    """
+    tried: set[Path] = set()
+    while fresh := [path for path in _complete(folder) if path not in tried]:
+        path = fresh[-1]
+        tried.add(path)
         try:
             yield _read(path, embedder)
         except (UnusableSnapshot, OSError) as error:

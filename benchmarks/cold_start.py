@@ -32,10 +32,12 @@ class Start:
 
     Attributes:
         recovered_s: the part of it that reading the memories took, by the service's own log.
+        recovered_at_s: when that was done.
 
     """
 
     listening_s: float
+    recovered_at_s: float
     recovered_s: float
     retrieved_s: float
 
@@ -70,25 +72,27 @@ def measure(prefilled: Prefilled, runs: int) -> ColdStart:
     snapshots_s: list[float] = []
     for run in range(runs):
         print(f"cold start over {prefilled.count} memories: {run + 1} of {runs}", file=sys.stderr)
-        bare_s.append(_bare_start_s())
+        bare_s.append(bare_start_s())
         shutil.rmtree(prefilled.path / DATA / SNAPSHOT_FOLDER, ignore_errors=True)
         with ServiceProcess(prefilled.path) as service:
-            from_journals.append(_start(service, prefilled))
+            from_journals.append(timed_start(service, prefilled))
             with Client(service.port()) as client:
                 taken = client.post("/v1/admin/snapshot", {})
                 taken.json()
                 snapshots_s.append(taken.took_s)
         with ServiceProcess(prefilled.path) as service:
-            from_snapshot.append(_start(service, prefilled))
+            from_snapshot.append(timed_start(service, prefilled))
     return ColdStart(prefilled.count, tuple(from_journals), tuple(from_snapshot), tuple(bare_s), tuple(snapshots_s))
 
 
-def _start(service: ServiceProcess, prefilled: Prefilled) -> Start:
+def timed_start(service: ServiceProcess, prefilled: Prefilled) -> Start:
+    """Follow a service that was just started until it finds a memory of the folder."""
     with Client(service.port()) as client:
         _await_correct_retrieve(client, prefilled)
     retrieved_s = time.time() - service.started_s
     recovered_s = service.event("memories.recovered")["ms"] / 1000
-    return Start(service.since_start_s("http.listening"), recovered_s, retrieved_s)
+    at_s = service.since_start_s("http.listening"), service.since_start_s("memories.recovered")
+    return Start(*at_s, recovered_s, retrieved_s)
 
 
 def _await_correct_retrieve(client: Client, prefilled: Prefilled) -> None:
@@ -108,7 +112,8 @@ def _await_correct_retrieve(client: Client, prefilled: Prefilled) -> None:
         raise RuntimeError(f"{prefilled.probe_key} was asked for by its own text, and {best['key']} came back.")
 
 
-def _bare_start_s() -> float:
+def bare_start_s() -> float:
+    """Seconds from the start of a process to its first embedding by the bare model."""
     started = time.perf_counter()
     with subprocess.Popen([sys.executable, "-m", "benchmarks.bare_model"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None, "it was asked for"

@@ -6,16 +6,13 @@ service in the same run. Progress goes to stderr, tables to stdout.
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import cold_start, footprint, prefilled, retrieving, storing, texts
+from benchmarks import cold_start, footprint, machine, prefilled, retrieving, storing, texts
 from benchmarks.bare_model import BareModel
 from benchmarks.figures import Latencies, Table, ms, rendered
 from benchmarks.http_client import Client
@@ -115,7 +112,7 @@ def main() -> None:
     about = _about(chosen, plan)
     with tempfile.TemporaryDirectory(prefix="vector-memory-benchmark-") as folder:
         results = _measured(plan, _split(chosen, plan), Path(folder))
-    about["load at the end"] = _load()
+    about["load at the end"] = machine.load()
     print(_report(about, results))
     if arguments.json:
         arguments.json.write_text(json.dumps({"run": about, **asdict(results)}, indent=2), encoding="utf-8")
@@ -202,17 +199,11 @@ def _report(about: Mapping[str, str], results: Results) -> str:
 def _about(chosen: Texts, plan: Plan) -> dict[str, str]:
     real = min(plan.embedded_max, plan.sizes[-1])
     return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        **machine.described(),
         "texts": chosen.source,
         "vectors": f"of the first {real} memories by the model; of further ones derived from those, not embedded",
-        "load at the start": _load(),
+        "load at the start": machine.load(),
     }
-
-
-def _load() -> str:
-    """Of the machine, over the last minute: above the run's own it tells of neighbours."""
-    return f"{os.getloadavg()[0]:.1f}"
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ class Prefilled:
 
     Attributes:
         path: `DATA` in it is the data folder.
+        count: memories; fewer than were written when some updated others.
         probe: a text that is stored with its real vector, so that a retrieve of it has one right answer.
         probe_key: the key of that answer.
         text_bytes: of all contents, in UTF-8.
@@ -50,7 +51,9 @@ def key_of(number: int) -> str:
     return f"memory-{number}"
 
 
-def write(path: Path, lines: Sequence[str], embedded: Sequence[Vectors], embedder: Fingerprint) -> Prefilled:
+def write(
+    path: Path, lines: Sequence[str], embedded: Sequence[Vectors], embedder: Fingerprint, keys: int | None = None
+) -> Prefilled:
     """Store lines in a new folder.
 
     Args:
@@ -58,27 +61,29 @@ def write(path: Path, lines: Sequence[str], embedded: Sequence[Vectors], embedde
         lines: one memory each.
         embedded: the real vectors (windows, dim) of the first lines.
         embedder: what made them.
+        keys: distinct ones, after which they begin again, so that further lines update memories; None for one a line.
 
     """
     path.mkdir()
     folder = DataFolder(path / DATA)
     folder.claim(embedder)
     journal, clock = JournalWriter(folder.journal, embedder), HybridClock()
-    derived = _derived(np.concatenate(embedded), max(0, len(lines) - len(embedded)))
+    real, chooser = np.concatenate(embedded), np.random.default_rng(SEED)
     for begin in range(0, len(lines), APPEND_RECORDS):
         writer, records = journal.begin(), []
-        for number in range(begin, min(begin + APPEND_RECORDS, len(lines))):
-            at = number - len(embedded)
-            vectors = embedded[number] if at < 0 else derived[at : at + 1]
+        end = min(begin + APPEND_RECORDS, len(lines))
+        derived = _derived(chooser, real, end - begin)
+        for number in range(begin, end):
+            vectors = embedded[number] if number < len(embedded) else derived[number - begin : number - begin + 1]
             stamp = clock.tick(writer)
             meta = canonical(metadata(number))
-            put = Put(DEFAULT_NAMESPACE, key_of(number), lines[number], meta, vectors, stamp.ms, None)
-            records.append(Record(stamp, put))
+            key = key_of(number % (keys or len(lines)))
+            records.append(Record(stamp, Put(DEFAULT_NAMESPACE, key, lines[number], meta, vectors, stamp.ms, None)))
         _append(journal, records)
     journal.close()
     probe = min(len(lines), len(embedded)) // 2
     text_bytes = sum(len(line.encode()) for line in lines)
-    return Prefilled(path, len(lines), lines[probe], key_of(probe), text_bytes)
+    return Prefilled(path, keys or len(lines), lines[probe], key_of(probe), text_bytes)
 
 
 def _append(journal: JournalWriter, records: Sequence[Record]) -> None:
@@ -87,9 +92,8 @@ def _append(journal: JournalWriter, records: Sequence[Record]) -> None:
         raise appended.error
 
 
-def _derived(real: Vectors, count: int) -> Vectors:
+def _derived(chooser: np.random.Generator, real: Vectors, count: int) -> Vectors:
     """Unit vectors (count, dim), each between two real ones with some noise."""
-    chooser = np.random.default_rng(SEED)
     first, second = chooser.integers(len(real), size=(2, count))
     share = chooser.uniform(0.5, 0.9, (count, 1)).astype(np.float32)
     noise = chooser.normal(0, NOISE, (count, real.shape[1])).astype(np.float32)

@@ -98,6 +98,10 @@ class ServiceProcess:
         """The first such event of the log, which must be there."""
         return next(event for event in self._events() if event["event"] == name)
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """All such events of the log so far."""
+        return [event for event in self._events() if event["event"] == name]
+
     def since_start_s(self, name: str) -> float:
         """Seconds from the start of the process to an event."""
         return datetime.fromisoformat(self.event(name)["time"]).timestamp() - self.started_s

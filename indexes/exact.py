@@ -8,7 +8,7 @@ last; removal only clears bits of a bitmap that FAISS consults. Room is reclaime
 a new view, so a reader keeps the arrays that it started with.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
@@ -57,6 +57,14 @@ class Frozen:
         return (owners, rows) if living.all() else (owners[living], rows[living])
 
 
+def room_for(count: int, dim: int) -> Vectors:
+    """Rows (capacity, dim) to fill for `ExactIndex.over`: `count` of them and some to grow, all uninitialised.
+
+    Memory that nobody touched takes none. Without room to grow, the first vector added would copy all the others.
+    """
+    return np.empty((count + max(ROWS_MIN, count // 4), dim), dtype=np.float32)
+
+
 class ExactIndex:
     """Groups of float32 vectors under inner product. One writer at a time, any number of readers."""
 
@@ -65,6 +73,25 @@ class ExactIndex:
         self._view = _empty(dim, ROWS_MIN)
         self._dead = 0
         self._groups = 0
+
+    @classmethod
+    def over(cls, groups: Groups, rows: Vectors) -> "ExactIndex":
+        """An index that keeps these rows themselves, not a copy; nobody else may write to them from now on.
+
+        Args:
+            groups: (n,) the group of each row, ascending.
+            rows: (capacity, dim), contiguous; the first n are the vectors, the others are room to grow.
+
+        Raises:
+            ValueError: wrong shapes, or groups out of order.
+        """
+        if rows.ndim != 2 or len(rows) < len(groups) or not rows.flags.c_contiguous:
+            raise ValueError(f"expected at least {len(groups)} contiguous rows, got shape {rows.shape}")
+        index = cls(rows.shape[1])
+        if len(groups):
+            _require_ascending(groups, after=-1)
+            index._append(_unused(rows), groups)
+        return index
 
     def __len__(self) -> int:
         """Number of groups."""
@@ -87,16 +114,20 @@ class ExactIndex:
         if added == 0:
             return
         last = view.owners[view.count - 1] if view.count else -1
-        if groups[0] <= last or np.any(np.diff(groups) < 0):
-            raise ValueError("groups must be new and ascending")
+        _require_ascending(groups, after=last)
         end = view.count + added
         if end > len(view.rows):
             view = _copied(view, np.arange(view.count), capacity=max(end, len(view.rows) * 3 // 2))
         view.rows[view.count : end] = vectors
+        self._append(view, groups)
+
+    def _append(self, view: _View, groups: Groups) -> None:
+        """Publish the rows that lie behind the last one in use: theirs are these groups."""
+        end = view.count + len(groups)
         view.owners[view.count : end] = groups
         _set_bits(view.alive, view.count, end)
-        self._groups += len(np.unique(groups))
-        self._view = _View(view.rows, view.owners, view.alive, end)
+        self._groups += 1 + int(np.count_nonzero(np.diff(groups)))
+        self._view = replace(view, count=end)
 
     def remove(self, groups: Groups) -> None:
         """Forget groups, at once for every later search; unknown ones are ignored."""
@@ -155,19 +186,30 @@ class ExactIndex:
 
 
 def _empty(dim: int, capacity: int) -> _View:
+    return _unused(np.empty((capacity, dim), dtype=np.float32))
+
+
+def _unused(rows: Vectors) -> _View:
+    """A view with room for these rows, none of them in use."""
+    capacity = len(rows)
     return _View(
-        rows=np.empty((capacity, dim), dtype=np.float32),
+        rows=rows,
         owners=np.empty(capacity, dtype=np.int64),
         alive=np.zeros((capacity + 7) // 8, dtype=np.uint8),
         count=0,
     )
 
 
+def _require_ascending(groups: Groups, *, after: int) -> None:
+    if groups[0] <= after or np.any(np.diff(groups) < 0):
+        raise ValueError("groups must be new and ascending")
+
+
 def _copied(view: _View, chosen: NDArray[np.intp], capacity: int) -> _View:
     """The chosen rows of a view, with their bits, in fresh arrays."""
     fresh = _empty(view.rows.shape[1], capacity)
     count = len(chosen)
-    np.take(view.rows, chosen, axis=0, out=fresh.rows[:count])
+    np.take(view.rows, chosen, axis=0, out=fresh.rows[:count], mode="clip")  # the default mode copies twice
     fresh.owners[:count] = view.owners[chosen]
     packed = np.packbits(_get_bits(view.alive, chosen), bitorder="little")
     fresh.alive[: len(packed)] = packed

@@ -93,9 +93,9 @@ class Projection:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Begin with a snapshot, whose catalog is the one that this projection was made with."""
-        for namespace, (groups, vectors) in snapshot.indexes.items():
-            index = self._indexes.setdefault(namespace, ExactIndex(self.embedder.dim))
-            index.add(groups, vectors)
+        self._indexes = {
+            namespace: ExactIndex.over(groups, rows) for namespace, (groups, rows) in snapshot.indexes.items()
+        }
         self._next_id = snapshot.next_id
         self._applied = self.catalog.watermarks()
         self._next_expiry_ms = self._next_due_ms()

@@ -19,14 +19,15 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from indexes.exact import Frozen, Groups
+from indexes.exact import Frozen, Groups, room_for
 from memory_service.catalog import SCHEMA_VERSION, SCHEMAS_READ, FrozenCatalog
 from memory_service.clock import wall_ms
 from memory_service.data_folder import write_synced
@@ -66,7 +67,8 @@ class Snapshot:
 
     Attributes:
         catalog: path of the catalog's file.
-        indexes: for each namespace the (groups, vectors) to put into its index.
+        indexes: for each namespace the (groups (n,), rows (capacity, dim)) that its index takes over; the first n rows
+            are its vectors, the others are room to grow.
         next_id: the first id that no memory of the snapshot ever had.
         journals: how far each journal is covered.
     """
@@ -79,8 +81,8 @@ class Snapshot:
 
     def vectors(self, namespace: str, id: int) -> Vectors:
         """The vectors of one memory."""
-        groups, vectors = self.indexes[namespace]
-        return vectors[np.searchsorted(groups, id, side="left") : np.searchsorted(groups, id, side="right")]
+        groups, rows = self.indexes[namespace]
+        return rows[np.searchsorted(groups, id, side="left") : np.searchsorted(groups, id, side="right")]
 
 
 def write(frozen: FrozenProjection, folder: Path, journal_folder: Path, embedder: Fingerprint, scratch: Path) -> Path:
@@ -186,17 +188,29 @@ def _read(path: Path, embedder: Fingerprint) -> Snapshot:
         raise UnusableSnapshot("it is of another format")
     if manifest["embedder"] != embedder.as_dict():
         raise UnusableSnapshot("it holds vectors of another embedder")
-    for name, sha256 in manifest["sha256"].items():
-        if _sha256(path / name) != sha256:
+    with ThreadPoolExecutor(1) as beside:
+        catalog_sha256 = beside.submit(_sha256, path / CATALOG)
+        indexes, sha256 = _read_indexes(path, manifest["namespaces"], embedder.dim)
+        sha256[CATALOG] = catalog_sha256.result()
+    for name, found in sha256.items():
+        if manifest["sha256"].get(name) != found:
             raise UnusableSnapshot(f"{name} does not match its checksum")
-    groups = np.fromfile(path / GROUPS, dtype="<i8")
-    vectors = np.fromfile(path / VECTORS, dtype="<f4").reshape(-1, embedder.dim)
-    ends = np.cumsum([count for _, count in manifest["namespaces"]])[:-1]
-    names = [namespace for namespace, _ in manifest["namespaces"]]
-    parts = zip(np.split(groups, ends), np.split(vectors, ends), strict=True) if names else ()
-    return Snapshot(
-        path, path / CATALOG, dict(zip(names, parts, strict=True)), manifest["next_id"], manifest["journals"]
-    )
+    return Snapshot(path, path / CATALOG, indexes, manifest["next_id"], manifest["journals"])
+
+
+def _read_indexes(
+    path: Path, namespaces: Sequence[tuple[str, int]], dim: int
+) -> tuple[dict[str, tuple[Groups, Vectors]], dict[str, str]]:
+    """The arrays of each namespace, and the sha256 of the two files that they were read from."""
+    rows = sum(count for _, count in namespaces)
+    with _Hashing(path / GROUPS, rows * 8) as groups_file, _Hashing(path / VECTORS, rows * dim * 4) as vectors_file:
+        indexes: dict[str, tuple[Groups, Vectors]] = {}
+        for namespace, count in namespaces:
+            indexes[namespace] = np.empty(count, dtype="<i8"), room_for(count, dim)
+            groups, vectors = indexes[namespace]
+            groups_file.read_into(groups)
+            vectors_file.read_into(vectors[:count])
+    return indexes, {GROUPS: groups_file.sha256, VECTORS: vectors_file.sha256}
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -236,6 +250,37 @@ def is_covered(journals: Mapping[str, int], by: Mapping[str, int], journal_folde
     return all(
         by.get(writer, 0) >= end or (journal_folder / f"{writer}{SUFFIX}").exists() for writer, end in journals.items()
     )
+
+
+class _Hashing:
+    """A file whose checksum is taken while it is read, chunk by chunk, so that no byte is fetched twice."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Raises:
+        UnusableSnapshot: the file is not of this size.
+        """
+        self._file = path.open("rb", buffering=0)
+        self._hash = hashlib.sha256()
+        if os.fstat(self._file.fileno()).st_size != size:
+            self._file.close()
+            raise UnusableSnapshot(f"{path.name} does not hold what the manifest counts")
+
+    def __enter__(self) -> "_Hashing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def read_into(self, array: "np.ndarray[Any, Any]") -> None:
+        """Fill a contiguous array. One that ends early, because the file shrank, leaves a checksum that is wrong."""
+        target = array.reshape(-1).view(np.uint8).data
+        while target and (count := self._file.readinto(target[:COPY_BYTES])):
+            self._hash.update(target[:count])
+            target = target[count:]
 
 
 class _HashedFile:

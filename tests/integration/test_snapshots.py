@@ -101,6 +101,38 @@ def test_a_damaged_snapshot_falls_back_to_the_one_before_and_says_so(open_servic
         assert ("snapshot.rejected", newer.name) in events
 
 
+@pytest.mark.parametrize("more", [-1, 1, 10**15])
+def test_a_snapshot_whose_manifest_counts_other_rows_falls_back_to_the_one_before(open_service, tmp_path, caplog, more):
+    """Checksums alone would let it pass: the manifest itself has none."""
+    service = open_service(tmp_path / "memory")
+    fill(service, count=5)
+    service.snapshot()
+    service.snapshot()
+    before = seen(service)
+    service.close()
+    older, newer = snapshots_in(tmp_path)
+    fields = json.loads((newer / "MANIFEST.json").read_text())
+    fields["namespaces"][-1][1] += more
+    (newer / "MANIFEST.json").write_text(json.dumps(fields))
+    with caplog.at_level("INFO"):
+        assert seen(open_service(tmp_path / "memory")) == before
+    events = [(record.message, getattr(record, "snapshot", None)) for record in caplog.records]
+    assert ("snapshot.rejected", newer.name) in events
+    assert ("snapshot.restored", older.name) in events
+
+
+def test_a_namespace_without_memories_survives_a_snapshot(open_service, tmp_path):
+    service = open_service(tmp_path / "memory")
+    service.store(NewMemory(COFFEE, "k"))
+    service.delete("k")
+    service.snapshot()
+    service.close()
+    restored = open_service(tmp_path / "memory")
+    assert restored.retrieve("coffee") == []
+    restored.store(NewMemory(COFFEE, "l"))
+    assert restored.retrieve("coffee")[0].memory.key == "l"
+
+
 def test_without_any_usable_snapshot_the_journals_are_enough(open_service, tmp_path):
     service = open_service(tmp_path / "memory")
     fill(service, count=5)

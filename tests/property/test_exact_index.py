@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes.exact import ExactIndex
+from indexes.exact import ExactIndex, room_for
 
 DIM = 8
 
@@ -59,6 +59,46 @@ def test_search_equals_brute_force_after_any_history(history, k, restrict):
     np.testing.assert_allclose(scores, [exact[g] for g in groups.tolist()], rtol=1e-5, atol=1e-5)
     for group, vectors in held.items():
         np.testing.assert_array_equal(index.vectors(group), vectors)
+
+
+@settings(max_examples=50, deadline=None)
+@given(counts=st.lists(st.integers(1, 4), max_size=60), more=st.integers(0, 40), seed=st.integers(0, 2**32 - 1))
+def test_an_index_over_given_rows_equals_one_that_they_were_added_to(counts, more, seed):
+    """Also when it grows within its room and beyond it, and when rows are removed."""
+    random = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(len(counts), dtype=np.int64) * 2, counts)
+    vectors = random.normal(size=(len(groups), DIM)).astype(np.float32)
+    rows = room_for(len(groups), DIM)
+    rows[: len(groups)] = vectors
+    over, added = ExactIndex.over(groups, rows), ExactIndex(DIM)
+    added.add(groups, vectors)
+    for index in (over, added):
+        index.add(np.arange(more, dtype=np.int64) + 1_000, np.tile(np.eye(DIM, dtype=np.float32), (5, 1))[:more])
+        index.remove(np.arange(0, len(counts), dtype=np.int64))
+    assert len(over) == len(added)
+    for one, other in zip(over.freeze().rows(), added.freeze().rows(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    query = random.normal(size=DIM).astype(np.float32)
+    for one, other in zip(over.search(query, 9), added.search(query, 9), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_index_over_given_rows_keeps_them_and_their_room():
+    rows = room_for(100, DIM)
+    rows[:100] = 1
+    index = ExactIndex.over(np.arange(100), rows)
+    index.add(np.array([100]), np.zeros((1, DIM), dtype=np.float32))
+    assert index._view.rows is rows
+
+
+def test_rows_that_do_not_fit_their_groups_are_refused():
+    rows = room_for(4, DIM)
+    with pytest.raises(ValueError, match="contiguous"):
+        ExactIndex.over(np.arange(len(rows) + 1), rows)
+    with pytest.raises(ValueError, match="contiguous"):
+        ExactIndex.over(np.arange(4), rows[:, ::2])
+    with pytest.raises(ValueError, match="ascending"):
+        ExactIndex.over(np.array([2, 1]), rows)
 
 
 def test_an_empty_index_finds_nothing():

@@ -1,0 +1,200 @@
+"""Bytes written to the volume for the bytes that changed: journals, snapshots and a compaction over a day of updates.
+
+Vectors are made up, because only their size matters here; everything else is the service's own. The day is simulated:
+a snapshot is asked for where the default triggers would have taken one.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.figures import Table, times
+from benchmarks.prefilled import key_of
+from benchmarks.texts import SEED, metadata
+from memory_service.data_folder import DataFolder
+from memory_service.embedding import Fingerprint, Vectors, Window
+from memory_service.metadata import canonical
+from memory_service.model import NewMemory, Refused
+from memory_service.service import MemoryService
+from memory_service.settings import MemorySettings
+
+BATCH = 500
+DAY_S = 24 * 3600
+DIM = 384
+NEVER = 10**9
+"""Of records or seconds: this file asks for the snapshots itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """Updates of a folder of `memories`, as many as `updates`, followed by a compaction.
+
+    Attributes:
+        pace: how the updates lie in time, in words.
+        changed_bytes: contents, metadata and vectors of the updates.
+        journal_bytes: written by the updates.
+        snapshot_bytes: of all snapshots, also those that later ones made superfluous.
+        snapshots: how many, without the compaction's.
+        compaction_bytes: of the snapshots that the compaction took.
+        left_bytes: of the data folder at the end.
+
+    """
+
+    pace: str
+    memories: int
+    updates: int
+    keys_updated: int
+    journal_bytes_per_memory: float
+    changed_bytes: int
+    journal_bytes: int
+    snapshot_bytes: int
+    snapshots: int
+    compaction_bytes: int
+    left_bytes: int
+
+    @property
+    def amplification(self) -> float:
+        """Bytes written for each byte that changed."""
+        return (self.journal_bytes + self.snapshot_bytes + self.compaction_bytes) / self.changed_bytes
+
+
+class _MadeUpVectors:
+    """An embedder that answers with random unit vectors, one window a text."""
+
+    fingerprint = Fingerprint("made up", "0", DIM, "none")
+
+    def __init__(self) -> None:
+        self._chooser = np.random.default_rng(SEED)
+
+    def windows(self, text: str) -> list[Window]:
+        return [Window(text, (0,))]
+
+    def embed(self, windows: Sequence[Window]) -> Vectors:
+        drawn = self._chooser.normal(size=(len(windows), DIM)).astype(np.float32)
+        unit: Vectors = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        return unit
+
+
+def measure(folder: Path, lines: Sequence[str], memories: int, updates: int) -> list[Day]:
+    """Store, update and compact, with the updates spread over the day and in one burst.
+
+    Args:
+        folder: does not exist yet.
+        lines: `memories` + `updates` texts.
+        memories: stored first.
+        updates: of keys chosen by Zipf's law: the n-th most popular one is updated 1/n as often as the first.
+
+    """
+    folder.mkdir()
+    defaults = MemorySettings()
+    looks = round(DAY_S / defaults.snapshot_interval_s)
+    spread = min(-(-updates // looks), defaults.snapshot_records)
+    paces = {"spread over 24 hours": spread, "within one snapshot interval": defaults.snapshot_records}
+    return [
+        _day(folder / str(at), pace, lines[:memories], lines[memories : memories + updates], every)
+        for at, (pace, every) in enumerate(paces.items())
+    ]
+
+
+def _day(folder: Path, pace: str, first: Sequence[str], updated: Sequence[str], every: int) -> Day:
+    """A day on which a snapshot is due after each `every` updates, and after the last."""
+    print(f"a day of {len(updated)} updates, {pace}", file=sys.stderr)
+    settings = MemorySettings(cache_dir=folder / "cache", snapshot_records=NEVER, snapshot_interval_s=NEVER)
+    (folder / "cache").mkdir(parents=True)
+    data = DataFolder(folder / "data")
+    service = MemoryService(data, _MadeUpVectors(), settings)
+    _store(service, first, range(len(first)))
+    service.snapshot()
+    filled_bytes = _bytes_under(data.journal)
+    keys = _zipf(len(first), len(updated))
+    sizes: list[int] = []
+    for begin in range(0, len(updated), every):
+        _store(service, updated[begin : begin + every], keys[begin : begin + every])
+        sizes.append(_bytes_under(data.snapshots / service.snapshot()))
+    updated_bytes = _bytes_under(data.journal) - filled_bytes
+    before = set(data.snapshots.iterdir())
+    service.compact()
+    compaction_bytes = sum(_bytes_under(path) for path in set(data.snapshots.iterdir()) - before)
+    left_bytes = _bytes_under(data.path)
+    service.close()
+    return Day(
+        pace=pace,
+        memories=len(first),
+        updates=len(updated),
+        keys_updated=len(set(keys)),
+        journal_bytes_per_memory=filled_bytes / len(first),
+        changed_bytes=sum(_changed_bytes(line, number) for number, line in zip(keys, updated, strict=True)),
+        journal_bytes=updated_bytes,
+        snapshot_bytes=sum(sizes),
+        snapshots=len(sizes),
+        compaction_bytes=compaction_bytes,
+        left_bytes=left_bytes,
+    )
+
+
+def _zipf(keys: int, draws: int) -> list[int]:
+    """Numbers of keys; which ones are popular has nothing to do with their order."""
+    chooser = np.random.default_rng(SEED)
+    weights = 1 / np.arange(1, keys + 1)
+    drawn: list[int] = chooser.choice(chooser.permutation(keys), draws, p=weights / weights.sum()).tolist()
+    return drawn
+
+
+def _store(service: MemoryService, lines: Sequence[str], numbers: Sequence[int]) -> None:
+    for batch in _batches(list(zip(lines, numbers, strict=True))):
+        stored = service.store_batch([NewMemory(line, key_of(at), metadata=metadata(at)) for line, at in batch])
+        refused = [one for one in stored if isinstance(one, Refused)]
+        if refused:
+            raise refused[0].error
+
+
+def _batches(items: Sequence[tuple[str, int]]) -> Iterator[Sequence[tuple[str, int]]]:
+    return (items[begin : begin + BATCH] for begin in range(0, len(items), BATCH))
+
+
+def _changed_bytes(line: str, number: int) -> int:
+    return len(line.encode()) + len(canonical(metadata(number)).encode()) + DIM * 4
+
+
+def _bytes_under(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def table(results: Sequence[Day]) -> Table:
+    """One row for each pace."""
+    rows = (
+        (
+            result.pace,
+            *(f"{size / 1e6:.1f}" for size in (result.changed_bytes, result.journal_bytes, result.snapshot_bytes)),
+            str(result.snapshots),
+            f"{result.compaction_bytes / 1e6:.1f}",
+            times(result.journal_bytes / result.changed_bytes),
+            times(result.amplification),
+            f"{result.left_bytes / 1e6:.1f}",
+        )
+        for result in results
+    )
+    first = results[0]
+    return Table(
+        f"Bytes written by {first.updates} updates of {first.memories} memories, and one compaction",
+        (
+            "updates",
+            "changed MB",
+            "journal MB",
+            "snapshots MB",
+            "snapshots",
+            "compaction MB",
+            "journal/changed",
+            "all/changed",
+            "left MB",
+        ),
+        tuple(rows),
+        (
+            f"A memory takes {first.journal_bytes_per_memory:.0f} bytes in the journal. The updates chose "
+            f"{first.keys_updated} keys by Zipf's law.",
+            "Changed: contents, metadata and vectors. Left: the data folder after the compaction.",
+        ),
+    )

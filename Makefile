@@ -47,13 +47,11 @@ check: $(LINTERS) ## lint, format and types
 bench: install ## measure cold start, store, retrieve and size (some minutes); TEXTS=file for your own lines
 	@$(BIN)/python -m benchmarks.main_job $(if $(TEXTS),--texts $(TEXTS))
 
-<<<<<<< HEAD
-faults: install ## kill, fill, cut and freeze at full size (some minutes), and write the table of docs/durability.md
-	@$(BIN)/python -m tests.faults
-=======
 bench-volume: install ## measure what the data folder costs: starts, replay, workers, syncs, snapshots (some minutes)
 	@$(BIN)/python -m benchmarks.volume $(if $(TEXTS),--texts $(TEXTS))
->>>>>>> wt-bench
+
+faults: install ## kill, fill, cut and freeze at full size (some minutes), and write the table of docs/durability.md
+	@$(BIN)/python -m tests.faults
 
 test-torch: ## hold the optional sentence-transformers embedder to the same contract, in a venv of its own (TORCH=torch==...)
 	@$(PYTHON) -m venv $(VENV)-torch

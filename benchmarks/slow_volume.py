@@ -23,7 +23,7 @@ def main() -> None:
         sync(descriptor)
         os.write(sys.stderr.fileno(), f"{json.dumps({'event': SYNCED})}\n".encode())
 
-    os.fdatasync = slow_sync
+    os.fdatasync = slow_sync  # type: ignore[assignment]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -58,7 +58,7 @@ def replay(prefilled: Prefilled, records: int, runs: int) -> Replay:
         print(f"replay of {records} records: {run + 1} of {runs}", file=sys.stderr)
         with tempfile.TemporaryDirectory(dir=prefilled.path) as cache:
             started = time.perf_counter()
-            projection = recover(folder, embedder, HybridClock(), Path(cache))
+            projection = recover(folder, embedder, HybridClock(), Path(cache)).projection
             took_s.append(time.perf_counter() - started)
             if run == runs - 1:
                 _write_snapshot(projection, folder, embedder)

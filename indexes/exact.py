@@ -24,9 +24,6 @@ ROWS_MIN = 16
 DEAD_SHARE_MAX = 0.25
 """Removed rows are reclaimed above this share: searching them costs time, copying costs about 1 ms per 4,000 rows."""
 
-faiss.omp_set_num_threads(1)
-"""Requests run side by side; on few cores OpenMP's spinning makes one search up to ten times slower."""
-
 
 @dataclass(frozen=True, slots=True)
 class _View:
@@ -246,6 +243,8 @@ def _nearest(view: _View, query: Vectors, k: int, allowed: Bitmap) -> tuple[Grou
     """The k nearest allowed rows: their owners and scores, best first, fewer when a row was removed meanwhile."""
     if k == 0:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+    # requests run side by side; on few cores OpenMP's spinning makes one search up to ten times slower
+    faiss.omp_set_num_threads(1)  # of the calling thread
     query = np.ascontiguousarray(query, dtype=np.float32)
     scores = np.empty(k, dtype=np.float32)
     places = np.empty(k, dtype=np.int64)

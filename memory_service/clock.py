@@ -64,6 +64,12 @@ class HybridClock:
             self._last = (now, 0) if now > ms else (ms, counter + 1)
             return Stamp(*self._last, writer)
 
+    def next_ms(self) -> int:
+        """A millisecond later than that of every stamp made or seen here, and no later stamp is before it."""
+        with self._lock:
+            self._last = (max(self._now_ms(), self._last[0] + 1), 0)
+            return self._last[0]
+
     def now_ms(self) -> int:
         """The wall clock, for expiry; it may go back."""
         return self._now_ms()

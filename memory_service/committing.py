@@ -42,7 +42,7 @@ class Committer:
         self._projection = projection
         self._folder = journal_folder
         self._clock = clock
-        self._journal = JournalWriter(journal_folder, embedder)
+        self._journal = JournalWriter(journal_folder, embedder, clock.next_ms)
         self._behind = False
         self._batcher: Batcher[WriteRequest | SealRequest, Outcome | Sealed | ServiceError] = Batcher(
             "committer",
@@ -81,7 +81,7 @@ class Committer:
 
     @property
     def writer(self) -> str:
-        """The journal that is written to now, or will be next."""
+        """The journal that is written to now; empty when there is none."""
         return self._journal.writer
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -194,21 +194,34 @@ class Appended:
 
 
 class JournalWriter:
-    """Appends records to files of its own. One thread at a time."""
+    """Appends records to files of its own. One thread at a time.
 
-    def __init__(self, folder: Path, embedder: Fingerprint) -> None:
+    Attributes:
+        writer: the file that is written to; empty before `begin`.
+        sealed: the files that were left for good.
+    """
+
+    def __init__(self, folder: Path, embedder: Fingerprint, next_ms: Callable[[], int] = wall_ms) -> None:
+        """Args:
+        folder: of the journals.
+        embedder: whose vectors the records hold.
+        next_ms: a time for the name of a new file, not later than the stamps that follow.
+        """
         self._folder = folder
+        self._next_ms = next_ms
         self._embedder = embedder
         self._descriptor: int | None = None
         self._end = 0
         self._last_append = Moment.now()
-        self.writer = _fresh_name()
+        self.writer = ""
         self.sealed: set[str] = set()
 
     def begin(self) -> str:
         """The name of the file that the next append goes to; records of that append carry it in their stamps."""
         if self._descriptor is not None and self._is_full():
             self.close()
+        if not self.writer:
+            self.writer = f"{self._next_ms():013d}-{secrets.token_hex(6)}"  # unique, and sorting by age
         return self.writer
 
     def append(self, records: Sequence[Record]) -> Appended:
@@ -216,6 +229,7 @@ class JournalWriter:
 
         A failed write keeps the records before it (they are synced on their own); a failed sync keeps none.
         """
+        assert self.writer, "begin names the file, and the records' stamps carry its name"
         framed = [frame(encode(record)) for record in records]
         try:
             opening = self._open()
@@ -249,7 +263,7 @@ class JournalWriter:
             self.sealed.add(self.writer)
         self._descriptor = None
         self._end = 0
-        self.writer = _fresh_name()
+        self.writer = ""
 
     def _is_full(self) -> bool:
         return self._end >= FILE_BYTES_MAX or self._last_append.is_older_than(FILE_IDLE_S_MAX)
@@ -298,13 +312,8 @@ def storage_unavailable(error: OSError) -> StorageUnavailable:
     )
 
 
-def _fresh_name() -> str:
-    """Unique among all writers, and sorting roughly by age."""
-    return f"{wall_ms():013d}-{secrets.token_hex(6)}"
-
-
 def begun_ms(writer: str) -> int:
-    """When a journal got its name, which is never later than the stamps in it; 0 for a name of another making."""
+    """When a journal was begun, which is not later than the stamps in it; 0 for a name of another making."""
     begun = writer.partition("-")[0]
     return int(begun) if begun.isdecimal() else 0
 

@@ -157,6 +157,10 @@ class Projection:
         """The vectors of a namespace, by the catalog's ids; None when it never had any."""
         return self._indexes.get(namespace)
 
+    def memories_held(self) -> int:
+        """How many memories there are."""
+        return sum(len(index) for index in self._indexes.values())
+
     def undisturbed(self) -> threading.Lock:
         """While it is held, catalog and indexes agree and nothing changes; hold it for a millisecond or two."""
         return self._publishing

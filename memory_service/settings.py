@@ -29,10 +29,14 @@ class MemorySettings(BaseModel):
         description="How long a call may rely on what was last seen of other workers' writes.",
     )
     snapshot_records: int = Field(
-        default=10_000, ge=100, description="Records after which a snapshot is taken, so that a start replays fewer."
+        default=10_000,
+        ge=100,
+        description="Records after which a snapshot is taken, so that a start replays fewer; at least a tenth of all.",
     )
     snapshot_interval_s: float = Field(
-        default=900.0, ge=1, description="Seconds after which a snapshot is taken if anything changed."
+        default=900.0,
+        ge=1,
+        description="Seconds after which a snapshot is taken for a tenth of those records; for fewer, after a day.",
     )
     versions_kept_days: float = Field(
         default=7.0,

@@ -5,7 +5,7 @@
         groups.i64         for each vector the id of its memory, little-endian, namespace after namespace
         vectors.f32        the vectors, in the same order
         MANIFEST.json      format, embedder, namespaces with their counts, how far each journal is covered, sha256 of
-                           each file; written last
+                           each file and of the manifest itself; written last
 
 A snapshot is a convenience, never the truth: one that is incomplete or does not match its manifest is passed over, with
 a word in the log, for the one before it and at last for the journals alone. The two newest are kept.
@@ -46,6 +46,11 @@ ABANDONED_S = 3600
 """A folder without a manifest is somebody's work in progress for at most this long, then a rest of a crash."""
 
 COPY_BYTES = 1 << 20
+SYNC_BYTES = 8 << 20
+"""A large file is synced in parts, so that a store's sync meanwhile does not wait for hundreds of megabytes."""
+
+SCHEMA_WITHOUT_CHECKSUM = 1
+"""Manifests of this schema had none."""
 
 
 class UnusableSnapshot(Exception):
@@ -164,8 +169,8 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
         for namespace, index in frozen.indexes.items():
             groups, vectors = index.rows()
             namespaces.append((namespace, len(groups)))
-            groups_file.write(groups.astype("<i8").data)
-            vectors_file.write(vectors.astype("<f4").data)
+            groups_file.write(groups.astype("<i8", copy=False).data)
+            vectors_file.write(vectors.astype("<f4", copy=False).data)
     files[GROUPS], files[VECTORS] = groups_file.sha256, vectors_file.sha256
     manifest = {
         "format": FORMAT,
@@ -177,7 +182,7 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
         "sha256": files,
     }
     partial = path / f".{MANIFEST}"
-    write_synced(partial, json.dumps(manifest).encode())
+    write_synced(partial, json.dumps({**manifest, "checksum": checksum(manifest)}).encode())
     partial.rename(path / MANIFEST)
     sync_folder(path)
 
@@ -216,12 +221,20 @@ def _read_indexes(
 def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        vouched = manifest.pop("checksum", None)
         missing = {"format", "schema", "embedder", "next_id", "journals", "namespaces", "sha256"} - set(manifest)
     except (ValueError, TypeError) as error:
         raise UnusableSnapshot(f"its manifest cannot be read: {error}") from error
     if missing:
         raise UnusableSnapshot("its manifest lacks fields")
+    if vouched != checksum(manifest) and not (vouched is None and manifest["schema"] == SCHEMA_WITHOUT_CHECKSUM):
+        raise UnusableSnapshot("its manifest does not match its own checksum")
     return dict(manifest)
+
+
+def checksum(manifest: Mapping[str, Any]) -> str:
+    """What a manifest says of itself under `checksum`: the sha256 of its other fields, in their order of name."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -289,6 +302,7 @@ class _HashedFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb")
         self._hash = hashlib.sha256()
+        self._unsynced = 0
 
     def __enter__(self) -> "_HashedFile":
         return self
@@ -305,8 +319,21 @@ class _HashedFile:
         return self._hash.hexdigest()
 
     def write(self, data: "bytes | memoryview[Any]") -> None:
-        self._file.write(data)
-        self._hash.update(data)
+        view = memoryview(data)
+        if not view.nbytes:
+            return
+        whole = view.cast("B")
+        for at in range(0, len(whole), SYNC_BYTES):
+            self._write_part(whole[at : at + SYNC_BYTES])
+
+    def _write_part(self, part: "memoryview[Any]") -> None:
+        self._file.write(part)
+        self._hash.update(part)
+        self._unsynced += len(part)
+        if self._unsynced >= SYNC_BYTES:
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            self._unsynced = 0
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from memory_service import snapshots
+from memory_service.clock import Moment
 from memory_service.data_folder import DataFolder
 from memory_service.errors import Unavailable
 from memory_service.journal import storage_unavailable
@@ -21,6 +22,13 @@ CLOSING_RECORDS_MIN = 1_000
 """A stop is not held up for fewer records: replaying them takes less than a tenth of a second."""
 
 RETRY_S = 60.0
+DAY_S = 24 * 3600.0
+
+HELD_SHARE = 0.1
+"""A snapshot writes everything that is held, so it waits until as much has changed, as a share of the memories."""
+
+INTERVAL_SHARE = 0.1
+"""Of the records that make one due, how many make one due after the interval; fewer wait for the end of the day."""
 
 
 class Snapshotter:
@@ -45,7 +53,7 @@ class Snapshotter:
         self._every_records = every_records
         self._every_s = every_s
         self._taking = threading.Lock()
-        self._last_s = time.monotonic()
+        self._last = Moment.now()
         self._background: threading.Thread | None = None
         self.after_background: Callable[[], None] = lambda: None
 
@@ -58,7 +66,7 @@ class Snapshotter:
         with self._taking:
             self._follow()
             started = time.perf_counter()
-            self._last_s = time.monotonic()
+            self._last = Moment.now()
             records = self._projection.records_since_freeze
             frozen = self._projection.freeze()
             frozen_ms = round((time.perf_counter() - started) * 1000, 1)
@@ -92,10 +100,15 @@ class Snapshotter:
             self._take_quietly()
 
     def _is_due(self) -> bool:
-        records, idle_s = self._projection.records_since_freeze, time.monotonic() - self._last_s
-        return (records >= self._every_records and idle_s >= min(RETRY_S, self._every_s)) or (
-            records > 0 and idle_s >= self._every_s
-        )
+        records = self._projection.records_since_freeze
+        if records == 0:
+            return False
+        enough = max(self._every_records, self._projection.memories_held() * HELD_SHARE)
+        if records >= enough:
+            return self._last.is_older_than(min(RETRY_S, self._every_s))
+        if records >= enough * INTERVAL_SHARE:
+            return self._last.is_older_than(self._every_s)
+        return self._last.is_older_than(max(DAY_S, self._every_s))
 
     def _work(self) -> None:
         self._take_quietly()

@@ -129,10 +129,12 @@ def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
 
 def _manifest(path: Path) -> dict[str, Any]:
     """The manifest, with every field of the type that reading relies on."""
-    from memory_service.snapshots import MANIFEST
+    from memory_service.snapshots import MANIFEST, SCHEMA_WITHOUT_CHECKSUM, checksum
 
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        vouched = manifest.pop("checksum", None)
+        found = checksum(manifest)
         for name in ("format", "schema", "next_id"):
             manifest[name] = int(manifest[name])
         for name in ("embedder", "journals", "sha256"):
@@ -141,6 +143,8 @@ def _manifest(path: Path) -> dict[str, Any]:
         manifest["namespaces"] = [(str(namespace), int(count)) for namespace, count in manifest["namespaces"]]
     except SENSELESS as error:
         raise _Unsound(MANIFEST, f"cannot be read: {type(error).__name__} {error}") from error
+    if vouched != found and not (vouched is None and manifest["schema"] == SCHEMA_WITHOUT_CHECKSUM):
+        raise _Unsound(MANIFEST, "does not match its own checksum")
     return dict(manifest)
 
 

@@ -19,6 +19,7 @@ from memory_service.journal import JournalWriter, frame, frames
 from memory_service.model import NewMemory
 from memory_service.records import Put, Record
 from memory_service.service import MemoryService
+from tests.manifests import rewritten
 from tests.worker_process import environment
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
@@ -102,16 +103,15 @@ def flip(path, at):
 
 def vouch_for(snapshot):
     """Write the checksums of the files as they are now into the manifest."""
-    manifest = snapshot / "MANIFEST.json"
-    fields = json.loads(manifest.read_text())
-    fields["sha256"] = {name: hashlib.sha256((snapshot / name).read_bytes()).hexdigest() for name in fields["sha256"]}
-    manifest.write_text(json.dumps(fields))
+    names = json.loads((snapshot / "MANIFEST.json").read_text())["sha256"]
+    rewritten(snapshot, sha256={name: hashlib.sha256((snapshot / name).read_bytes()).hexdigest() for name in names})
 
 
 def journal_with(folder, minilm, *records):
     """A folder with one journal that holds these records: its path, and the offset of each record."""
     (folder / "journal").mkdir(parents=True, exist_ok=True)
     writer = JournalWriter(folder / "journal", minilm.fingerprint)
+    writer.begin()
     name = writer.begin()
     writer.append([replace(record, stamp=record.stamp._replace(writer=name)) for record in records])
     writer.close()
@@ -289,6 +289,7 @@ def test_a_journal_of_another_embedder_is_found(open_service, folder, minilm):
     fill(service)
     service.close()
     writer = JournalWriter(folder / "journal", replace(minilm.fingerprint, revision="0" * 64))
+    writer.begin()
     writer.append([put(minilm, "k")])
     where, what = only_problem(folder)
     assert where == f"journal/{writer.writer}.log, byte 0"
@@ -383,8 +384,7 @@ def test_a_damaged_snapshot_is_named_with_its_file(written, folder, name, damage
 )
 def test_a_manifest_that_does_not_fit_is_found(written, folder, change):
     newest = snapshots_of(folder)[-1]
-    manifest = newest / "MANIFEST.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
+    rewritten(newest, **change)
     assert only_problem(folder)[0].startswith(f"snapshots/{newest.name}/")
 
 

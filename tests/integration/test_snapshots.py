@@ -2,9 +2,12 @@
 
 import json
 import threading
+import time
 
 import pytest
 
+from memory_service import snapshots
+from memory_service.clock import Moment
 from memory_service.data_folder import DataFolder
 from memory_service.errors import NotFound
 from memory_service.model import NewMemory
@@ -158,7 +161,7 @@ def test_snapshots_are_taken_in_the_background_after_enough_records(minilm, tmp_
     settings = MemorySettings(snapshot_records=100, snapshot_interval_s=1)
     service = MemoryService(DataFolder(tmp_path / "memory"), minilm, settings)
     service.store_batch([NewMemory(f"Fact {at}.") for at in range(150)])
-    service._snapshotter._last_s -= 60
+    service._snapshotter._last = Moment(0, 0)
     service.list()
     service._snapshotter._background.join(60)
     [path] = snapshots_in(tmp_path)
@@ -207,3 +210,51 @@ def test_a_snapshot_that_cannot_be_written_changes_nothing(open_service, tmp_pat
         service.snapshot()
     assert service.get("k").content == COFFEE
     assert service.store(NewMemory(COFFEE, "l")).status == "stored"
+
+
+def test_a_manifest_with_any_byte_changed_is_passed_over(open_service, tmp_path):
+    """Its watermarks decide what is replayed: a wrong one that were believed would lose what was acknowledged."""
+    service = open_service(tmp_path / "memory")
+    service.store(NewMemory(f"{COFFEE} 1", "k1"))
+    service.snapshot()
+    service.store(NewMemory(f"{COFFEE} 2", "k2"))
+    service.close()
+    [path] = snapshots_in(tmp_path)
+    manifest = path / "MANIFEST.json"
+    whole = manifest.read_bytes()
+    for at in range(0, len(whole), 7):
+        changed = bytes([whole[at] ^ 1])
+        manifest.write_bytes(whole[:at] + changed + whole[at + 1 :])
+        if json.loads(whole) == _parsed(manifest):
+            continue  # whitespace
+        assert list(snapshots.usable(path.parent, service.fingerprint)) == []
+
+
+def _parsed(path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        return None
+
+
+def test_few_records_are_not_worth_a_snapshot_before_the_day_is_over(minilm, tmp_path):
+    """A snapshot writes all that is held: one for every record would write thousands of times as much."""
+    settings = MemorySettings(snapshot_records=100, snapshot_interval_s=1)
+    service = MemoryService(DataFolder(tmp_path / "memory"), minilm, settings)
+    store, snapshotter = service.store, service._snapshotter
+    for at in range(9):
+        store(NewMemory(f"Fact {at}."))
+    hour_ago = Moment(time.monotonic() - 3600, time.time() - 3600)
+    snapshotter._last = hour_ago
+    service.list()
+    assert snapshotter._background is None
+    store(NewMemory("Fact 10."))
+    service.list()
+    snapshotter._background.join(60)
+    assert len(snapshots_in(tmp_path)) == 1
+    store(NewMemory("Fact 11."))
+    snapshotter._last = Moment(time.monotonic() - 25 * 3600, time.time() - 25 * 3600)
+    service.list()
+    snapshotter._background.join(60)
+    assert len(snapshots_in(tmp_path)) == 2
+    service.close()

@@ -1,11 +1,14 @@
 """Several services over one folder, as when RunPod overlaps an old and a new worker: no locks, one truth."""
 
 import itertools
+import threading
+import time
 
 import pytest
 
+from memory_service import planning
 from memory_service.data_folder import DataFolder
-from memory_service.errors import NotFound, Unavailable
+from memory_service.errors import NotFound, StorageUnavailable, Unavailable
 from memory_service.model import Consistency, NewMemory, StoreStatus
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
@@ -148,3 +151,75 @@ def test_a_volume_that_is_gone_for_a_while_stops_strong_reads_only(open_worker, 
     writer.store(NewMemory(BUDGET, "b"))
     assert set(contents(reader)) == {"a", "b"}
     assert reader.problems() == []
+
+
+def test_what_others_write_while_a_store_is_planned_never_lends_it_their_vector(open_worker, monkeypatch):
+    """A store of a text that is held takes over its vectors; between that look and the next the key may change."""
+    one, two = open_worker(), open_worker(NEVER_MS)
+    one.store(NewMemory(COFFEE, "k"))
+    two.get("k", consistency=STRONG)
+    real, followed = planning._store, []
+
+    def late(item, group):
+        monkeypatch.undo()
+        one.store(NewMemory(BUDGET, "k"))
+        followed.append(threading.Thread(target=two.list, kwargs={"consistency": STRONG}))
+        followed[0].start()
+        followed[0].join(0.3)  # it must not come through before the plan is made
+        return real(item, group)
+
+    monkeypatch.setattr(planning, "_store", late)
+    two.store(NewMemory(COFFEE, "k", metadata={"touched": True}))
+    followed[0].join(30)
+    for worker in (one, two):
+        held = worker.get("k", consistency=STRONG).content
+        assert round(worker.retrieve(held, k=1)[0].score, 3) == 1.0
+
+
+def test_a_process_frozen_while_it_follows_looks_again_when_it_wakes(open_worker, monkeypatch):
+    frozen, other = open_worker(200), open_worker()
+    other.store(NewMemory(COFFEE, "k"))
+    time.sleep(0.25)  # the interval
+    real = frozen._projection.make_up_for_removed
+
+    def freezing(*arguments):
+        monkeypatch.undo()
+        other.store(NewMemory(BUDGET, "k"))
+        time.sleep(0.25)
+        return real(*arguments)
+
+    monkeypatch.setattr(frozen._projection, "make_up_for_removed", freezing)
+    frozen.get("k")
+    assert frozen.get("k").content == BUDGET
+
+
+def test_whoever_comes_while_another_call_follows_waits_for_what_it_finds(open_worker, monkeypatch):
+    reader, other = open_worker(200), open_worker()
+    other.store(NewMemory(COFFEE, "k"))
+    time.sleep(0.25)  # the interval
+    first_look, following = reader._projection.pull_one, threading.Event()
+
+    def slow(path, **rest):
+        following.set()
+        time.sleep(0.2)
+        return first_look(path, **rest)
+
+    monkeypatch.setattr(reader._projection, "pull_one", slow)
+    first = threading.Thread(target=reader.list)
+    first.start()
+    following.wait(10)
+    assert reader.get("k").content == COFFEE
+    first.join()
+
+
+def test_a_file_that_was_removed_under_its_writer_acknowledges_nothing(open_worker, tmp_path):
+    """A writer that was frozen for days finds its journal compacted away; what it wrote there nobody would read."""
+    worker, other = open_worker(), open_worker()
+    worker.store(NewMemory(COFFEE, "k"))
+    [path] = (tmp_path / "memory" / "journal").iterdir()
+    other.get("k", consistency=STRONG)
+    path.unlink()
+    with pytest.raises(StorageUnavailable):
+        worker.store(NewMemory(BUDGET, "b"))
+    worker.store(NewMemory(BUDGET, "b"))
+    assert other.get("b").content == BUDGET

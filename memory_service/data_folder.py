@@ -63,7 +63,8 @@ class DataFolder:
         try:
             write_synced(probe, bytes(PROBE_BYTES))
         finally:
-            probe.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
 
     def embedder(self) -> Fingerprint | None:
         """The embedder that the folder's vectors are of; None for a folder that was never used.
@@ -115,7 +116,7 @@ class DataFolder:
             self._write_store_file(embedder)
         held = self.embedder()
         if held != embedder:
-            raise StartupError(mismatch(self.path, held, embedder))
+            raise StartupError(mismatch(self.path / STORE_FILE, held, embedder))
 
     def _write_store_file(self, embedder: Fingerprint) -> None:
         """Atomically, by rename: of two processes that do so at once, one wins and both then compare."""
@@ -126,7 +127,8 @@ class DataFolder:
             fresh.rename(self.path / STORE_FILE)
             sync_folder(self.path)
         except OSError as error:
-            fresh.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
             raise StartupError(f"The data folder {self.path} cannot be used: {error.strerror or error}.") from error
 
 

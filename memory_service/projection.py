@@ -22,6 +22,7 @@ from indexes.exact import ExactIndex, Groups
 from memory_service import snapshots
 from memory_service.catalog import Catalog, Tombstone, Version
 from memory_service.clock import HybridClock, Stamp
+from memory_service.data_folder import DataFolder
 from memory_service.embedding import Fingerprint, Vectors
 from memory_service.journal import DamagedJournal, journal_paths, read_tail
 from memory_service.records import Delete, Header, Put, Record, Reply
@@ -85,7 +86,7 @@ class Projection:
         self._headers: dict[str, Header] = {}
         self._applied: dict[str, int] = {}
         self._torn: dict[str, int] = {}
-        self._coverage: dict[str, dict[str, int]] = {}
+        self._coverage: dict[str, dict[str, int] | None] = {}
         self._next_id = 1
         self._next_expiry_ms: int | None = None
         self._writing = threading.Lock()
@@ -103,32 +104,43 @@ class Projection:
         if last is not None:
             self._clock.observe(last)
 
-    def make_up_for_removed(self, folder: Path, journal_folder: Path) -> list[str]:
+    def make_up_for_removed(self, folder: DataFolder) -> list[str]:
         """Merge the snapshots that hold what was never applied here and whose journal is gone by now.
 
         A worker that slept while others compacted, or began with a snapshot that one of them wrote, needs this.
 
-        Args:
-            folder: of the snapshots.
-            journal_folder: of the journals.
-
         Returns:
-            The names of snapshots that would be needed and cannot be used.
+            The names of snapshots that are, or may be, needed and cannot be used.
+
+        Raises:
+            OSError: the folder cannot be read.
         """
-        needed = [name for name in snapshots.names(folder) if self._lacks(name, folder, journal_folder)]
-        if not needed:
+        if not self._lacking(folder):
             return []
-        for snapshot in snapshots.usable(folder, self.embedder):
-            if self._lacks(snapshot.path.name, folder, journal_folder):
+        for snapshot in snapshots.usable(folder.snapshots, self.embedder):
+            if snapshot.path.name in self._lacking(folder):
                 log.info("snapshot.merged", extra={"snapshot": snapshot.path.name})
                 with contextlib.suppress(FileNotFoundError):  # newer ones took its place
                     self.merge(snapshot)
-        return [name for name in snapshots.names(folder) if self._lacks(name, folder, journal_folder)]
+        return self._lacking(folder)
 
-    def _lacks(self, name: str, folder: Path, journal_folder: Path) -> bool:
-        if name not in self._coverage:
-            self._coverage[name] = snapshots.coverage(folder / name)
-        return not snapshots.is_covered(self._coverage[name], self._applied, journal_folder)
+    def _lacking(self, folder: DataFolder) -> list[str]:
+        """The snapshots that hold what was never applied here, as far as can be told.
+
+        Where journals were removed and no snapshot can be looked into, each may.
+        """
+        names = snapshots.names(folder.snapshots)
+        for name in names:
+            if self._coverage.get(name) is None:
+                self._coverage[name] = snapshots.coverage(folder.snapshots / name)
+        known = {name: covered for name in names if (covered := self._coverage[name]) is not None}
+        if names and not known and folder.is_compacted:
+            return list(names)
+        return [
+            name
+            for name, covered in known.items()
+            if snapshots.is_gone(snapshots.uncovered(covered, self._applied), folder.journal)
+        ]
 
     def merge(self, snapshot: Snapshot) -> None:
         """Apply a snapshot's contents as records: for a worker that slept while journals were removed."""

@@ -48,7 +48,7 @@ def redeem(id: str, folder: DataFolder) -> Receipt:
         raise InvalidInput("receipt is not one that a delete returned.", field="receipt")
     deleted_at_ms, writer = int(match[1]), match[3]
     journals = {path.stem: path for path in journal_paths(folder.journal)}
-    covered = {path: snapshots.coverage(path) for path in snapshots.folders(folder.snapshots)}
+    covered = {path: snapshots.coverage(path) or {} for path in snapshots.folders(folder.snapshots)}
     if writer in journals:
         end = journals[writer].stat().st_size
     else:  # it was removed when both kept snapshots covered it whole

@@ -9,7 +9,7 @@ from pathlib import Path
 from memory_service import snapshots
 from memory_service.catalog import Catalog
 from memory_service.clock import HybridClock
-from memory_service.data_folder import DataFolder, mismatch
+from memory_service.data_folder import STORE_FILE, DataFolder, mismatch
 from memory_service.embedding import Fingerprint
 from memory_service.errors import StartupError
 from memory_service.journal import DamagedJournal, journal_paths
@@ -54,18 +54,21 @@ def recover(
     """
     held = folder.embedder()
     if held is not None and held != embedder:
-        raise StartupError(mismatch(folder.path, held, embedder))
+        raise StartupError(mismatch(folder.path / STORE_FILE, held, embedder))
     started = time.perf_counter()
-    projection = _from_snapshot(
-        folder, embedder, cache_dir, lambda catalog: Projection(catalog, embedder, clock, superseded_kept_ms)
-    )
     try:
-        records, damaged = _replay(projection, folder, skip_damage=skip_damage)
-        projection.make_up_for_removed(folder.snapshots, folder.journal)
-        folder.claim(embedder)
-    except BaseException:
-        projection.catalog.close()
-        raise
+        projection = _from_snapshot(
+            folder, embedder, cache_dir, lambda catalog: Projection(catalog, embedder, clock, superseded_kept_ms)
+        )
+        try:
+            records, damaged = _replay(projection, folder, skip_damage=skip_damage)
+            projection.make_up_for_removed(folder)
+            folder.claim(embedder)
+        except BaseException:
+            projection.catalog.close()
+            raise
+    except OSError as error:
+        raise StartupError(f"The data folder {folder.path} cannot be read: {error}.") from error
     _warn(projection, damaged)
     memories = sum(projection.catalog.counts().values())
     took_ms = round((time.perf_counter() - started) * 1000)
@@ -96,9 +99,10 @@ def _from_snapshot(
         return projection
     if folder.is_compacted:
         raise StartupError(
-            f"No snapshot in {folder.snapshots} can be used, and the journals alone do not hold everything, since "
-            "compaction removed those that snapshots covered. Restore a snapshot from a backup, or remove the file "
-            f"{folder.path / 'compacted'} to start with what the remaining journals hold."
+            f"No snapshot in {folder.snapshots} can be used (the log says why), and the journals alone do not hold "
+            "everything, since compaction removed those that snapshots covered. Start again once the volume is well, "
+            f"or restore a snapshot from a backup. Without the file {folder.path / 'compacted'} a start has what the "
+            "remaining journals hold, and no more."
         )
     return over(Catalog(cache_dir))
 
@@ -115,6 +119,4 @@ def _replay(projection: Projection, folder: DataFolder, *, skip_damage: bool) ->
                 damaged.append(error)
     except OtherEmbedder as error:
         raise StartupError(mismatch(error.path, error.found, projection.embedder)) from error
-    except OSError as error:
-        raise StartupError(f"The journals in {folder.journal} cannot be read: {error}.") from error
     return records, tuple(damaged)

@@ -13,13 +13,15 @@ a word in the log, for the one before it and at last for the journals alone. The
 This module knows files and checksums. What is in the catalog and the indexes, `catalog.py` and `indexes` know.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +118,8 @@ def write(frozen: FrozenProjection, folder: Path, journal_folder: Path, embedder
     finally:
         local.unlink(missing_ok=True)
         frozen.catalog.close()
-    _remove_superfluous(folder, journal_folder)
+    with contextlib.suppress(OSError):  # the next one tries again
+        _remove_superfluous(folder, journal_folder)
     return path
 
 
@@ -137,7 +140,7 @@ def usable(folder: Path, embedder: Fingerprint) -> Iterator[Snapshot]:
 
 def covered_by_all(folder: Path) -> dict[str, int]:
     """How far each journal is covered by all the kept snapshots; nothing while there are fewer than are kept."""
-    covered = [coverage(path) for path in _complete(folder)[-KEPT:]]
+    covered = [coverage(path) or {} for path in _complete(folder)[-KEPT:]]
     if len(covered) < KEPT:
         return {}
     shared = set.intersection(*(set(journals) for journals in covered))
@@ -151,15 +154,32 @@ def names(folder: Path) -> tuple[str, ...]:
 
 def folders(folder: Path) -> list[Path]:
     """The folders of all snapshots, oldest first: also those that are being written, or were when a crash came."""
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    try:
+        return sorted(folder / name for name in os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
-def coverage(path: Path) -> dict[str, int]:
-    """How far a snapshot covers each journal; nothing for one that is unreadable or gone."""
+def coverage(path: Path) -> dict[str, int] | None:
+    """How far a snapshot covers each journal; None for one that is damaged or gone.
+
+    Raises:
+        OSError: it cannot be read, which may pass.
+    """
     try:
         return dict(_manifest(path)["journals"])
-    except (UnusableSnapshot, OSError):
-        return {}
+    except (UnusableSnapshot, FileNotFoundError):
+        return None
+
+
+def uncovered(journals: Mapping[str, int], by: Mapping[str, int]) -> list[str]:
+    """The journals that are covered further here than there."""
+    return [writer for writer, end in journals.items() if by.get(writer, 0) < end]
+
+
+def is_gone(writers: Collection[str], journal_folder: Path) -> bool:
+    """Whether one of these journals is not there any more; by the listing, since attributes may be of a second ago."""
+    return bool(writers) and not {f"{writer}{SUFFIX}" for writer in writers} <= set(os.listdir(journal_folder))
 
 
 def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, catalog: Path) -> None:
@@ -238,8 +258,19 @@ def checksum(manifest: Mapping[str, Any]) -> str:
 
 
 def _complete(folder: Path) -> list[Path]:
-    """Snapshots with a manifest, oldest first."""
-    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    """Snapshots with a manifest, oldest first.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    return [path for path in folders(folder) if _is_file(path / MANIFEST)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _remove_superfluous(folder: Path, journal_folder: Path) -> None:
@@ -250,19 +281,16 @@ def _remove_superfluous(folder: Path, journal_folder: Path) -> None:
     """
     complete = _complete(folder)
     old_ms = wall_ms() - ABANDONED_S * 1000
-    incomplete = [path for path in folder.iterdir() if path not in complete and path.name < f"{old_ms:013d}"]
-    kept = [coverage(path) for path in complete[-KEPT:]]
-    older = [path for path in complete[:-KEPT] if all(is_covered(coverage(path), by, journal_folder) for by in kept)]
+    incomplete = [path for path in folders(folder) if path not in complete and path.name < f"{old_ms:013d}"]
+    kept = [coverage(path) or {} for path in complete[-KEPT:]]
+    older = [
+        path
+        for path in complete[:-KEPT]
+        if not any(is_gone(uncovered(coverage(path) or {}, by), journal_folder) for by in kept)
+    ]
     for path in [*older, *incomplete]:
         (path / MANIFEST).unlink(missing_ok=True)  # first, so that nobody starts to read it
         shutil.rmtree(path, ignore_errors=True)
-
-
-def is_covered(journals: Mapping[str, int], by: Mapping[str, int], journal_folder: Path) -> bool:
-    """Whether all that is covered here is covered there too, or still in its journal."""
-    return all(
-        by.get(writer, 0) >= end or (journal_folder / f"{writer}{SUFFIX}").exists() for writer, end in journals.items()
-    )
 
 
 class _Hashing:

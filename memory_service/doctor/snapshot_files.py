@@ -176,4 +176,4 @@ def _watermarks(path: Path, scratch: Path | None) -> dict[str, int]:
         with examined(path / CATALOG, scratch) as catalog:
             return catalog.watermarks()
     except (UnsoundCatalog, OSError):
-        return coverage(path)
+        return coverage(path) or {}

@@ -4,6 +4,7 @@ Vectors are made up, because only their size matters here; everything else is th
 a snapshot is asked for where the default triggers would have taken one.
 """
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from memory_service.metadata import canonical
 from memory_service.model import NewMemory, Refused
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
+from memory_service.snapshotting import HELD_SHARE, INTERVAL_SHARE
 
 BATCH = 500
 DAY_S = 24 * 3600
@@ -90,9 +92,10 @@ def measure(folder: Path, lines: Sequence[str], memories: int, updates: int) -> 
     """
     folder.mkdir()
     defaults = MemorySettings()
-    looks = round(DAY_S / defaults.snapshot_interval_s)
-    spread = min(-(-updates // looks), defaults.snapshot_records)
-    paces = {"spread over 24 hours": spread, "within one snapshot interval": defaults.snapshot_records}
+    per_interval = math.ceil(updates * defaults.snapshot_interval_s / DAY_S)
+    enough = math.ceil(max(defaults.snapshot_records, memories * HELD_SHARE))
+    spread = min(per_interval * math.ceil(enough * INTERVAL_SHARE / per_interval), enough)
+    paces = {"spread over 24 hours": spread, "within one snapshot interval": enough}
     return [
         _day(folder / str(at), pace, lines[:memories], lines[memories : memories + updates], every)
         for at, (pace, every) in enumerate(paces.items())

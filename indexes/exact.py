@@ -147,6 +147,36 @@ class ExactIndex:
         chosen = _positions(view, np.array([group], dtype=np.int64))
         return view.rows[chosen[_get_bits(view.alive, chosen)]]
 
+    def scores(self, groups: Groups, query: Vectors) -> Vectors:
+        """Score groups as `search` does.
+
+        Args:
+            groups: (m,) in any order.
+            query: (dim,).
+
+        Returns:
+            (m,) the score of each group's best vector; NaN for unknown ones.
+        """
+        view = self._view
+        begins, ends = _ranges(view, groups)
+        result = np.full(len(groups), np.nan, dtype=np.float32)
+        known = np.flatnonzero((ends > begins) & _get_bits(view.alive, np.minimum(begins, max(view.count - 1, 0))))
+        if len(known):
+            counts = (ends - begins)[known]
+            starts = np.cumsum(counts) - counts
+            rows = np.repeat(begins[known] - starts, counts) + np.arange(counts.sum())
+            result[known] = np.maximum.reduceat(view.rows[rows] @ query, starts)
+        return result
+
+    def firsts(self, groups: Groups) -> Vectors:
+        """(m, dim) the first vector of each group; NaN for unknown ones."""
+        view = self._view
+        begins, ends = _ranges(view, groups)
+        result = np.full((len(groups), self.dim), np.nan, dtype=np.float32)
+        known = np.flatnonzero(ends > begins)
+        result[known] = view.rows[begins[known]]
+        return result
+
     def freeze(self) -> Frozen:
         """The index of this moment. Costs a copy of one bit for each row."""
         view = self._view
@@ -211,6 +241,12 @@ def _copied(view: _View, chosen: NDArray[np.intp], capacity: int) -> _View:
     packed = np.packbits(_get_bits(view.alive, chosen), bitorder="little")
     fresh.alive[: len(packed)] = packed
     return _View(fresh.rows, fresh.owners, fresh.alive, count)
+
+
+def _ranges(view: _View, groups: Groups) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where the rows of each group begin and end; the same for an unknown one."""
+    owners = view.owners[: view.count]
+    return np.searchsorted(owners, groups, side="left"), np.searchsorted(owners, groups, side="right")
 
 
 def _positions(view: _View, groups: Groups) -> NDArray[np.intp]:

@@ -36,7 +36,7 @@ class MemorySettings(BaseModel):
     snapshot_interval_s: float = Field(
         default=900.0,
         ge=1,
-        description="Seconds after which a snapshot is taken for a tenth of those records; for fewer, after a day.",
+        description="Seconds after which a snapshot is taken for a quarter of those records; for fewer, after a day.",
     )
     versions_kept_days: float = Field(
         default=7.0,

@@ -27,7 +27,7 @@ DAY_S = 24 * 3600.0
 HELD_SHARE = 0.1
 """A snapshot writes everything that is held, so it waits until as much has changed, as a share of the memories."""
 
-INTERVAL_SHARE = 0.1
+INTERVAL_SHARE = 0.25
 """Of the records that make one due, how many make one due after the interval; fewer wait for the end of the day."""
 
 

@@ -242,17 +242,17 @@ def test_few_records_are_not_worth_a_snapshot_before_the_day_is_over(minilm, tmp
     settings = MemorySettings(snapshot_records=100, snapshot_interval_s=1)
     service = MemoryService(DataFolder(tmp_path / "memory"), minilm, settings)
     store, snapshotter = service.store, service._snapshotter
-    for at in range(9):
+    for at in range(24):
         store(NewMemory(f"Fact {at}."))
     hour_ago = Moment(time.monotonic() - 3600, time.time() - 3600)
     snapshotter._last = hour_ago
     service.list()
     assert snapshotter._background is None
-    store(NewMemory("Fact 10."))
+    store(NewMemory("Fact 24."))
     service.list()
     snapshotter._background.join(60)
     assert len(snapshots_in(tmp_path)) == 1
-    store(NewMemory("Fact 11."))
+    store(NewMemory("Fact 25."))
     snapshotter._last = Moment(time.monotonic() - 25 * 3600, time.time() - 25 * 3600)
     service.list()
     snapshotter._background.join(60)

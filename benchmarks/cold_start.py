@@ -20,7 +20,7 @@ POLL_S = 0.01
 """Pause between two tries of the retrieve: each takes about a millisecond from the service that is loading."""
 
 SCORE_MIN = 0.999
-"""A stored text asked for verbatim scores 1 but for rounding."""
+"""The cosine of a stored text that is asked for verbatim is 1 but for rounding."""
 
 PACKAGES_SHOWN = 8
 STANDARD_LIBRARY = "(standard library)"
@@ -108,7 +108,7 @@ def _await_correct_retrieve(client: Client, prefilled: Prefilled) -> None:
             raise RuntimeError("The service answers, but never loaded.")
         time.sleep(POLL_S)
     best = answer.json()["memories"][0]
-    if best["key"] != prefilled.probe_key or best["score"] < SCORE_MIN:
+    if best["key"] != prefilled.probe_key or best["scores"]["dense"] < SCORE_MIN:
         raise RuntimeError(f"{prefilled.probe_key} was asked for by its own text, and {best['key']} came back.")
 
 

@@ -16,7 +16,7 @@ from gateway.http_errors import documented
 from gateway.worker import Worker
 from memory_service import checks
 from memory_service.errors import InvalidInput, StorageUnavailable
-from memory_service.model import Consistency, Deleted, NewMemory, Refused
+from memory_service.model import Consistency, Deleted, Mode, NewMemory, Refused
 
 if TYPE_CHECKING:
     from memory_service.service import MemoryService
@@ -52,19 +52,22 @@ def routes(worker: Worker) -> APIRouter:
 
     @router.post("/retrieve", summary="Retrieve memories", responses=documented(400, 413, 422, 503))
     def retrieve(body: wire.RetrieveBody) -> JSONResponse:
-        """The k memories nearest in meaning to the query, best first, among those that match the filter."""
+        """The k memories that answer the query best, best first, among those that match the filter."""
         started = time.perf_counter()
+        mode = checks.mode(None if body.mode is None else Mode(body.mode), body.as_of)
         hits = worker.memories.retrieve(
             body.query,
             namespace=body.namespace,
             k=body.k,
             filter=body.filter,
             min_score=body.min_score,
+            mode=mode,
             as_of=body.as_of,
             consistency=Consistency(body.consistency),
         )
         latency_ms = round((time.perf_counter() - started) * 1000, 2)
-        return JSONResponse({"memories": [wire.hit_body(hit) for hit in hits], "latency_ms": latency_ms})
+        memories = [wire.hit_body(hit) for hit in hits]
+        return JSONResponse({"memories": memories, "mode": mode.value, "latency_ms": latency_ms})
 
     @router.post("/delete", summary="Delete many memories", responses=documented(400, 409, 413, 422, 503, 507))
     def delete_many(body: wire.DeleteBody, idempotency_key: IdempotencyKey = None) -> JSONResponse:

@@ -129,8 +129,12 @@ class RetrieveBody(Body):
     filter: FilterObject | None = None
     min_score: float | None = Field(
         default=None,
-        description="Leave out memories with a lower score (cosine).",
+        description="Leave out memories with a lower score.",
         json_schema_extra=_shown(minimum=-1, maximum=1),
+    )
+    mode: Literal["dense", "lexical", "hybrid"] | None = Field(
+        default=None,
+        description="Rank by meaning, by words, or by both and a memory's surroundings (default; dense with as_of).",
     )
     as_of: AsOf = None
     consistency: ConsistencyWord = "eventual"
@@ -287,7 +291,8 @@ def memory_body(memory: Memory) -> dict[str, Any]:
 
 def hit_body(hit: Hit) -> dict[str, Any]:
     """A retrieved memory with its score."""
-    return {**memory_body(hit.memory), "score": hit.score}
+    signals = {name: value for name, value in (("dense", hit.dense), ("lexical", hit.lexical)) if value is not None}
+    return {**memory_body(hit.memory), "score": hit.score, "scores": signals}
 
 
 def stored_body(result: Stored | Refused) -> dict[str, Any]:

@@ -408,6 +408,13 @@ class Catalog:
         )
         return [_memory(row) for row in rows]
 
+    def texts(self, namespace: str) -> list[tuple[int, Memory]]:
+        """All memories of a namespace by id, ascending."""
+        rows = self._all(
+            f"SELECT m.id, {_MEMORY_COLUMNS} FROM memory m WHERE m.namespace = ? ORDER BY m.id", (namespace,)
+        )
+        return [(row[0], _memory(row[1:])) for row in rows]
+
     def superseded_vectors(self, ids: Sequence[int]) -> list[tuple[int, Vectors]]:
         """Those of these ids that are of superseded versions, ascending, each with its vectors (windows, dim)."""
         sql = "SELECT id, windows, vectors FROM superseded WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"

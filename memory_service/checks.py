@@ -7,7 +7,7 @@ from memory_service import metadata
 from memory_service.clock import iso_time
 from memory_service.errors import InvalidInput
 from memory_service.filters import time_ms
-from memory_service.model import NewMemory
+from memory_service.model import Mode, NewMemory
 
 CONTENT_CHARS_MAX = 100_000
 """About 100 windows of the model and some seconds of embedding; longer texts are documents, to be stored in parts."""
@@ -121,6 +121,15 @@ def as_of(value: str | None, now_ms: int, kept_ms: int) -> int | None:
             field="as_of",
         )
     return at_ms
+
+
+def mode(value: Mode | None, as_of: str | None) -> Mode:
+    """What a retrieve ranks by; looking back goes by meaning alone, since words are indexed of the present only."""
+    if as_of is None:
+        return value or Mode.HYBRID
+    if value not in (None, Mode.DENSE):
+        raise InvalidInput(f"mode {value} cannot be used with as_of; leave it out, or send dense.", field="mode")
+    return Mode.DENSE
 
 
 def batch_size(count: int, field: str = "memories") -> None:

@@ -70,10 +70,27 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A memory that retrieve found, with the score of its best window."""
+    """A memory that retrieve found.
+
+    Attributes:
+        score: what it is ranked by, higher is better: by meaning a cosine, by words the share of the query's words
+            that it has, otherwise what `ranking.py` makes of both.
+        dense: cosine of its best window, if meaning was asked for.
+        lexical: share of the query's words, weighted by their rarity, if words were asked for.
+    """
 
     memory: Memory
     score: float
+    dense: float | None = None
+    lexical: float | None = None
+
+
+class Mode(StrEnum):
+    """What retrieve ranks by: meaning, words, or both with what stands around a memory."""
+
+    DENSE = "dense"
+    LEXICAL = "lexical"
+    HYBRID = "hybrid"
 
 
 class Consistency(StrEnum):

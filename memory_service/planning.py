@@ -116,7 +116,7 @@ class Group:
             return held.vectors
         index = self.projection.index(namespace)
         assert index is not None, "a memory in the catalog has vectors in its namespace's index"
-        return index.vectors(held.version.id)
+        return index.dense.vectors(held.version.id)
 
     def reply(self, namespace: str, idempotency: Idempotency) -> Any | None:
         """What the same request was answered before.

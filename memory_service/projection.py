@@ -8,6 +8,7 @@ it sees that by their number and looks again under `undisturbed`.
 """
 
 import contextlib
+import json
 import logging
 import threading
 from collections import defaultdict
@@ -25,6 +26,7 @@ from memory_service.clock import HybridClock, Stamp
 from memory_service.data_folder import DataFolder
 from memory_service.embedding import Fingerprint, Vectors
 from memory_service.journal import DamagedJournal, journal_paths, read_tail
+from memory_service.namespace_index import Entry, NamespaceIndex
 from memory_service.records import Delete, Header, Put, Record, Reply
 from memory_service.snapshots import FrozenProjection, Snapshot
 
@@ -55,11 +57,12 @@ class _Changes:
     """What a run of records changes in the indexes, gathered while the catalog's transaction is open."""
 
     def __init__(self) -> None:
-        self.added: dict[str, dict[int, Vectors]] = defaultdict(dict)
+        self.added: dict[str, dict[int, Entry]] = defaultdict(dict)
         self.removed: dict[str, list[int]] = defaultdict(list)
 
-    def add(self, namespace: str, id: int, vectors: Vectors) -> None:
-        self.added[namespace][id] = vectors
+    def add(self, id: int, put: Put) -> None:
+        entry = Entry(put.content, json.loads(put.metadata), put.created_at_ms, put.vectors)
+        self.added[put.namespace][id] = entry
 
     def remove(self, namespace: str, id: int) -> None:
         if self.added[namespace].pop(id, None) is None:
@@ -82,7 +85,7 @@ class Projection:
         self.skipped: list[DamagedJournal] = []
         self.embedder = embedder
         self._clock = clock
-        self._indexes: dict[str, ExactIndex] = {}
+        self._indexes: dict[str, NamespaceIndex] = {}
         self._headers: dict[str, Header] = {}
         self._applied: dict[str, int] = {}
         self._torn: dict[str, int] = {}
@@ -94,9 +97,12 @@ class Projection:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Begin with a snapshot, whose catalog is the one that this projection was made with."""
-        self._indexes = {
-            namespace: ExactIndex.over(groups, rows) for namespace, (groups, rows) in snapshot.indexes.items()
-        }
+        for namespace, (groups, rows) in snapshot.indexes.items():
+            index = NamespaceIndex(ExactIndex.over(groups, rows), snapshot.texts.get(namespace))
+            self._indexes[namespace] = index
+            if namespace not in snapshot.texts:
+                for id, memory in self.catalog.texts(namespace):
+                    index.add_text(id, memory.content, memory.metadata, memory.created_at_ms)
         self._next_id = snapshot.next_id
         self._applied = self.catalog.watermarks()
         self._next_expiry_ms = self._next_due_ms()
@@ -165,9 +171,14 @@ class Projection:
         with self._writing:
             self.catalog.close()
 
-    def index(self, namespace: str) -> ExactIndex | None:
-        """The vectors of a namespace, by the catalog's ids; None when it never had any."""
+    def index(self, namespace: str) -> NamespaceIndex | None:
+        """What a namespace is searched by, by the catalog's ids; None when it never had a memory."""
         return self._indexes.get(namespace)
+
+    def _index(self, namespace: str) -> NamespaceIndex:
+        if namespace not in self._indexes:
+            self._indexes[namespace] = NamespaceIndex(ExactIndex(self.embedder.dim))
+        return self._indexes[namespace]
 
     def memories_held(self) -> int:
         """How many memories there are."""
@@ -267,25 +278,24 @@ class Projection:
             self._publish(changes)
             self._next_expiry_ms = self._next_due_ms()
 
-    def nearest(
-        self, namespace: str, vector: Vectors, k: int, among: Groups | None, *, superseded: bool = False
-    ) -> list[tuple[int, float]]:
-        """The k nearest of a namespace, by (id, score), best first.
+    def nearest_then(self, namespace: str, vector: Vectors, k: int, among: Groups | None) -> list[tuple[int, float]]:
+        """The k nearest of memories and superseded versions, by (id, score), best first.
 
         Args:
             namespace: in which.
             vector: (dim,).
             k: at least 1.
-            among: ids of the candidates; None admits all that are not superseded.
-            superseded: whether ids of superseded versions may be among them.
+            among: ids of the candidates; None finds nothing.
         """
+        if among is None:
+            return []
         index = self._indexes.get(namespace)
-        found = list(_pairs(index.search(vector, k, among))) if index is not None else []
-        if superseded and among is not None and (past := self.catalog.superseded_vectors(among.tolist())):
-            index = ExactIndex(self.embedder.dim)
-            index.add(*_rows(past))
-            found = sorted([*found, *_pairs(index.search(vector, k))], key=lambda pair: (-pair[1], pair[0]))
-        return found[:k]
+        found = list(_pairs(index.dense.search(vector, k, among))) if index is not None else []
+        if past := self.catalog.superseded_vectors(among.tolist()):
+            then = ExactIndex(self.embedder.dim)
+            then.add(*_rows(past))
+            found = sorted([*found, *_pairs(then.search(vector, k))], key=lambda pair: (-pair[1], pair[0]))
+        return [(id, max(-1.0, min(1.0, score))) for id, score in found[:k]]
 
     def _apply_one(self, record: Record, changes: _Changes) -> None:
         match record.mutation:
@@ -308,7 +318,7 @@ class Projection:
                 self._supersede(put.namespace, current, stamp.ms, changes)
             id = self._fresh_id()
             self.catalog.put(id, put, stamp)
-            changes.add(put.namespace, id, put.vectors)
+            changes.add(id, put)
         elif current.stamp > stamp and self._is_kept(current.stamp.ms):
             self.catalog.put_superseded(self._fresh_id(), put, stamp, current.stamp.ms)
         if put.expires_at_ms is not None:
@@ -334,10 +344,9 @@ class Projection:
 
     def _supersede(self, namespace: str, current: Version, until_ms: int, changes: _Changes) -> None:
         if self._is_kept(until_ms):
-            vectors = changes.added[namespace].get(current.id)
-            self.catalog.supersede(
-                current.id, until_ms, self._indexes[namespace].vectors(current.id) if vectors is None else vectors
-            )
+            added = changes.added[namespace].get(current.id)
+            vectors = self._indexes[namespace].dense.vectors(current.id) if added is None else added.vectors
+            self.catalog.supersede(current.id, until_ms, vectors)
         else:
             self.catalog.remove(current.id)
         changes.remove(namespace, current.id)
@@ -370,8 +379,7 @@ class Projection:
         """Add first: a reader in between meets ids too many, which it notices, never too few, which it could not."""
         for namespace, added in changes.added.items():
             if added:
-                groups, vectors = _rows(added.items())
-                self._indexes.setdefault(namespace, ExactIndex(self.embedder.dim)).add(groups, vectors)
+                self._index(namespace).add(list(added.items()))
         for namespace, ids in changes.removed.items():
             self._indexes[namespace].remove(np.array(ids, dtype=np.int64))
 

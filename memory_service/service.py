@@ -8,9 +8,11 @@ projection.
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from memory_service import checks
+from indexes.exact import Groups
+from memory_service import checks, ranking
 from memory_service.clock import HybridClock
 from memory_service.committing import Committer
 from memory_service.compacting import Compacted, Compactor
@@ -31,6 +33,7 @@ from memory_service.model import (
     EventKind,
     Hit,
     Memory,
+    Mode,
     NewMemory,
     Page,
     Refused,
@@ -178,10 +181,11 @@ class MemoryService:
         k: int = 5,
         filter: Mapping[str, JSON] | None = None,
         min_score: float | None = None,
+        mode: Mode | None = None,
         as_of: str | None = None,
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> list[Hit]:
-        """Find the k memories nearest in meaning among those that match the filter.
+        """Find the k memories that answer the query best, among those that match the filter.
 
         A query longer than the model reads at once is embedded window by window and the mean direction is searched.
 
@@ -190,7 +194,8 @@ class MemoryService:
             namespace: in which.
             k: 1 to 1,000.
             filter: in the grammar of `filters.py`; None admits all.
-            min_score: leave out hits with a lower cosine.
+            min_score: leave out hits with a lower score.
+            mode: what to rank by; default: hybrid, or dense with `as_of`, since words are indexed of the present only.
             as_of: look at the memories of that time (ISO 8601), within the days that versions are kept.
             consistency: what is seen of other workers' writes.
 
@@ -206,29 +211,52 @@ class MemoryService:
         checks.min_score(min_score)
         wanted = parse(filter)
         as_of_ms = self._as_of_ms(as_of)
-        vector = self._embedding.directions([query], urgent=True)[0]
+        mode = checks.mode(mode, as_of)
+        question = ranking.prepared(query, self._projection.index(namespace))
+        vector = None
+        if mode is not Mode.LEXICAL:
+            meaning = question.meaning if mode is Mode.HYBRID else query
+            vector = self._embedding.directions([meaning], urgent=True)[0]
         self._refresh(consistency)
-        hits = self._nearest(namespace, vector, k, wanted, as_of_ms)
+        hits = self._ranked(_Search(namespace, question, vector, k, wanted, mode, as_of_ms))
         return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
 
-    def _nearest(self, namespace: str, vector: Vectors, k: int, wanted: Filter, as_of_ms: int | None) -> list[Hit]:
+    def _ranked(self, search: "_Search") -> list[Hit]:
         """Search, then fetch; should a writer have changed something in between, once more without writers."""
-        hits, are_whole = self._look(namespace, vector, k, wanted, as_of_ms)
+        hits, are_whole = self._look(search)
         if not are_whole:
             with self._projection.undisturbed():
-                hits, _ = self._look(namespace, vector, k, wanted, as_of_ms)
+                hits, _ = self._look(search)
         return hits
 
-    def _look(
-        self, namespace: str, vector: Vectors, k: int, wanted: Filter, as_of_ms: int | None
-    ) -> tuple[list[Hit], bool]:
-        """The nearest memories that index and catalog both know, and whether these are as many as there should be."""
-        is_all = wanted == EVERYTHING and as_of_ms is None
-        among = None if is_all else self._catalog.matching_ids(namespace, wanted, as_of_ms)
-        found = self._projection.nearest(namespace, vector, k, among, superseded=as_of_ms is not None)
-        memories = self._catalog.by_ids([id for id, _ in found], as_of_ms)
-        hits = [Hit(memories[id], max(-1.0, min(1.0, score))) for id, score in found if id in memories]
-        return hits, len(hits) == (len(found) if among is None else min(k, len(among)))
+    def _look(self, search: "_Search") -> tuple[list[Hit], bool]:
+        """The best memories that index and catalog both know, and whether these are as many as there should be."""
+        as_of_ms = search.as_of_ms
+        is_all = search.wanted == EVERYTHING and as_of_ms is None
+        among = None if is_all else self._catalog.matching_ids(search.namespace, search.wanted, as_of_ms)
+        found = self._found(search, among)
+        memories = self._catalog.by_ids([id for id, *_ in found], as_of_ms)
+        hits = [Hit(memories[id], score, dense, lexical) for id, score, dense, lexical in found if id in memories]
+        index = self._projection.index(search.namespace)
+        candidates = len(among) if among is not None else 0 if index is None else len(index)
+        return hits, len(hits) == min(search.k, candidates)
+
+    def _found(
+        self, search: "_Search", among: Groups | None
+    ) -> Sequence[tuple[int, float, float | None, float | None]]:
+        """(id, score, dense, lexical) of the best, without a look at the catalog's memories."""
+        index = self._projection.index(search.namespace)
+        if search.as_of_ms is not None:
+            assert search.vector is not None, "looking back is by meaning"
+            found = self._projection.nearest_then(search.namespace, search.vector, search.k, among)
+            return [(id, score, score, None) for id, score in found]
+        if index is None:
+            return []
+        if search.vector is None:
+            return list(ranking.by_words(search.question, index, search.k, among).rows())
+        if search.mode is Mode.DENSE:
+            return list(ranking.by_meaning(search.vector, index, search.k, among).rows())
+        return list(ranking.by_all(search.question, search.vector, index, search.k, among).rows())
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed texts, one vector each (the mean direction of its windows).
@@ -465,6 +493,23 @@ class MemoryService:
         self._follower.follow(strong=consistency is Consistency.STRONG)
         self._snapshotter.take_if_due()
         self._projection.expire(self._clock.now_ms())
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """A checked retrieve.
+
+    Attributes:
+        vector: of the question's meaning; None where it is not asked for.
+    """
+
+    namespace: str
+    question: ranking.Question
+    vector: Vectors | None
+    k: int
+    wanted: Filter
+    mode: Mode
+    as_of_ms: int | None
 
 
 def _checked(memory: NewMemory) -> checks.CheckedMemory | Refused:

@@ -4,6 +4,7 @@
         catalog.sqlite     the catalog, with the watermarks of the journals that it covers
         groups.i64         for each vector the id of its memory, little-endian, namespace after namespace
         vectors.f32        the vectors, in the same order
+        texts.msgpack      for each namespace its words and structure, as `namespace_index.py` packs them
         MANIFEST.json      format, embedder, namespaces with their counts, how far each journal is covered, sha256 of
                            each file and of the manifest itself; written last
 
@@ -27,15 +28,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 
-from indexes.exact import Frozen, Groups, room_for
+from indexes.exact import Groups, room_for
 from memory_service.catalog import SCHEMA_VERSION, SCHEMAS_READ, FrozenCatalog
 from memory_service.clock import wall_ms
 from memory_service.data_folder import write_synced
 from memory_service.embedding import Fingerprint, Vectors
 from memory_service.journal import SUFFIX, sync_folder
+from memory_service.namespace_index import FrozenIndex, Texts, unpacked_texts
 from memory_service.records import FORMAT
+from memory_service.words import VERSION as WORDS_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ MANIFEST = "MANIFEST.json"
 CATALOG = "catalog.sqlite"
 GROUPS = "groups.i64"
 VECTORS = "vectors.f32"
+TEXTS = "texts.msgpack"
 KEPT = 2
 ABANDONED_S = 3600
 """A folder without a manifest is somebody's work in progress for at most this long, then a rest of a crash."""
@@ -64,7 +69,7 @@ class FrozenProjection:
     """A projection as it was at one moment, whatever happens to it since."""
 
     catalog: FrozenCatalog
-    indexes: dict[str, Frozen]
+    indexes: dict[str, FrozenIndex]
     next_id: int
 
 
@@ -76,6 +81,7 @@ class Snapshot:
         catalog: path of the catalog's file.
         indexes: for each namespace the (groups (n,), rows (capacity, dim)) that its index takes over; the first n rows
             are its vectors, the others are room to grow.
+        texts: for each namespace its words and structure; none of them where another version made them.
         next_id: the first id that no memory of the snapshot ever had.
         journals: how far each journal is covered.
     """
@@ -83,6 +89,7 @@ class Snapshot:
     path: Path
     catalog: Path
     indexes: dict[str, tuple[Groups, Vectors]]
+    texts: dict[str, Texts]
     next_id: int
     journals: dict[str, int]
 
@@ -187,14 +194,19 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
     namespaces: list[tuple[str, int]] = []
     with _HashedFile(path / GROUPS) as groups_file, _HashedFile(path / VECTORS) as vectors_file:
         for namespace, index in frozen.indexes.items():
-            groups, vectors = index.rows()
+            groups, vectors = index.dense.rows()
             namespaces.append((namespace, len(groups)))
             groups_file.write(groups.astype("<i8", copy=False).data)
             vectors_file.write(vectors.astype("<f4", copy=False).data)
     files[GROUPS], files[VECTORS] = groups_file.sha256, vectors_file.sha256
+    with _HashedFile(path / TEXTS) as texts_file:
+        for namespace, index in frozen.indexes.items():
+            texts_file.write(msgpack.packb((namespace, index.packed_texts())))
+    files[TEXTS] = texts_file.sha256
     manifest = {
         "format": FORMAT,
         "schema": SCHEMA_VERSION,
+        "words": WORDS_VERSION,
         "embedder": embedder.as_dict(),
         "next_id": frozen.next_id,
         "journals": frozen.catalog.watermarks(),
@@ -216,11 +228,23 @@ def _read(path: Path, embedder: Fingerprint) -> Snapshot:
     with ThreadPoolExecutor(1) as beside:
         catalog_sha256 = beside.submit(_sha256, path / CATALOG)
         indexes, sha256 = _read_indexes(path, manifest["namespaces"], embedder.dim)
+        texts: dict[str, Texts] = {}
+        if TEXTS in manifest["sha256"]:
+            data = (path / TEXTS).read_bytes()
+            sha256[TEXTS] = hashlib.sha256(data).hexdigest()
         sha256[CATALOG] = catalog_sha256.result()
     for name, found in sha256.items():
         if manifest["sha256"].get(name) != found:
             raise UnusableSnapshot(f"{name} does not match its checksum")
-    return Snapshot(path, path / CATALOG, indexes, manifest["next_id"], manifest["journals"])
+    if manifest.get("words") == WORDS_VERSION:
+        texts = {namespace: unpacked_texts(packed) for namespace, packed in _unpacked(data)}
+    return Snapshot(path, path / CATALOG, indexes, texts, manifest["next_id"], manifest["journals"])
+
+
+def _unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
+    unpacker = msgpack.Unpacker(max_buffer_size=0)
+    unpacker.feed(data)
+    yield from unpacker
 
 
 def _read_indexes(

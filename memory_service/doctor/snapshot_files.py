@@ -107,7 +107,7 @@ def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
         raise _Unsound(MANIFEST, f"format {manifest['format']}, schema {manifest['schema']}: of another version")
     if embedder is not None and manifest["embedder"] != embedder.as_dict():
         raise _Unsound(MANIFEST, f"holds vectors of another embedder, {manifest['embedder'].get('model')}")
-    for name in (CATALOG, GROUPS, VECTORS):
+    for name in sorted({CATALOG, GROUPS, VECTORS} | manifest["sha256"].keys()):
         with (path / name).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != manifest["sha256"].get(name):
                 raise _Unsound(name, "does not match its checksum")
@@ -124,7 +124,7 @@ def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
     parts = {}
     for (namespace, count), end in zip(manifest["namespaces"], np.cumsum(counts), strict=True):
         parts[namespace] = groups[end - count : end], vectors[end - count : end]
-    return Snapshot(path, path / CATALOG, parts, manifest["next_id"], manifest["journals"])
+    return Snapshot(path, path / CATALOG, parts, {}, manifest["next_id"], manifest["journals"])
 
 
 def _manifest(path: Path) -> dict[str, Any]:

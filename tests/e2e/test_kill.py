@@ -90,7 +90,7 @@ def test_nothing_acknowledged_is_lost_by_sigkill_at_random_moments(tmp_path):
                 ledger.check(held)
             assert set(held) <= {key for ledger in ledgers for key in ledger.acknowledged}, "nobody stored that"
             for key, content in list(held.items())[:5]:
-                hit = worker.post("/v1/memories/retrieve", {"query": content, "k": 1})["memories"][0]
+                hit = worker.post("/v1/memories/retrieve", {"query": content, "k": 1, "mode": "dense"})["memories"][0]
                 assert (hit["content"], round(hit["score"], 2)) == (content, 1.0), f"{key} has another text's vector"
     assert answered > 0
 

@@ -64,7 +64,7 @@ def _list(worker: WorkerProcess, name: str) -> State:
 
 def _retrieve(worker: WorkerProcess, name: str) -> State:
     for key, content in after(name).items():
-        [hit] = worker.post("/v1/memories/retrieve", {"query": content, "k": 1})["memories"]
+        [hit] = worker.post("/v1/memories/retrieve", {"query": content, "k": 1, "mode": "dense"})["memories"]
         found = (hit["key"], hit["content"], round(hit["score"], 3))
         assert found == (key, content, 1.0), f"the text of {key} was to find it; it finds {found}"
     return after(name)

@@ -246,7 +246,7 @@ def _held(worker: WorkerProcess, fault: str, **params: str) -> dict[str, str]:
 def _pairs(worker: WorkerProcess, held: Mapping[str, str], fault: str) -> None:
     """No text has another text's vector."""
     for key, content in held.items():
-        response = worker.http.post("/v1/memories/retrieve", json={"query": content, "k": 1})
+        response = worker.http.post("/v1/memories/retrieve", json={"query": content, "k": 1, "mode": "dense"})
         assert response.status_code == 200, f"{fault}: retrieve was answered {response.text}"
         [hit] = response.json()["memories"]
         fits = (hit["key"], hit["content"]) == (key, content) and hit["score"] > 0.999

@@ -113,7 +113,7 @@ def test_a_worker_that_slept_through_a_compaction_catches_up_from_the_snapshot(o
     assert len(removed) == 1
 
     assert contents(sleeper) == contents(worker)
-    assert sleeper.retrieve(COFFEE, k=1)[0].score > 0.999
+    assert sleeper.retrieve(COFFEE, k=1)[0].dense > 0.999
     assert sleeper.get("old").content == "A newer fact."
     sleeper.store(NewMemory("Stored after waking up.", "awake"))
     assert contents(worker)["awake"] == "Stored after waking up."

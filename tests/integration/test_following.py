@@ -173,7 +173,7 @@ def test_what_others_write_while_a_store_is_planned_never_lends_it_their_vector(
     followed[0].join(30)
     for worker in (one, two):
         held = worker.get("k", consistency=STRONG).content
-        assert round(worker.retrieve(held, k=1)[0].score, 3) == 1.0
+        assert round(worker.retrieve(held, k=1)[0].dense, 3) == 1.0
 
 
 def test_a_process_frozen_while_it_follows_looks_again_when_it_wakes(open_worker, monkeypatch):

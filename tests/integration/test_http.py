@@ -68,9 +68,9 @@ def test_store_retrieve_get_and_delete_have_their_documented_shapes(client):
             json={"query": "what does Dana drink?", "namespace": "shapes", "filter": {"lead": "acme"}},
         )
     )
-    assert set(found) == {"memories", "latency_ms"}
+    assert (set(found), found["mode"]) == ({"memories", "mode", "latency_ms"}, "hybrid")
     [memory] = found["memories"]
-    assert {"key", "content", "metadata", "score", "created_at", "updated_at"} <= set(memory)
+    assert {"key", "content", "metadata", "score", "scores", "created_at", "updated_at"} <= set(memory)
     assert (memory["content"], memory["metadata"]) == (COFFEE, {"lead": "acme"})
 
     assert ok(client.get("/v1/memories/dana/coffee", params={"namespace": "shapes"}))["content"] == COFFEE

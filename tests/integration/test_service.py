@@ -9,7 +9,7 @@ import pytest
 
 from memory_service.data_folder import DataFolder
 from memory_service.errors import Conflict, InvalidInput, NotFound, StartupError
-from memory_service.model import NewMemory, Refused, StoreStatus
+from memory_service.model import Mode, NewMemory, Refused, StoreStatus
 from memory_service.service import MemoryService
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
@@ -31,7 +31,8 @@ def test_what_is_stored_is_retrieved_by_meaning(service):
     hits = service.retrieve("what does Dana like to drink?", k=2)
     assert hits[0].memory.content == COFFEE
     assert len(hits) == 2
-    assert 1 >= hits[0].score >= hits[1].score >= -1
+    assert hits[0].score >= hits[1].score
+    assert all(-1 <= hit.dense <= 1 and hit.lexical >= 0 for hit in hits)
 
 
 def test_storing_again_under_a_key_updates_and_keeps_the_time_of_creation(service):
@@ -127,7 +128,7 @@ def test_retrieval_equals_brute_force_over_the_same_vectors(service):
     query = "who wants milk?"
     scores = service.embed(texts) @ service.embed([query])[0]
     expected = [texts[at] for at in np.argsort(-scores)[:10]]
-    assert keys(service.retrieve(query, k=10)) == expected
+    assert keys(service.retrieve(query, k=10, mode=Mode.DENSE)) == expected
 
 
 def test_namespaces_are_walls(service):
@@ -220,7 +221,7 @@ def test_a_content_that_comes_back_within_a_batch_keeps_its_own_vector(service):
     store(service, COFFEE, "k")
     service.store_batch([NewMemory(COFFEE, "k"), NewMemory(PARKING, "k"), NewMemory(COFFEE, "k")])
     hit = service.retrieve(COFFEE, k=1)[0]
-    assert (hit.memory.content, round(hit.score, 3)) == (COFFEE, 1.0)
+    assert (hit.memory.content, round(hit.dense, 3)) == (COFFEE, 1.0)
 
 
 def test_an_idempotency_key_answers_a_repeated_store_as_the_first_time(open_service, tmp_path):
@@ -327,7 +328,7 @@ def test_concurrent_stores_of_one_key_leave_one_of_them_whole(service):
     hits = service.retrieve(COFFEE, k=5)
     assert len(hits) == 1
     expected = float(service.embed([hits[0].memory.content])[0] @ service.embed([COFFEE])[0])
-    assert hits[0].score == pytest.approx(expected, abs=1e-5)
+    assert hits[0].dense == pytest.approx(expected, abs=1e-5)
 
 
 def test_concurrent_stores_share_one_sync(service, monkeypatch):

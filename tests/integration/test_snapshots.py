@@ -10,7 +10,7 @@ from memory_service import snapshots
 from memory_service.clock import Moment
 from memory_service.data_folder import DataFolder
 from memory_service.errors import NotFound
-from memory_service.model import NewMemory
+from memory_service.model import Mode, NewMemory
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 
@@ -198,7 +198,7 @@ def test_a_snapshot_taken_amid_writes_is_one_moment_of_them(open_service, tmp_pa
     restored = open_service(tmp_path / "memory")
     assert seen(restored) == before
     for memory in restored.list().memories:
-        hit = restored.retrieve(memory.content, k=1)[0]
+        hit = restored.retrieve(memory.content, k=1, mode=Mode.DENSE)[0]
         assert (hit.memory.content, round(hit.score, 4)) == (memory.content, 1.0)
 
 

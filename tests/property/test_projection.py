@@ -45,7 +45,7 @@ def state(projection):
         for key in ("a", "b", "c"):
             version = catalog.version(namespace, key)
             living += version is not None
-            current = version and (version.content, version.stamp, index.vectors(version.id).tolist())
+            current = version and (version.content, version.stamp, index.dense.vectors(version.id).tolist())
             versions, tombstone = catalog.history(namespace, key, NOW_MS - KEPT_MS)
             then = [catalog.get(namespace, key, at) for at in range(NOW_MS - KEPT_MS, NOW_MS + 1)]
             seen[namespace, key] = (

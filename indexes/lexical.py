@@ -1,0 +1,159 @@
+"""Postings: which documents have a term, and how often. One writer at a time, any number of readers, no lock.
+
+A document is a group, as in `exact.py`: an ascending number that is never used again. It gets a row, the next one;
+removing it clears a flag. Rows are reclaimed by making an index of the living ones (`compacted`), which whoever keeps
+the index then publishes.
+"""
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Groups = NDArray[np.int64]
+Rows = NDArray[np.int64]
+Frequencies = NDArray[np.float32]
+
+FREQUENCY_MAX = 255
+"""More occurrences of a term in a document count as so many."""
+
+_FREQUENCY_BITS = 8
+_ROWS_MIN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """A lexical index as arrays, for a file.
+
+    Attributes:
+        groups: (n,) int64, ascending.
+        lengths: (n,) uint32.
+        terms: all of them.
+        counts: (terms,) uint32, postings of each.
+        postings: (sum of counts,) uint32, a row and a frequency each.
+    """
+
+    groups: Groups
+    lengths: NDArray[np.uint32]
+    terms: list[str]
+    counts: NDArray[np.uint32]
+    postings: NDArray[np.uint32]
+
+
+class LexicalIndex:
+    """Documents by their terms.
+
+    Attributes:
+        count: rows in use, those of removed documents included.
+        groups: (capacity,) int64, the group of each row, ascending.
+        lengths: (capacity,) uint32, terms of each document.
+        alive: (capacity,) bool.
+    """
+
+    def __init__(self) -> None:
+        self._postings: dict[str, array[int]] = {}
+        self.groups = np.empty(_ROWS_MIN, np.int64)
+        self.lengths = np.zeros(_ROWS_MIN, np.uint32)
+        self.alive = np.zeros(_ROWS_MIN, np.bool_)
+        self.count = 0
+        self.dead = 0
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        return self.count - self.dead
+
+    def add(self, group: int, frequencies: Mapping[str, int]) -> int:
+        """Add a document under a group that is larger than all before; its row."""
+        row = self.count
+        if row == len(self.groups):
+            self._grow()
+        self.groups[row] = group
+        self.lengths[row] = sum(frequencies.values())
+        self.alive[row] = True
+        for term, frequency in frequencies.items():
+            found = self._postings.get(term)
+            if found is None:
+                found = self._postings[term] = array("I")
+            found.append(row << _FREQUENCY_BITS | min(frequency, FREQUENCY_MAX))
+        self.count = row + 1
+        return row
+
+    def remove(self, group: int) -> int | None:
+        """Forget a document; the row that it had."""
+        row = self.row(group)
+        if row is not None:
+            self.alive[row] = False
+            self.dead += 1
+        return row
+
+    def row(self, group: int) -> int | None:
+        """The row of a living document."""
+        row = int(np.searchsorted(self.groups[: self.count], group))
+        return row if row < self.count and self.groups[row] == group and self.alive[row] else None
+
+    def rows(self, groups: Groups) -> Rows:
+        """The rows of those of these groups that are there, in no order of theirs."""
+        at = np.searchsorted(self.groups[: self.count], groups)
+        at = at[at < self.count] if len(at) else at
+        found = at[np.isin(self.groups[at], groups)]
+        return found[self.alive[found]]
+
+    def postings(self, term: str) -> tuple[Rows, Frequencies]:
+        """The rows of living documents that have a term, ascending, and how often."""
+        found = self._postings.get(term)
+        if found is None:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        packed = np.frombuffer(found.tobytes(), np.uint32)  # a copy: an array that is looked at cannot grow
+        rows = (packed >> _FREQUENCY_BITS).astype(np.int64)
+        living = self.alive[rows]
+        return rows[living], (packed[living] & FREQUENCY_MAX).astype(np.float32)
+
+    def _grow(self) -> None:
+        capacity = max(_ROWS_MIN, self.count * 3 // 2)
+        for name in ("groups", "lengths", "alive"):
+            old = getattr(self, name)
+            fresh = np.zeros(capacity, old.dtype)
+            fresh[: self.count] = old[: self.count]
+            setattr(self, name, fresh)
+
+    def frozen(self) -> "LexicalIndex":
+        """The index of this moment: postings that are added later have rows beyond its count. Costs a copy of flags."""
+        copy = LexicalIndex()
+        copy._postings, copy.groups, copy.lengths = dict(self._postings), self.groups, self.lengths
+        copy.alive, copy.count, copy.dead = self.alive.copy(), self.count, self.dead
+        return copy
+
+    def arrays(self) -> Arrays:
+        """The living documents, with rows from 0."""
+        alive = self.alive[: self.count]
+        fresh_row = np.cumsum(alive) - 1
+        terms, counts, parts = [], [], []
+        for term, found in self._postings.items():
+            packed = np.frombuffer(found.tobytes(), np.uint32)
+            rows = packed >> _FREQUENCY_BITS
+            known = rows < self.count
+            chosen = packed[known][alive[rows[known]]]
+            if len(chosen):
+                terms.append(term)
+                counts.append(len(chosen))
+                rows = fresh_row[chosen >> _FREQUENCY_BITS].astype(np.uint32)
+                parts.append(rows << _FREQUENCY_BITS | chosen & FREQUENCY_MAX)
+        postings = np.concatenate(parts) if parts else np.empty(0, np.uint32)
+        groups, lengths = self.groups[: self.count][alive], self.lengths[: self.count][alive]
+        return Arrays(groups, lengths, terms, np.array(counts, np.uint32), postings.astype(np.uint32))
+
+    @classmethod
+    def over(cls, arrays: Arrays) -> "LexicalIndex":
+        """An index of these documents."""
+        index = cls()
+        index.count = len(arrays.groups)
+        index.groups, index.lengths = arrays.groups, arrays.lengths
+        index.alive = np.ones(index.count, np.bool_)  # it grows when the next one is added
+        data, at = arrays.postings.astype(np.uint32).tobytes(), 0
+        for term, count in zip(arrays.terms, arrays.counts.tolist(), strict=True):
+            index._postings[term] = found = array("I")
+            found.frombytes(data[at : at + 4 * count])
+            at += 4 * count
+        return index

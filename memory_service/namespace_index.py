@@ -1,0 +1,159 @@
+"""What a namespace is searched by: the vectors, the words and the structure of its memories, by the catalog's ids.
+
+One writer at a time, any number of readers without a lock. Vectors, and words with structure, are published one after
+the other; a reader in between finds a memory in one of the two alone, and leaves it out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgpack
+import numpy as np
+
+from indexes.exact import DEAD_SHARE_MAX, ExactIndex, Frozen, Groups, Vectors
+from indexes.lexical import Arrays, LexicalIndex
+from memory_service.conversation import NONE, Conversation, event_time_ms
+from memory_service.words import frequencies
+
+COHERENT = 0.12
+"""Neighbours that are this much more alike than any two memories are a conversation: chats measure .12 to .35,
+documents in no order .007 (docs/retrieval.md)."""
+
+SAMPLE_PAIRS = 256
+SAMPLE_MIN = 8
+SAMPLED_AGAIN = 1.25
+"""Coherence is measured on so many pairs, from so many memories on, and again when there are so many times more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A memory to be found.
+
+    Attributes:
+        vectors: (windows, dim).
+    """
+
+    content: str
+    metadata: Mapping[str, object]
+    created_at_ms: int
+    vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Words and structure; a row of the one is the same row of the other."""
+
+    lexical: LexicalIndex
+    talk: Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenIndex:
+    """A namespace's index as it was at one moment; only the neighbours of a row may be of a later one."""
+
+    dense: Frozen
+    _lexical: LexicalIndex
+    _talk: Conversation
+
+    def packed_texts(self) -> bytes:
+        """Words and structure, for `unpacked_texts`."""
+        arrays = self._lexical.arrays()
+        talk = self._talk.compacted(self._lexical.alive[: self._lexical.count])
+        packed: bytes = msgpack.packb(
+            {
+                "groups": arrays.groups.astype("<i8").tobytes(),
+                "lengths": arrays.lengths.astype("<u4").tobytes(),
+                "terms": arrays.terms,
+                "counts": arrays.counts.astype("<u4").tobytes(),
+                "postings": arrays.postings.astype("<u4").tobytes(),
+                "talk": talk.state(),
+            }
+        )
+        return packed
+
+
+def unpacked_texts(packed: bytes) -> Texts:
+    """Words and structure as `FrozenIndex.packed_texts` made them."""
+    fields = msgpack.unpackb(packed, strict_map_key=False)
+    arrays = Arrays(
+        np.frombuffer(fields["groups"], "<i8").astype(np.int64),
+        np.frombuffer(fields["lengths"], "<u4").astype(np.uint32),
+        fields["terms"],
+        np.frombuffer(fields["counts"], "<u4"),
+        np.frombuffer(fields["postings"], "<u4"),
+    )
+    return Texts(LexicalIndex.over(arrays), Conversation.over(fields["talk"]))
+
+
+class NamespaceIndex:
+    """The memories of one namespace."""
+
+    def __init__(self, dense: ExactIndex, texts: Texts | None = None) -> None:
+        self.dense = dense
+        self.texts = texts or Texts(LexicalIndex(), Conversation())
+        self._coherence = 0.0
+        self._sampled = 0
+
+    def __len__(self) -> int:
+        """Number of memories."""
+        return len(self.dense)
+
+    def add(self, entries: Sequence[tuple[int, Entry]]) -> None:
+        """Add memories under ids that are ascending and larger than all before."""
+        for id, entry in entries:
+            self.add_text(id, entry.content, entry.metadata, entry.created_at_ms)
+        counts = [len(entry.vectors) for _, entry in entries]
+        ids = np.repeat(np.array([id for id, _ in entries], dtype=np.int64), counts)
+        self.dense.add(ids, np.concatenate([entry.vectors for _, entry in entries]))
+
+    def add_text(self, id: int, content: str, metadata: Mapping[str, object], created_at_ms: int) -> None:
+        """Add a memory whose vectors are there already."""
+        lexical, talk = self.texts.lexical, self.texts.talk
+        talk.add(lexical.count, content, metadata, created_at_ms)
+        lexical.add(id, frequencies(content, event_time_ms(metadata)))
+
+    def remove(self, ids: Groups) -> None:
+        """Forget memories; unknown ones are ignored."""
+        self.dense.remove(ids)
+        lexical, talk = self.texts.lexical, self.texts.talk
+        for id in ids.tolist():
+            row = lexical.remove(id)
+            if row is not None:
+                talk.remove(row)
+        if lexical.dead > DEAD_SHARE_MAX * lexical.count:
+            alive = lexical.alive[: lexical.count].copy()
+            self.texts = Texts(LexicalIndex.over(lexical.arrays()), talk.compacted(alive))
+
+    def has_neighbours(self) -> bool:
+        """Whether neighbours count at all."""
+        return self.texts.talk.are_given or self.coherence() > 0
+
+    def coherence(self) -> float:
+        """0 to 1: how far memories that follow each other belong together, where no session says so."""
+        count = len(self.texts.lexical)
+        if not self._sampled * (1 / SAMPLED_AGAIN) <= count <= self._sampled * SAMPLED_AGAIN:
+            self._coherence, self._sampled = self._measured(), count
+        return self._coherence
+
+    def _measured(self) -> float:
+        lexical, talk = self.texts.lexical, self.texts.talk
+        rows = np.flatnonzero(lexical.alive[: lexical.count] & (talk.before[: lexical.count] != NONE))
+        if len(rows) < SAMPLE_MIN - 1:
+            return 0.0
+        rows = rows[:: -(-len(rows) // SAMPLE_PAIRS)]
+        here = self.dense.firsts(lexical.groups[rows])
+        there = self.dense.firsts(lexical.groups[talk.before[rows]])
+        known = ~(np.isnan(here[:, 0]) | np.isnan(there[:, 0]))
+        here, there = here[known].astype(np.float64), there[known].astype(np.float64)
+        count = len(here)
+        if count < SAMPLE_MIN - 1:
+            return 0.0
+        near = float((here * there).sum(1).mean())
+        whole = here.sum(0)
+        any_two = float((whole @ whole - count) / (count * (count - 1)))
+        return min(1.0, max(0.0, (near - any_two) / (1 - any_two) / COHERENT))
+
+    def freeze(self) -> FrozenIndex:
+        """The index of this moment."""
+        texts = self.texts
+        return FrozenIndex(self.dense.freeze(), texts.lexical.frozen(), texts.talk)

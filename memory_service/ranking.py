@@ -1,0 +1,284 @@
+"""Ranking: which memories answer a question best, by meaning, by words, and by what stands around them.
+
+Two signals, both absolute, so that neither depends on the other candidates: the cosine of the best window, and the
+share of the question's words that a memory has, weighted by their rarity (BM25's saturation and inverse document
+frequency). Their mean is the score. Around it, as far as memories say who spoke, when, and in which session:
+
+- a memory has some of its neighbours' words and meaning;
+- names of speakers are taken out of the question, where they would drown the rest, and lift what these speakers said;
+- an answer stands behind a question; very short texts answer little; "when" is answered by texts that name a time;
+- the best memory of a session lifts the others.
+
+How much neighbours count is certain where a session was given; elsewhere it is measured, by how much more alike
+neighbouring memories are than any two (`NamespaceIndex.coherence`): documents in no order are left alone.
+The weights were chosen on dialogues and documents that docs/retrieval.md names; it also tells what each is worth.
+"""
+
+import math
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.exact import Groups, Vectors
+from memory_service.conversation import ASKS, NONE, TIMELY, name_words, title_words
+from memory_service.namespace_index import NamespaceIndex, Texts
+from memory_service.words import asked, stems, words
+
+Scores = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+CANDIDATES = 200
+"""Of each signal; more change no result on the data of docs/retrieval.md."""
+
+K1 = 0.6
+LONG_TEXT_WORDS = 100
+"""Saturation of a word's frequency; above this length it is stretched with the root of the length."""
+
+NEAR_WORDS = (0.5, 0.3)
+NEAR_MEANING = 0.2
+ANSWER = 0.2
+"""What neighbours at distance 1 and 2 lend of their words, at distance 1 of their cosine, and a question before."""
+
+SPEAKER = 0.25
+SESSION = 0.3
+LENGTH, LENGTH_WORDS = 0.1, 40
+WHEN = 0.06
+
+SPREAD_ROWS_MAX = 20_000
+"""A word that more memories have tells little, and its neighbours' share of it less."""
+
+_WHEN = re.compile(r"\W*(when|how long ago|what (date|day|month|year|time))\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query, prepared for a namespace.
+
+    Attributes:
+        meaning: the text to embed.
+        terms: stems to look for.
+        speakers: numbers of those whom it names.
+        is_about_when: it asks for a time.
+    """
+
+    meaning: str
+    terms: tuple[str, ...]
+    speakers: frozenset[int]
+    is_about_when: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Memories, best first.
+
+    Attributes:
+        ids: (n,) int64.
+        scores: (n,) what they are ranked by.
+        dense: (n,) cosines, if they were asked for.
+        lexical: (n,) shares of the question's words, 0 to about 1, if they were asked for.
+    """
+
+    ids: Groups
+    scores: Scores
+    dense: Scores | None
+    lexical: Scores | None
+
+    def rows(self) -> Iterator[tuple[int, float, float | None, float | None]]:
+        """(id, score, dense, lexical) of each."""
+        absent = [None] * len(self.ids)
+        dense = absent if self.dense is None else self.dense.tolist()
+        lexical = absent if self.lexical is None else self.lexical.tolist()
+        yield from zip(self.ids.tolist(), self.scores.tolist(), dense, lexical, strict=True)
+
+
+def prepared(query: str, index: NamespaceIndex | None) -> Question:
+    """A query for a namespace; None for one that never had a memory."""
+    is_about_when = _WHEN.match(query) is not None
+    if index is None:
+        return Question(query, tuple(asked(query)), frozenset(), is_about_when)
+    found = set(words(query))
+    texts = index.texts
+    known = texts.talk.names.known()
+    named = {number for name, number in known.items() if name_words(name) & found}
+    names = {word for name in known for word in name_words(name)}
+    if not known:
+        names = texts.talk.names.addressed(query, {word: _count(texts, word) for word in title_words(query)})
+    speakers = frozenset(named) if len(named) < len(known) or len(known) == 1 else frozenset[int]()
+    return Question(_without(query, names & found), tuple(asked(query, frozenset(names))), speakers, is_about_when)
+
+
+def _count(texts: Texts, word: str) -> int:
+    return len(texts.lexical.postings(stems([word])[0])[0])
+
+
+def _without(query: str, names: Collection[str]) -> str:
+    """A query without names, unless nothing is left."""
+    if not names:
+        return query
+    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    left = " ".join(re.sub(rf"(?i)\b(?:{pattern})\b(?:['\u2019]s)?", " ", query).split())
+    return left if words(left) else query
+
+
+def by_meaning(vector: Vectors, index: NamespaceIndex, k: int, among: Groups | None) -> Ranked:
+    """The k memories whose best window is nearest to a vector (dim,)."""
+    ids, cosines = index.dense.search(vector, k, among)
+    cosines = np.clip(cosines, -1, 1)
+    return Ranked(ids, cosines, cosines, None)
+
+
+def by_words(question: Question, index: NamespaceIndex, k: int, among: Groups | None) -> Ranked:
+    """The k memories that have most of the question's words; those without any come last."""
+    view = _View(index)
+    lexical = view.lexical(question.terms)
+    rows = np.flatnonzero(view.allowed(among))
+    best = rows[np.lexsort((rows, -lexical[rows]))[:k]]
+    ids = view.texts.lexical.groups[best]
+    return Ranked(ids, lexical[best], None, lexical[best])
+
+
+def by_all(question: Question, vector: Vectors, index: NamespaceIndex, k: int, among: Groups | None) -> Ranked:
+    """The k best memories by all that is known of them.
+
+    Args:
+        question: prepared for this namespace.
+        vector: (dim,) of its meaning.
+        index: of the namespace.
+        k: at least 1.
+        among: ids of the candidates; None admits all.
+    """
+    view = _View(index)
+    lexical = view.lexical(question.terms)
+    count = max(CANDIDATES, k)
+    by_meaning, _ = index.dense.search(vector, count, among)
+    rows = np.union1d(view.rows(by_meaning), _largest(lexical, view.allowed(among), count))
+    dense = view.dense(rows, vector)
+    rows, dense = rows[~np.isnan(dense)], dense[~np.isnan(dense)]
+    own = dense + view.near_meaning(rows, dense, vector) + lexical[rows]
+    scores = (own / 2 + view.priors(rows, question)).astype(np.float32)
+    scores = (scores + SESSION * view.best_of_session(rows, scores)).astype(np.float32)
+    best = np.lexsort((rows, -scores))[:k]
+    ids = view.texts.lexical.groups[rows[best]]
+    return Ranked(ids, scores[best], np.clip(dense[best], -1, 1), lexical[rows[best]])
+
+
+class _View:
+    """A namespace as it is for one question."""
+
+    def __init__(self, index: NamespaceIndex) -> None:
+        self.index = index
+        self.texts = index.texts
+        self.count = self.texts.lexical.count
+        self.coherence = index.coherence()
+
+    def allowed(self, among: Groups | None) -> NDArray[np.bool_]:
+        """(count,) which rows may be found."""
+        alive = self.texts.lexical.alive[: self.count]
+        if among is None:
+            return alive
+        chosen = np.zeros(self.count, np.bool_)
+        chosen[self.rows(among)] = True
+        return chosen
+
+    def rows(self, ids: Groups) -> Rows:
+        """The rows of memories, as far as this view has them."""
+        rows = self.texts.lexical.rows(ids)
+        return rows[rows < self.count]
+
+    def trust(self, rows: Rows) -> Scores:
+        """(n,) 0 to 1: how much the neighbours of these rows count."""
+        return np.where(self.texts.talk.given(rows), 1.0, self.coherence).astype(np.float32)
+
+    def lexical(self, terms: Collection[str]) -> Scores:
+        """(count,) the share of the question's words that each row has."""
+        found = self.texts.lexical
+        total, weights = np.zeros(self.count, np.float32), 0.0
+        saturation = K1 * np.sqrt(np.maximum(1, found.lengths[: self.count] / LONG_TEXT_WORDS))
+        for term in terms:
+            rows, frequencies = found.postings(term)
+            weight = math.log(1 + (len(found) - len(rows) + 0.5) / (len(rows) + 0.5))
+            weights += weight
+            if len(rows):
+                rows, frequencies = self._with_near(rows, frequencies)
+                total[rows] += weight * frequencies / (frequencies + saturation[rows])
+        if weights:
+            total /= weights
+        return self._with_questions(total)
+
+    def _with_near(self, rows: Rows, frequencies: Scores) -> tuple[Rows, Scores]:
+        """Rows that have a word themselves or by their neighbours, and how much of it."""
+        targets, amounts = [rows], [frequencies]
+        if self.index.has_neighbours() and len(rows) <= SPREAD_ROWS_MAX:
+            for side in (self.texts.talk.before, self.texts.talk.after):
+                near, here = rows, frequencies
+                for share in NEAR_WORDS:
+                    near = side[near].astype(np.int64)
+                    near, here = near[near != NONE], here[near != NONE]
+                    targets.append(near)
+                    amounts.append(share * here * self.trust(near))
+        all_targets, all_amounts = np.concatenate(targets), np.concatenate(amounts)
+        known = all_targets < self.count
+        reached, place = np.unique(all_targets[known], return_inverse=True)
+        summed = np.bincount(place, all_amounts[known], len(reached)).astype(np.float32)
+        return reached[summed > 0], summed[summed > 0]
+
+    def _with_questions(self, lexical: Scores) -> Scores:
+        """What stands behind a question that has the words answers it."""
+        if not self.index.has_neighbours():
+            return lexical
+        rows = np.flatnonzero(lexical)
+        before = self.texts.talk.before[rows]
+        asked_before = (before != NONE) & (before < self.count) & (self.texts.talk.flags[before] & ASKS > 0)
+        rows, before = rows[asked_before], before[asked_before]
+        answered = lexical.copy()
+        answered[rows] += ANSWER * self.trust(rows) * lexical[before]
+        return answered
+
+    def dense(self, rows: Rows, vector: Vectors) -> Scores:
+        """(n,) cosines; NaN for rows whose vectors are gone."""
+        return self.index.dense.scores(self.texts.lexical.groups[rows], vector)
+
+    def near_meaning(self, rows: Rows, dense: Scores, vector: Vectors) -> Scores:
+        """(n,) what the neighbours lend of their cosine; a missing one counts as the row itself."""
+        if not self.index.has_neighbours():
+            return np.zeros(len(rows), np.float32)
+        lent = np.zeros(len(rows), np.float32)
+        for side in (self.texts.talk.before, self.texts.talk.after):
+            near = side[rows]
+            known = (near != NONE) & (near < self.count)
+            values = dense.copy()
+            values[known] = self.dense(near[known], vector)
+            lent += np.where(np.isnan(values), dense, values)
+        return NEAR_MEANING * self.trust(rows) * lent
+
+    def priors(self, rows: Rows, question: Question) -> Scores:
+        """(n,) what speaks for a row whatever the words."""
+        talk = self.texts.talk
+        lengths = self.texts.lexical.lengths[rows]
+        prior = LENGTH * self.trust(rows) * np.minimum(1, np.log1p(lengths) / math.log(LENGTH_WORDS))
+        if question.is_about_when:
+            prior = prior + WHEN * (talk.flags[rows] & TIMELY > 0)
+        if question.speakers:
+            speaker = talk.speaker if talk.names.are_given() else talk.label
+            prior = prior + SPEAKER * np.isin(speaker[rows], list(question.speakers))
+        return prior.astype(np.float32)
+
+    def best_of_session(self, rows: Rows, scores: Scores) -> Scores:
+        """(n,) the best score in the session of each row, if there is more than one session."""
+        if self.texts.talk.sessions < 2 or not len(rows):
+            return np.zeros(len(rows), np.float32)
+        sessions, place = np.unique(self.texts.talk.session[rows], return_inverse=True)
+        best = np.full(len(sessions), -np.inf, np.float32)
+        np.maximum.at(best, place, scores)
+        return best[place] * self.trust(rows)
+
+
+def _largest(values: Scores, allowed: NDArray[np.bool_], count: int) -> Rows:
+    """The allowed rows with the largest values above zero."""
+    rows = np.flatnonzero((values > 0) & allowed)
+    if len(rows) <= count:
+        return rows
+    return rows[np.argpartition(-values[rows], count)[:count]]

@@ -1,0 +1,72 @@
+"""Words of texts, as lexical search counts them.
+
+Lower case, Unicode letters and digits, English stems (Snowball); a possessive 's and apostrophes are dropped. Dates
+written as 2023-05-08 also count as the words "8 may 2023", since that is how people ask. Nothing here needs the text to
+be English, but stems, months and stop words only help where it is.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import Stemmer
+
+VERSION = 1
+"""Of what counts as a word: postings made by another version are made anew."""
+
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_ISO_DATE = re.compile(r"\b(\d{4})-(\d\d)-(\d\d)")
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
+
+_STOP_WORDS = """
+    a about after again all also am an and any are as at be because been before being between both but by can
+    could did do does doing down during each few for from further get got had has have having he her here him
+    his how i if in into is it its just me more most my no nor not of off on once only or other our out over own
+    same she should so some such than that the their them then there these they this those through to too under
+    until up very was we were what when where which while who whom whose why will with would you your"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
+"""They are left out of questions, unless nothing else is asked; texts keep them."""
+
+_stemmer = Stemmer.Stemmer("english", 0)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in their order."""
+    plain = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
+    return [word[:-2] if word.endswith("'s") else word.replace("'", "") for word in _WORD.findall(plain)]
+
+
+def stems(found: list[str]) -> list[str]:
+    """The stems of words, in their order."""
+    return [_stem(word) for word in found]
+
+
+def frequencies(text: str, event_time_ms: int | None = None) -> Counter[str]:
+    """How often each stem is in a text; the day of an event counts as its words."""
+    found = words(text)
+    for year, month, day in _ISO_DATE.findall(text):
+        if 1 <= int(month) <= len(_MONTHS):
+            found += [str(int(day)), _MONTHS[int(month) - 1], year]
+    if event_time_ms is not None:
+        day = datetime.fromtimestamp(event_time_ms / 1000, UTC)
+        found += [str(day.day), _MONTHS[day.month - 1], str(day.year)]
+    return Counter(stems(found))
+
+
+def asked(question: str, but: frozenset[str] = frozenset()) -> list[str]:
+    """The stems that a question asks for, each once: without stop words and those in `but`, unless none is left."""
+    found = words(question)
+    telling = [word for word in found if word not in STOP_WORDS] or found
+    left = [word for word in telling if word not in but] or telling
+    return list(dict.fromkeys(stems(left)))
+
+
+@lru_cache(1 << 16)
+def _stem(word: str) -> str:
+    stem: str = _stemmer.stemWord(word)
+    return stem

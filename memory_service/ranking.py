@@ -192,6 +192,18 @@ class _View:
         """(n,) 0 to 1: how much the neighbours of these rows count."""
         return np.where(self.texts.talk.given(rows), 1.0, self.coherence).astype(np.float32)
 
+    def level(self, rows: Rows) -> float:
+        """The most that the neighbours of any of these rows count."""
+        return float(self.trust(rows).max()) if len(rows) else 0.0
+
+    def mixed(self, rows: Rows, lent: Scores, own: Scores) -> Scores:
+        """(n,) what others lend a row, as far as they are trusted; where they are less so than others, its own counts.
+
+        Otherwise a memory without a session would stand back behind all those that have one.
+        """
+        trust = self.trust(rows)
+        return trust * lent + (self.level(rows) - trust) * own
+
     def lexical(self, terms: Collection[str]) -> Scores:
         """(count,) the share of the question's words that each row has."""
         found = self.texts.lexical
@@ -252,13 +264,13 @@ class _View:
             values = dense.copy()
             values[known] = self.dense(near[known], vector)
             lent += np.where(np.isnan(values), dense, values)
-        return NEAR_MEANING * self.trust(rows) * lent
+        return NEAR_MEANING * self.mixed(rows, lent, 2 * dense)
 
     def priors(self, rows: Rows, question: Question) -> Scores:
         """(n,) what speaks for a row whatever the words."""
         talk = self.texts.talk
         lengths = self.texts.lexical.lengths[rows]
-        prior = LENGTH * self.trust(rows) * np.minimum(1, np.log1p(lengths) / math.log(LENGTH_WORDS))
+        prior = LENGTH * self.level(rows) * np.minimum(1, np.log1p(lengths) / math.log(LENGTH_WORDS))
         if question.is_about_when:
             prior = prior + WHEN * (talk.flags[rows] & TIMELY > 0)
         if question.speakers:
@@ -273,7 +285,7 @@ class _View:
         sessions, place = np.unique(self.texts.talk.session[rows], return_inverse=True)
         best = np.full(len(sessions), -np.inf, np.float32)
         np.maximum.at(best, place, scores)
-        return best[place] * self.trust(rows)
+        return self.mixed(rows, best[place], scores)
 
 
 def _largest(values: Scores, allowed: NDArray[np.bool_], count: int) -> Rows:

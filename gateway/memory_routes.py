@@ -54,20 +54,8 @@ def routes(worker: Worker) -> APIRouter:
     def retrieve(body: wire.RetrieveBody) -> JSONResponse:
         """The k memories that answer the query best, best first, among those that match the filter."""
         started = time.perf_counter()
-        mode = checks.mode(None if body.mode is None else Mode(body.mode), body.as_of)
-        hits = worker.memories.retrieve(
-            body.query,
-            namespace=body.namespace,
-            k=body.k,
-            filter=body.filter,
-            min_score=body.min_score,
-            mode=mode,
-            as_of=body.as_of,
-            consistency=Consistency(body.consistency),
-        )
-        latency_ms = round((time.perf_counter() - started) * 1000, 2)
-        memories = [wire.hit_body(hit) for hit in hits]
-        return JSONResponse({"memories": memories, "mode": mode.value, "latency_ms": latency_ms})
+        found = _retrieve(worker.memories, body)
+        return JSONResponse({**found, "latency_ms": round((time.perf_counter() - started) * 1000, 2)})
 
     @router.post("/delete", summary="Delete many memories", responses=documented(400, 409, 413, 422, 503, 507))
     def delete_many(body: wire.DeleteBody, idempotency_key: IdempotencyKey = None) -> JSONResponse:
@@ -183,6 +171,31 @@ def _store_batch(memories: "MemoryService", body: wire.BatchBody, idempotency_ke
     if len(failures) == len(results) and all(isinstance(error, StorageUnavailable) for error in failures):
         raise failures[0]
     return [wire.stored_body(result) for result in results]
+
+
+def _retrieve(memories: "MemoryService", body: wire.RetrieveBody) -> dict[str, Any]:
+    mode = checks.mode(None if body.mode is None else Mode(body.mode), body.as_of)
+    asked: dict[str, Any] = {
+        "namespace": body.namespace,
+        "k": body.k,
+        "filter": body.filter,
+        "min_score": body.min_score,
+        "consistency": Consistency(body.consistency),
+    }
+    if body.min_relevance is None:
+        hits = memories.retrieve(body.query, mode=mode, as_of=body.as_of, **asked)
+        return {"memories": [wire.hit_body(hit) for hit in hits], "mode": mode.value}
+    if mode is not Mode.HYBRID:
+        raise InvalidInput(
+            "min_relevance is known in hybrid mode only; leave out mode and as_of.", field="min_relevance"
+        )
+    found = memories.retrieve_relevant(body.query, body.min_relevance, **asked)
+    return {
+        "memories": [wire.hit_body(hit) for hit in found.hits],
+        "mode": mode.value,
+        "abstained": not found.hits,
+        "nearest": [wire.hit_body(hit) for hit in found.nearest],
+    }
 
 
 def _receipt(memories: "MemoryService", deleted: Deleted, *, wanted: bool) -> dict[str, Any]:

@@ -132,6 +132,12 @@ class RetrieveBody(Body):
         description="Leave out memories with a lower score.",
         json_schema_extra=_shown(minimum=-1, maximum=1),
     )
+    min_relevance: float | None = Field(
+        default=None,
+        description="Leave out memories that are less likely to answer the query; with none left, `abstained` is true "
+        "and `nearest` shows what came nearest. In hybrid mode.",
+        json_schema_extra=_shown(minimum=0, maximum=1),
+    )
     mode: Literal["dense", "lexical", "hybrid"] | None = Field(
         default=None,
         description="Rank by meaning, by words, or by both and a memory's surroundings (default; dense with as_of).",
@@ -292,7 +298,8 @@ def memory_body(memory: Memory) -> dict[str, Any]:
 def hit_body(hit: Hit) -> dict[str, Any]:
     """A retrieved memory with its score."""
     signals = {name: value for name, value in (("dense", hit.dense), ("lexical", hit.lexical)) if value is not None}
-    return {**memory_body(hit.memory), "score": hit.score, "scores": signals}
+    relevance = {} if hit.relevance is None else {"relevance": round(hit.relevance, 4)}
+    return {**memory_body(hit.memory), "score": hit.score, "scores": signals, **relevance}
 
 
 def stored_body(result: Stored | Refused) -> dict[str, Any]:

@@ -123,6 +123,11 @@ def as_of(value: str | None, now_ms: int, kept_ms: int) -> int | None:
     return at_ms
 
 
+def min_relevance(value: float) -> None:
+    """A share."""
+    number(value, "min_relevance", 0, 1)
+
+
 def mode(value: Mode | None, as_of: str | None) -> Mode:
     """What a retrieve ranks by; looking back goes by meaning alone, since words are indexed of the present only."""
     if as_of is None:

@@ -77,12 +77,26 @@ class Hit:
             that it has, otherwise what `ranking.py` makes of both.
         dense: cosine of its best window, if meaning was asked for.
         lexical: share of the query's words, weighted by their rarity, if words were asked for.
+        relevance: 0 to 1, how likely it answers the query (docs/retrieval.md), in hybrid mode.
     """
 
     memory: Memory
     score: float
     dense: float | None = None
     lexical: float | None = None
+    relevance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relevant:
+    """What retrieve found that is relevant enough.
+
+    Attributes:
+        nearest: where nothing is, the best of what was left out.
+    """
+
+    hits: tuple[Hit, ...]
+    nearest: tuple[Hit, ...]
 
 
 class Mode(StrEnum):

@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,10 @@ SESSION = 0.3
 LENGTH, LENGTH_WORDS = 0.1, 40
 WHEN = 0.06
 
+RELEVANCE_DENSE, RELEVANCE_LEXICAL, RELEVANCE_BEHIND, RELEVANCE_CONSTANT = 3.114, 3.772, -4.349, -4.595
+"""Of a hit's cosine, its share of the words, how far its score is behind the first one's; fitted on the development
+half of the data of docs/retrieval.md, where half of the questions had no answer."""
+
 SPREAD_ROWS_MAX = 20_000
 """A word that more memories have tells little, and its neighbours' share of it less."""
 
@@ -70,6 +75,15 @@ class Question:
     is_about_when: bool
 
 
+class Signals(NamedTuple):
+    """What speaks for a memory: as the attributes of `Ranked`."""
+
+    score: float
+    dense: float | None = None
+    lexical: float | None = None
+    relevance: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """Memories, best first.
@@ -79,19 +93,21 @@ class Ranked:
         scores: (n,) what they are ranked by.
         dense: (n,) cosines, if they were asked for.
         lexical: (n,) shares of the question's words, 0 to about 1, if they were asked for.
+        relevance: (n,) 0 to 1, how likely each answers the question, if both were asked for.
     """
 
     ids: Groups
     scores: Scores
-    dense: Scores | None
-    lexical: Scores | None
+    dense: Scores | None = None
+    lexical: Scores | None = None
+    relevance: Scores | None = None
 
-    def rows(self) -> Iterator[tuple[int, float, float | None, float | None]]:
-        """(id, score, dense, lexical) of each."""
+    def rows(self) -> Iterator[tuple[int, Signals]]:
+        """Each id with its signals."""
         absent = [None] * len(self.ids)
-        dense = absent if self.dense is None else self.dense.tolist()
-        lexical = absent if self.lexical is None else self.lexical.tolist()
-        yield from zip(self.ids.tolist(), self.scores.tolist(), dense, lexical, strict=True)
+        signals = (absent if found is None else found.tolist() for found in (self.dense, self.lexical, self.relevance))
+        for id, *rest in zip(self.ids.tolist(), self.scores.tolist(), *signals, strict=True):
+            yield id, Signals(*rest)
 
 
 def prepared(query: str, index: NamespaceIndex | None) -> Question:
@@ -127,7 +143,7 @@ def by_meaning(vector: Vectors, index: NamespaceIndex, k: int, among: Groups | N
     """The k memories whose best window is nearest to a vector (dim,)."""
     ids, cosines = index.dense.search(vector, k, among)
     cosines = np.clip(cosines, -1, 1)
-    return Ranked(ids, cosines, cosines, None)
+    return Ranked(ids, cosines, cosines)
 
 
 def by_words(question: Question, index: NamespaceIndex, k: int, among: Groups | None) -> Ranked:
@@ -137,7 +153,7 @@ def by_words(question: Question, index: NamespaceIndex, k: int, among: Groups | 
     rows = np.flatnonzero(view.allowed(among))
     best = rows[np.lexsort((rows, -lexical[rows]))[:k]]
     ids = view.texts.lexical.groups[best]
-    return Ranked(ids, lexical[best], None, lexical[best])
+    return Ranked(ids, lexical[best], lexical=lexical[best])
 
 
 def by_all(question: Question, vector: Vectors, index: NamespaceIndex, k: int, among: Groups | None) -> Ranked:
@@ -162,7 +178,22 @@ def by_all(question: Question, vector: Vectors, index: NamespaceIndex, k: int, a
     scores = (scores + SESSION * view.best_of_session(rows, scores)).astype(np.float32)
     best = np.lexsort((rows, -scores))[:k]
     ids = view.texts.lexical.groups[rows[best]]
-    return Ranked(ids, scores[best], np.clip(dense[best], -1, 1), lexical[rows[best]])
+    scores, dense, lexical = scores[best], np.clip(dense[best], -1, 1), lexical[rows[best]]
+    return Ranked(ids, scores, dense, lexical, _relevance(scores, dense, lexical))
+
+
+def _relevance(scores: Scores, dense: Scores, lexical: Scores) -> Scores:
+    """(n,) the share of such hits that answered their question, by a logistic curve over the data."""
+    if not len(scores):
+        return scores
+    odds = (
+        RELEVANCE_DENSE * dense
+        + RELEVANCE_LEXICAL * lexical
+        + RELEVANCE_BEHIND * (scores[0] - scores)
+        + RELEVANCE_CONSTANT
+    )
+    relevance: Scores = (1 / (1 + np.exp(-odds))).astype(np.float32)
+    return relevance
 
 
 class _View:

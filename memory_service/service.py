@@ -37,6 +37,7 @@ from memory_service.model import (
     NewMemory,
     Page,
     Refused,
+    Relevant,
     Stored,
 )
 from memory_service.planning import DeleteRequest, Idempotency, Outcome, Prepared, Stale, StoreRequest, WriteRequest
@@ -46,6 +47,9 @@ from memory_service.settings import MemorySettings
 from memory_service.snapshotting import Snapshotter
 
 log = logging.getLogger(__name__)
+
+NEAREST_MAX = 3
+"""Hits that are shown where none is relevant."""
 
 
 class MemoryService:
@@ -221,6 +225,29 @@ class MemoryService:
         hits = self._ranked(_Search(namespace, question, vector, k, wanted, mode, as_of_ms))
         return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
 
+    def retrieve_relevant(
+        self,
+        query: str,
+        min_relevance: float,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        k: int = 5,
+        filter: Mapping[str, JSON] | None = None,
+        min_score: float | None = None,
+        consistency: Consistency = Consistency.EVENTUAL,
+    ) -> Relevant:
+        """As `retrieve` in hybrid mode, but only what is likely to answer the query; or else what comes nearest to it.
+
+        Raises:
+            InvalidInput: naming the field, the bound and the remedy.
+        """
+        checks.min_relevance(min_relevance)
+        hits = self.retrieve(
+            query, namespace=namespace, k=k, filter=filter, min_score=min_score, consistency=consistency
+        )
+        relevant = tuple(hit for hit in hits if hit.relevance is not None and hit.relevance >= min_relevance)
+        return Relevant(relevant, () if relevant else tuple(hits[:NEAREST_MAX]))
+
     def _ranked(self, search: "_Search") -> list[Hit]:
         """Search, then fetch; should a writer have changed something in between, once more without writers."""
         hits, are_whole = self._look(search)
@@ -236,20 +263,18 @@ class MemoryService:
         among = None if is_all else self._catalog.matching_ids(search.namespace, search.wanted, as_of_ms)
         found = self._found(search, among)
         memories = self._catalog.by_ids([id for id, *_ in found], as_of_ms)
-        hits = [Hit(memories[id], score, dense, lexical) for id, score, dense, lexical in found if id in memories]
+        hits = [Hit(memories[id], *signals) for id, signals in found if id in memories]
         index = self._projection.index(search.namespace)
         candidates = len(among) if among is not None else 0 if index is None else len(index)
         return hits, len(hits) == min(search.k, candidates)
 
-    def _found(
-        self, search: "_Search", among: Groups | None
-    ) -> Sequence[tuple[int, float, float | None, float | None]]:
-        """(id, score, dense, lexical) of the best, without a look at the catalog's memories."""
+    def _found(self, search: "_Search", among: Groups | None) -> Sequence[tuple[int, ranking.Signals]]:
+        """The ids of the best and what speaks for them, without a look at the catalog's memories."""
         index = self._projection.index(search.namespace)
         if search.as_of_ms is not None:
             assert search.vector is not None, "looking back is by meaning"
             found = self._projection.nearest_then(search.namespace, search.vector, search.k, among)
-            return [(id, score, score, None) for id, score in found]
+            return [(id, ranking.Signals(score, score)) for id, score in found]
         if index is None:
             return []
         if search.vector is None:

@@ -434,3 +434,21 @@ def test_a_delete_returns_a_receipt_when_one_is_wanted(client):
     gone = ok(client.get(f"/v1/receipts/{many['id']}"))
     assert (gone["bytes"], gone["files"]) == ("gone", [])
     assert error(client.get("/v1/receipts/nonsense"), 422)["field"] == "receipt"
+
+
+def test_a_query_that_nothing_answers_is_told_apart_when_relevance_is_asked_for(client):
+    where = {"namespace": "relevance"}
+    for at, content in enumerate(
+        (COFFEE, BUDGET, "The spare key of the cabinet is with Jonas.", "Gate 4 opens at six.")
+    ):
+        ok(client.post("/v1/memories", json={"content": content, "key": f"k{at}", **where}))
+    asked = {"min_relevance": 0.3, **where}
+    found = ok(client.post("/v1/memories/retrieve", json={"query": "When does gate 4 open?", **asked}))
+    assert [hit["key"] for hit in found["memories"]] == ["k3"]
+    assert (found["abstained"], found["nearest"]) == (False, [])
+    assert 0.3 <= found["memories"][0]["relevance"] <= 1
+    none = ok(client.post("/v1/memories/retrieve", json={"query": "How do volcanoes form?", **asked}))
+    assert (none["memories"], none["abstained"], len(none["nearest"])) == ([], True, 3)
+    for wrong in ({"min_relevance": 1.5}, {"min_relevance": 0.3, "mode": "dense"}):
+        refused = error(client.post("/v1/memories/retrieve", json={"query": "gate", **where, **wrong}), 422)
+        assert refused["field"] == "min_relevance"

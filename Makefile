@@ -8,7 +8,7 @@ LINTERS := $(VENV)/.linters
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test serve doctor check bench bench-volume faults test-torch test-llm test-image image clean
+.PHONY: help install demo test serve doctor check bench bench-quality bench-volume faults test-torch test-llm test-image image clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ bench: install ## measure cold start, store, retrieve and size (some minutes); T
 
 bench-volume: install ## measure what the data folder costs: starts, replay, workers, syncs, snapshots (some minutes)
 	@$(BIN)/python -m benchmarks.volume $(if $(TEXTS),--texts $(TEXTS))
+
+bench-quality: install ## measure how well the right memories are found; QUALITY="--locomo FILE --realtalk FOLDER --beir FOLDER"
+	@$(BIN)/python -m benchmarks.quality $(QUALITY)
 
 faults: install ## kill, fill, cut and freeze at full size (some minutes), and write the table of docs/durability.md
 	@$(BIN)/python -m tests.faults

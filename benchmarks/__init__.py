@@ -1,1 +1,4 @@
-"""What the real worker costs, as ratios to the bare embedding model on the same machine in the same run."""
+"""What the real worker costs, as ratios to the bare embedding model on the same machine in the same run.
+
+`quality` alone measures something else: how well the right memories are found.
+"""

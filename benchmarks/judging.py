@@ -1,0 +1,108 @@
+"""How good a ranking is, once it is known what should be in it. Knows no service.
+
+Of one question with evidence E, and of the first k memories returned:
+
+- any@k: 1 if any of E is among them;
+- recall@k: the share of E that is among them;
+- all@k: 1 if all of E is among them;
+- nDCG@10: gains of the relevant ones divided by log2(1 + rank), to the same of the best possible ranking
+  (Järvelin and Kekäläinen 2002); a gain is 1 for evidence, the grade for judged documents;
+- MRR: 1 / the rank of the first of E, 0 if it is not returned.
+
+A figure is the mean over questions, in percent.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.texts import SEED
+
+DEPTH = 20
+"""Memories asked for; ranks beyond count as not returned."""
+
+NDCG_DEPTH = 10
+RESAMPLES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One answered question.
+
+    Attributes:
+        source: the data set.
+        conversation: its name.
+        part: of the split.
+        ranks: of the evidence that was returned, from 1, ascending.
+        evidence: how much there is.
+        tokens: of the first ten memories.
+
+    """
+
+    source: str
+    conversation: str
+    part: str
+    category: str
+    ranks: tuple[int, ...]
+    evidence: int
+    tokens: int
+
+    def recall(self, k: int) -> float:
+        """The share of the evidence among the first k."""
+        return sum(rank <= k for rank in self.ranks) / self.evidence
+
+    def ndcg(self) -> float:
+        """With a gain of 1 for each piece of evidence."""
+        return ndcg(dict.fromkeys(self.ranks, 1), [1] * self.evidence)
+
+
+def _any(k: int) -> Callable[[Judged], float]:
+    return lambda one: float(one.recall(k) > 0)
+
+
+def _recall(k: int) -> Callable[[Judged], float]:
+    return lambda one: one.recall(k)
+
+
+MEASURES: dict[str, Callable[[Judged], float]] = {
+    **{f"any@{k}": _any(k) for k in (1, 5, 10, 20)},
+    **{f"recall@{k}": _recall(k) for k in (1, 5, 10, 20)},
+    "all@10": lambda one: float(one.recall(10) == 1),
+    "nDCG@10": lambda one: one.ndcg(),
+    "MRR": lambda one: 1 / one.ranks[0] if one.ranks else 0.0,
+}
+HEADLINES = ("any@10", "recall@10")
+
+
+def ndcg(gains: Mapping[int, float], possible: Sequence[float]) -> float:
+    """The discounted gain of a ranking to that of the best one.
+
+    Args:
+        gains: by rank, from 1.
+        possible: of everything that is relevant, in any order; at least one.
+
+    """
+    best = dict(enumerate(sorted(possible, reverse=True), 1))
+    return _discounted(gains) / _discounted(best)
+
+
+def _discounted(gains: Mapping[int, float]) -> float:
+    return float(sum(gain / np.log2(1 + rank) for rank, gain in gains.items() if rank <= NDCG_DEPTH))
+
+
+def mean(judged: Sequence[Judged], measure: str) -> float:
+    """In percent, of at least one."""
+    return 100 * float(np.mean([MEASURES[measure](one) for one in judged]))
+
+
+def interval(judged: Sequence[Judged], measure: str) -> tuple[float, float]:
+    """The middle 95 % of the mean over questions drawn again with replacement, in percent.
+
+    Questions of one conversation are not independent, so the truth is less certain than this.
+    """
+    values = np.array([MEASURES[measure](one) for one in judged])
+    chooser = np.random.default_rng(SEED)
+    means = [values[chooser.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return 100 * float(low), 100 * float(high)

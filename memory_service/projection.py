@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.exact import ExactIndex, Groups
+from indexes.group_index import GroupIndex, Groups
 from memory_service import snapshots
 from memory_service.catalog import Catalog, Tombstone, Version
 from memory_service.clock import HybridClock, Stamp
@@ -82,7 +82,7 @@ class Projection:
         self.skipped: list[DamagedJournal] = []
         self.embedder = embedder
         self._clock = clock
-        self._indexes: dict[str, ExactIndex] = {}
+        self._indexes: dict[str, GroupIndex] = {}
         self._headers: dict[str, Header] = {}
         self._applied: dict[str, int] = {}
         self._torn: dict[str, int] = {}
@@ -95,7 +95,8 @@ class Projection:
     def restore(self, snapshot: Snapshot) -> None:
         """Begin with a snapshot, whose catalog is the one that this projection was made with."""
         self._indexes = {
-            namespace: ExactIndex.over(groups, rows) for namespace, (groups, rows) in snapshot.indexes.items()
+            namespace: GroupIndex.over(self.embedder.dim, groups, rows)
+            for namespace, (groups, rows) in snapshot.indexes.items()
         }
         self._next_id = snapshot.next_id
         self._applied = self.catalog.watermarks()
@@ -165,7 +166,7 @@ class Projection:
         with self._writing:
             self.catalog.close()
 
-    def index(self, namespace: str) -> ExactIndex | None:
+    def index(self, namespace: str) -> GroupIndex | None:
         """The vectors of a namespace, by the catalog's ids; None when it never had any."""
         return self._indexes.get(namespace)
 
@@ -282,7 +283,7 @@ class Projection:
         index = self._indexes.get(namespace)
         found = list(_pairs(index.search(vector, k, among))) if index is not None else []
         if superseded and among is not None and (past := self.catalog.superseded_vectors(among.tolist())):
-            index = ExactIndex(self.embedder.dim)
+            index = GroupIndex(self.embedder.dim)
             index.add(*_rows(past))
             found = sorted([*found, *_pairs(index.search(vector, k))], key=lambda pair: (-pair[1], pair[0]))
         return found[:k]
@@ -371,7 +372,7 @@ class Projection:
         for namespace, added in changes.added.items():
             if added:
                 groups, vectors = _rows(added.items())
-                self._indexes.setdefault(namespace, ExactIndex(self.embedder.dim)).add(groups, vectors)
+                self._indexes.setdefault(namespace, GroupIndex(self.embedder.dim)).add(groups, vectors)
         for namespace, ids in changes.removed.items():
             self._indexes[namespace].remove(np.array(ids, dtype=np.int64))
 

@@ -72,9 +72,9 @@ def write(
     for begin in range(0, len(lines), APPEND_RECORDS):
         writer, records = journal.begin(), []
         end = min(begin + APPEND_RECORDS, len(lines))
-        derived = _derived(chooser, real, end - begin)
+        made_up = derived(chooser, real, end - begin)
         for number in range(begin, end):
-            vectors = embedded[number] if number < len(embedded) else derived[number - begin : number - begin + 1]
+            vectors = embedded[number] if number < len(embedded) else made_up[number - begin : number - begin + 1]
             stamp = clock.tick(writer)
             meta = canonical(metadata(number))
             key = key_of(number % (keys or len(lines)))
@@ -92,7 +92,7 @@ def _append(journal: JournalWriter, records: Sequence[Record]) -> None:
         raise appended.error
 
 
-def _derived(chooser: np.random.Generator, real: Vectors, count: int) -> Vectors:
+def derived(chooser: np.random.Generator, real: Vectors, count: int) -> Vectors:
     """Unit vectors (count, dim), each between two real ones with some noise."""
     first, second = chooser.integers(len(real), size=(2, count))
     share = chooser.uniform(0.5, 0.9, (count, 1)).astype(np.float32)

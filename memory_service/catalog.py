@@ -19,10 +19,10 @@ from typing import Any
 
 import msgpack
 import numpy as np
-from numpy.typing import NDArray
 
 from memory_service.clock import Stamp
 from memory_service.embedding import Vectors
+from memory_service.filter_ids import Ids, RecentIds, matching_ids, read_ids
 from memory_service.filter_sql import attributes, condition
 from memory_service.filters import Filter
 from memory_service.model import Memory
@@ -171,6 +171,8 @@ class Catalog:
         self._private = PrivateFolder(cache_dir)
         self.folder = self._private.path
         self._idle: list[sqlite3.Connection] = []
+        self._changed: set[str] = set()
+        self._recent = RecentIds()
         try:
             if source is not None:
                 shutil.copyfile(source, self.folder / FILE_NAME)
@@ -196,6 +198,7 @@ class Catalog:
     def transaction(self) -> Iterator[None]:
         """What is written inside becomes visible to readers together, by `commit`, or not at all."""
         self._writer.execute("BEGIN IMMEDIATE")
+        self._changed = set()
         try:
             yield
         finally:
@@ -205,16 +208,19 @@ class Catalog:
     def commit(self) -> None:
         """Make the transaction's changes visible."""
         self._writer.execute("COMMIT")
+        self._recent.forget(self._changed)
 
     def put(self, id: int, put: Put, stamp: Stamp) -> None:
         """Add a memory under an id that was never used."""
         row = (id, put.namespace, put.key, put.content, put.metadata, *stamp, put.created_at_ms, put.expires_at_ms)
         self._writer.execute("INSERT INTO memory VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+        self._changed.add(put.namespace)
         self._put_attributes("attribute", id, put)
 
     def remove(self, id: int) -> None:
         """Remove one version of a memory."""
-        self._writer.execute("DELETE FROM memory WHERE id = ?", (id,))
+        removed = self._writer.execute("DELETE FROM memory WHERE id = ? RETURNING namespace", (id,))
+        self._changed.update(namespace for (namespace,) in removed)
         self._writer.execute("DELETE FROM attribute WHERE id = ?", (id,))
 
     def supersede(self, id: int, until_ms: int, vectors: Vectors) -> None:
@@ -379,12 +385,18 @@ class Catalog:
         sql = f"{_then(as_of_ms)}SELECT m.id, {_MEMORY_COLUMNS} FROM memory m WHERE m.id IN ({marks})"
         return {row[0]: _memory(row[1:]) for row in self._all(sql, ids)}
 
-    def matching_ids(self, namespace: str, filter: Filter, as_of_ms: int | None = None) -> NDArray[np.int64]:
-        """Ids of the memories of a namespace that match, in no order."""
+    def matching_ids(self, namespace: str, filter: Filter, as_of_ms: int | None = None) -> Ids:
+        """Ids of the memories of a namespace that match, ascending; not to be written to."""
         sql, parameters = condition(filter)
-        query = f"{_then(as_of_ms)}SELECT m.id FROM memory m WHERE m.namespace = ?1 AND ({sql})"
-        rows = self._all(query, (namespace, *parameters))
-        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+        if as_of_ms is not None:
+            query = f"{_then(as_of_ms)}SELECT group_concat(m.id) FROM memory m WHERE m.namespace = ?1 AND ({sql})"
+            return read_ids(self._all(query, (namespace, *parameters))[0][0])
+        ids, epoch = self._recent.find(namespace, (sql, *parameters))
+        if ids is None:
+            with self._moment() as ask:
+                ids = matching_ids(lambda query: ask(query[0], (namespace, *query[1])), filter)
+            self._recent.keep(namespace, (sql, *parameters), ids, epoch)
+        return ids
 
     def matching_keys(self, namespace: str, filter: Filter) -> list[str]:
         """Keys of the memories of a namespace that match, in order of key."""
@@ -471,6 +483,16 @@ class Catalog:
             yield connection
         finally:
             self._idle.append(connection)
+
+    @contextmanager
+    def _moment(self) -> Iterator[Callable[[str, Sequence[Any]], Any]]:
+        """Queries for one value each, which all see one state."""
+        with self._reader() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield lambda sql, parameters: connection.execute(sql, parameters).fetchone()[0]
+            finally:
+                connection.execute("ROLLBACK")
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.folder / FILE_NAME, isolation_level=None, check_same_thread=False)

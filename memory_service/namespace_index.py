@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import msgpack
 import numpy as np
 
-from indexes.exact import DEAD_SHARE_MAX, ExactIndex, Frozen, Groups, Vectors
+from indexes.group_index import Frozen, GroupIndex, Groups, Vectors
 from indexes.lexical import Arrays, LexicalIndex
+from indexes.segments import DEAD_SHARE_MAX
 from memory_service.conversation import NONE, Conversation, event_time_ms
 from memory_service.words import frequencies
 
@@ -88,7 +89,7 @@ def unpacked_texts(packed: bytes) -> Texts:
 class NamespaceIndex:
     """The memories of one namespace."""
 
-    def __init__(self, dense: ExactIndex, texts: Texts | None = None) -> None:
+    def __init__(self, dense: GroupIndex, texts: Texts | None = None) -> None:
         self.dense = dense
         self.texts = texts or Texts(LexicalIndex(), Conversation())
         self._coherence = 0.0

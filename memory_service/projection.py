@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.exact import ExactIndex, Groups
+from indexes.group_index import GroupIndex, Groups
 from memory_service import snapshots
 from memory_service.catalog import Catalog, Tombstone, Version
 from memory_service.clock import HybridClock, Stamp
@@ -98,8 +98,8 @@ class Projection:
     def restore(self, snapshot: Snapshot) -> None:
         """Begin with a snapshot, whose catalog is the one that this projection was made with."""
         for namespace, (groups, rows) in snapshot.indexes.items():
-            index = NamespaceIndex(ExactIndex.over(groups, rows), snapshot.texts.get(namespace))
-            self._indexes[namespace] = index
+            dense = GroupIndex.over(self.embedder.dim, groups, rows)
+            self._indexes[namespace] = index = NamespaceIndex(dense, snapshot.texts.get(namespace))
             if namespace not in snapshot.texts:
                 for id, memory in self.catalog.texts(namespace):
                     index.add_text(id, memory.content, memory.metadata, memory.created_at_ms)
@@ -177,7 +177,7 @@ class Projection:
 
     def _index(self, namespace: str) -> NamespaceIndex:
         if namespace not in self._indexes:
-            self._indexes[namespace] = NamespaceIndex(ExactIndex(self.embedder.dim))
+            self._indexes[namespace] = NamespaceIndex(GroupIndex(self.embedder.dim))
         return self._indexes[namespace]
 
     def memories_held(self) -> int:
@@ -292,7 +292,7 @@ class Projection:
         index = self._indexes.get(namespace)
         found = list(_pairs(index.dense.search(vector, k, among))) if index is not None else []
         if past := self.catalog.superseded_vectors(among.tolist()):
-            then = ExactIndex(self.embedder.dim)
+            then = GroupIndex(self.embedder.dim)
             then.add(*_rows(past))
             found = sorted([*found, *_pairs(then.search(vector, k))], key=lambda pair: (-pair[1], pair[0]))
         return [(id, max(-1.0, min(1.0, score))) for id, score in found[:k]]

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.exact import Groups, Vectors
+from indexes.group_index import Groups, Vectors
 from memory_service.conversation import ASKS, NONE, TIMELY, name_words, title_words
 from memory_service.namespace_index import NamespaceIndex, Texts
 from memory_service.words import asked, stems, words

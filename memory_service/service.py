@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from indexes.exact import Groups
+from indexes.group_index import Groups
 from memory_service import checks, ranking
 from memory_service.clock import HybridClock
 from memory_service.committing import Committer

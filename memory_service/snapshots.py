@@ -31,7 +31,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from indexes.exact import Groups, room_for
+from indexes.group_index import Groups
+from indexes.segments import SEGMENT_ROWS, room_for
 from memory_service.catalog import SCHEMA_VERSION, SCHEMAS_READ, FrozenCatalog
 from memory_service.clock import wall_ms
 from memory_service.data_folder import write_synced
@@ -79,8 +80,7 @@ class Snapshot:
 
     Attributes:
         catalog: path of the catalog's file.
-        indexes: for each namespace the (groups (n,), rows (capacity, dim)) that its index takes over; the first n rows
-            are its vectors, the others are room to grow.
+        indexes: for each namespace the groups (n,) and the rows, in the pieces of `indexes.segments`.
         texts: for each namespace its words and structure; none of them where another version made them.
         next_id: the first id that no memory of the snapshot ever had.
         journals: how far each journal is covered.
@@ -88,7 +88,7 @@ class Snapshot:
 
     path: Path
     catalog: Path
-    indexes: dict[str, tuple[Groups, Vectors]]
+    indexes: dict[str, tuple[Groups, list[Vectors]]]
     texts: dict[str, Texts]
     next_id: int
     journals: dict[str, int]
@@ -96,7 +96,8 @@ class Snapshot:
     def vectors(self, namespace: str, id: int) -> Vectors:
         """The vectors of one memory."""
         groups, rows = self.indexes[namespace]
-        return rows[np.searchsorted(groups, id, side="left") : np.searchsorted(groups, id, side="right")]
+        begin, end = np.searchsorted(groups, id, side="left"), np.searchsorted(groups, id, side="right")
+        return np.array([rows[at // SEGMENT_ROWS][at % SEGMENT_ROWS] for at in range(begin, end)])
 
 
 def write(frozen: FrozenProjection, folder: Path, journal_folder: Path, embedder: Fingerprint, scratch: Path) -> Path:
@@ -194,10 +195,10 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
     namespaces: list[tuple[str, int]] = []
     with _HashedFile(path / GROUPS) as groups_file, _HashedFile(path / VECTORS) as vectors_file:
         for namespace, index in frozen.indexes.items():
-            groups, vectors = index.dense.rows()
-            namespaces.append((namespace, len(groups)))
-            groups_file.write(groups.astype("<i8", copy=False).data)
-            vectors_file.write(vectors.astype("<f4", copy=False).data)
+            namespaces.append((namespace, len(index.dense)))
+            for part in index.dense.parts():
+                groups_file.write(part.groups().astype("<i8", copy=False).data)
+                vectors_file.write(part.vectors().astype("<f4", copy=False).data)
     files[GROUPS], files[VECTORS] = groups_file.sha256, vectors_file.sha256
     with _HashedFile(path / TEXTS) as texts_file:
         for namespace, index in frozen.indexes.items():
@@ -249,16 +250,16 @@ def _unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _read_indexes(
     path: Path, namespaces: Sequence[tuple[str, int]], dim: int
-) -> tuple[dict[str, tuple[Groups, Vectors]], dict[str, str]]:
+) -> tuple[dict[str, tuple[Groups, list[Vectors]]], dict[str, str]]:
     """The arrays of each namespace, and the sha256 of the two files that they were read from."""
     rows = sum(count for _, count in namespaces)
     with _Hashing(path / GROUPS, rows * 8) as groups_file, _Hashing(path / VECTORS, rows * dim * 4) as vectors_file:
-        indexes: dict[str, tuple[Groups, Vectors]] = {}
+        indexes: dict[str, tuple[Groups, list[Vectors]]] = {}
         for namespace, count in namespaces:
-            indexes[namespace] = np.empty(count, dtype="<i8"), room_for(count, dim)
-            groups, vectors = indexes[namespace]
+            indexes[namespace] = groups, parts = np.empty(count, dtype="<i8"), room_for(count, dim)
             groups_file.read_into(groups)
-            vectors_file.read_into(vectors[:count])
+            for at, part in enumerate(parts):
+                vectors_file.read_into(part[: count - at * SEGMENT_ROWS])
     return indexes, {GROUPS: groups_file.sha256, VECTORS: vectors_file.sha256}
 
 

@@ -100,6 +100,7 @@ def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
     Raises:
         _Unsound, OSError: at the first thing that is wrong.
     """
+    from indexes.segments import split
     from memory_service.snapshots import CATALOG, GROUPS, MANIFEST, VECTORS, Snapshot
 
     manifest = _manifest(path)
@@ -123,7 +124,7 @@ def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
         raise _Unsound(VECTORS, f"has {fault}", row * dim * vectors.itemsize)
     parts = {}
     for (namespace, count), end in zip(manifest["namespaces"], np.cumsum(counts), strict=True):
-        parts[namespace] = groups[end - count : end], vectors[end - count : end]
+        parts[namespace] = groups[end - count : end], split(vectors[end - count : end])
     return Snapshot(path, path / CATALOG, parts, {}, manifest["next_id"], manifest["journals"])
 
 

@@ -1,6 +1,7 @@
 """Filters against a naive oracle: whatever the filter and the metadata, SQL and plain Python agree."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from memory_service import filters, metadata
 from memory_service.catalog import Catalog
 from memory_service.clock import Stamp
-from memory_service.filters import AllOf, AnyOf, Contains, Exists, Not, OneOf, Ordered, parse
+from memory_service.filter_ids import RecentIds
+from memory_service.filters import AllOf, AnyOf, Contains, Exists, Not, OneOf, Ordered, parse, time_ms
 from memory_service.records import Put
 
 SCALARS = st.one_of(
@@ -25,6 +27,10 @@ VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("xy"), inner, max_size=2)
 )
 METADATA = st.dictionaries(st.sampled_from(["a", "b", "c", "a.x"]), VALUES, max_size=4)
+TIMES = ["2026-09-14T08:00:00Z", "2026-09-14T08:00:00.001Z", "2026-09-14T10:00:00+02:00", "2026-09-15"]
+MOMENTS = [time_ms(time, "") for time in TIMES]
+TIME_FIELDS = ["created_at", "updated_at", "expires_at"]
+TIME_OPERATORS = ["$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$exists"]
 OPERATORS = ["plain", "$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$exists", "$contains"]
 FIELDS = st.sampled_from(["a", "b", "c", "a.x", "a.y", "metadata.a", "missing", "key"])
 
@@ -48,8 +54,15 @@ def conditions(draw):
     return {field: {operator: value}}
 
 
+@st.composite
+def time_conditions(draw):
+    operator, time = draw(st.sampled_from(TIME_OPERATORS)), st.sampled_from(TIMES)
+    operand = {"$in": st.lists(time, max_size=2), "$nin": st.lists(time, max_size=2), "$exists": st.booleans()}
+    return {draw(st.sampled_from(TIME_FIELDS)): {operator: draw(operand.get(operator, time))}}
+
+
 FILTERS = st.recursive(
-    conditions(),
+    st.one_of(conditions(), conditions(), time_conditions()),
     lambda inner: st.one_of(
         st.fixed_dictionaries({"$and": st.lists(inner, min_size=1, max_size=3)}),
         st.fixed_dictionaries({"$or": st.lists(inner, min_size=1, max_size=3)}),
@@ -92,19 +105,21 @@ def compares(operator, held, value):
     return {"$gt": held > value, "$gte": held >= value, "$lt": held < value, "$lte": held <= value}[operator]
 
 
-def matches(wanted, key, data):
+def matches(wanted, own, data):
     """What the grammar's words mean, said as plainly as possible."""
 
     def held(field):
-        return [key] if field.own else list(values_at(data, field.name))
+        if field.own:
+            return [] if own[field.name] is None else [own[field.name]]
+        return list(values_at(data, field.name))
 
     match wanted:
         case AllOf(parts):
-            return all(matches(part, key, data) for part in parts)
+            return all(matches(part, own, data) for part in parts)
         case AnyOf(parts):
-            return any(matches(part, key, data) for part in parts)
+            return any(matches(part, own, data) for part in parts)
         case Not(part):
-            return not matches(part, key, data)
+            return not matches(part, own, data)
         case OneOf(field, values):
             return any(equal(value, wanted) for value in held(field) for wanted in values)
         case Ordered(field, operator, value):
@@ -120,25 +135,125 @@ def matches(wanted, key, data):
     raise AssertionError(wanted)
 
 
+@dataclass(frozen=True)
+class Stored:
+    key: str
+    data: dict
+    created: int
+    stamp: int
+    expires: int | None
+
+    def put(self, namespace):
+        text, none = metadata.canonical(self.data), np.empty((0, 4), np.float32)
+        return Put(namespace, self.key, "text", text, none, self.created, self.expires)
+
+    def matches(self, wanted):
+        own = {"key": self.key, "created_at": self.created, "updated_at": self.stamp, "expires_at": self.expires}
+        return matches(wanted, own, json.loads(metadata.canonical(self.data)))
+
+
+STORED = st.builds(
+    Stored,
+    st.sampled_from(["k0", "k1", "k2", "k3", "k4", "k5"]),
+    METADATA,
+    st.sampled_from(MOMENTS),
+    st.sampled_from(MOMENTS),
+    st.sampled_from([None, *MOMENTS]),
+)
+
+
 @settings(max_examples=300, deadline=None)
-@given(everybody=st.lists(METADATA, min_size=1, max_size=6), wanted=FILTERS)
+@given(everybody=st.lists(STORED, min_size=1, max_size=6, unique_by=lambda stored: stored.key), wanted=FILTERS)
 def test_sql_matches_exactly_what_the_words_mean(everybody, wanted):
     catalog = Catalog()
     try:
         with catalog.transaction():
-            for at, data in enumerate(everybody):
+            for at, stored in enumerate(everybody):
                 for namespace in ("ours", "theirs"):
-                    text = metadata.canonical(data)
-                    put = Put(namespace, f"k{at}", "text", text, np.empty((0, 4), np.float32), 1_000, None)
-                    catalog.put(at * 2 + (namespace == "theirs"), put, Stamp(1_000, at, "w"))
+                    stamp = Stamp(stored.stamp, at, "w")
+                    catalog.put(at * 2 + (namespace == "theirs"), stored.put(namespace), stamp)
             catalog.commit()
         parsed = parse(wanted)
-        found = sorted(catalog.matching_ids("ours", parsed).tolist())
-        kept = [json.loads(metadata.canonical(data)) for data in everybody]
-        assert found == [at * 2 for at, data in enumerate(kept) if matches(parsed, f"k{at}", data)]
-        assert catalog.matching_keys("ours", parsed) == sorted(f"k{at // 2}" for at in found)
+        expected = [at * 2 for at, stored in enumerate(everybody) if stored.matches(parsed)]
+        assert catalog.matching_ids("ours", parsed).tolist() == expected
+        assert catalog.matching_keys("ours", parsed) == sorted(everybody[at // 2].key for at in expected)
+        assert {memory.key for memory in catalog.page("ours", parsed, 9, None)} == {
+            everybody[at // 2].key for at in expected
+        }
+        then = MOMENTS[0]
+        seen = [
+            at
+            for at in expected
+            if everybody[at // 2].stamp <= then and (everybody[at // 2].expires or then + 1) > then
+        ]
+        assert catalog.matching_ids("ours", parsed, then).tolist() == seen
     finally:
         catalog.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(["put", "put", "remove", "supersede", "undone"]), STORED), max_size=12),
+    wanted=st.lists(FILTERS, min_size=1, max_size=4),
+)
+def test_what_is_kept_of_a_filter_is_what_a_fresh_look_finds_after_any_history(steps, wanted):
+    """Every filter is asked after every change, so that each answer but the first could be an old one."""
+    catalog, held, following = Catalog(), {}, 0
+    filters_asked = [parse(one) for one in wanted]
+    try:
+        for what, stored in steps:
+            following += 1
+            with catalog.transaction():
+                if (known := held.get(stored.key)) is not None:
+                    if what == "supersede":
+                        catalog.supersede(known[0], stored.stamp, np.empty((0, 4), np.float32))
+                    else:
+                        catalog.remove(known[0])
+                if what in ("put", "supersede", "undone"):
+                    catalog.put(following, stored.put("ours"), Stamp(stored.stamp, 0, "w"))
+                if what != "undone":
+                    catalog.commit()
+                    held.pop(stored.key, None)
+                    if what != "remove":
+                        held[stored.key] = following, stored
+            for parsed in filters_asked:
+                expected = sorted(id for id, one in held.values() if one.matches(parsed))
+                assert catalog.matching_ids("ours", parsed).tolist() == expected
+                assert catalog.matching_ids("theirs", parsed).tolist() == []
+    finally:
+        catalog.close()
+
+
+def test_ids_found_before_a_write_are_not_kept_after_it():
+    recent, ids = RecentIds(), np.arange(3)
+    _, epoch = recent.find("ours", "filter")
+    recent.forget({"ours"})
+    recent.keep("ours", "filter", ids, epoch)
+    assert recent.find("ours", "filter")[0] is None
+
+
+def test_a_write_to_one_namespace_leaves_what_is_kept_of_others():
+    recent, ids = RecentIds(), np.arange(3)
+    for namespace in ("ours", "theirs"):
+        recent.keep(namespace, "filter", ids, recent.find(namespace, "filter")[1])
+    recent.forget({"ours"})
+    assert recent.find("ours", "filter")[0] is None
+    assert recent.find("theirs", "filter")[0] is ids
+
+
+def test_what_was_not_asked_for_longest_makes_room():
+    recent = RecentIds(ids_max=10)
+    for name in ("one", "two"):
+        recent.keep("ours", name, np.arange(4), 0)
+    recent.find("ours", "one")
+    recent.keep("ours", "three", np.arange(4), 0)
+    recent.keep("ours", "too many", np.arange(11), 0)
+    assert [recent.find("ours", name)[0] is not None for name in ("one", "two", "three", "too many")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(

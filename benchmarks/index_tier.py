@@ -1,0 +1,242 @@
+"""Search alone, without embedding and HTTP: recall beside latency, what adding costs, and memory.
+
+`python -m benchmarks.index_tier --texts FILE` embeds lines of a file; `--vectors FILE.npy` takes unit vectors that were
+embedded before. Recall is always against comparing every row.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import machine, texts
+from benchmarks.bare_model import BareModel
+from benchmarks.figures import Latencies, Table, latencies, ms, rendered
+from benchmarks.prefilled import derived
+from benchmarks.texts import SEED
+from indexes.group_index import GroupIndex, Groups, Vectors
+from indexes.segments import room_for, split
+from memory_service.minilm import MiniLM
+
+K = 10
+QUERIES = 200
+ROUND_QUERIES = 20
+"""Lanes take turns after so many, so that all of them meet the same neighbours on the machine."""
+
+SIZES = (2_000, 25_000)
+EMBEDDED_MAX = 5_000
+"""Texts that are embedded; the other vectors are derived from theirs."""
+
+BATCH = 1_000
+SINGLES = 2_000
+"""Vectors added many at once, and in the end one by one."""
+
+SHARES = {"1 %": 0.01, "30 %": 0.3}
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Searches of one kind.
+
+    Attributes:
+        recall: the share of the K best by brute force that was found; what scores as they do counts, too.
+
+    """
+
+    name: str
+    took: Latencies
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """An index of one size.
+
+    Attributes:
+        batches: of adding `BATCH` vectors at once.
+        singles: of adding one.
+        worst_ms: the slowest of all these.
+        made_s: for an index over rows that are there already, as after a start.
+        row_bytes: by which the process's resident memory grew, for each vector.
+
+    """
+
+    rows: int
+    lanes: tuple[Lane, ...]
+    brute_force: Latencies
+    batches: Latencies
+    singles: Latencies
+    worst_ms: float
+    made_s: float
+    row_bytes: float
+
+
+def measure(rows: Vectors, queries: Vectors) -> Tier:
+    """Fill an index and search it."""
+    before = _resident_bytes()
+    index, (batches_s, singles_s) = _filled(rows)
+    held_bytes = _resident_bytes() - before
+    filters = _filters(rows)
+    lanes, brute_force_s = _searched(index, rows, queries, filters)
+    started = time.perf_counter()
+    GroupIndex.over(rows.shape[1], np.arange(len(rows)), _parts(rows))
+    made_s = time.perf_counter() - started
+    return Tier(
+        len(rows),
+        lanes,
+        latencies(brute_force_s),
+        latencies(batches_s),
+        latencies(singles_s),
+        max(batches_s + singles_s) * 1000,
+        made_s,
+        held_bytes / len(rows),
+    )
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _filled(rows: Vectors) -> tuple[GroupIndex, tuple[list[float], list[float]]]:
+    index = GroupIndex(rows.shape[1])
+    begin_singles = max(len(rows) // 2, len(rows) - SINGLES)
+    steps = [*range(0, begin_singles, BATCH), *range(begin_singles, len(rows) + 1)]
+    batches_s: list[float] = []
+    singles_s: list[float] = []
+    for begin, end in pairwise(steps):
+        groups, vectors = np.arange(begin, end), rows[begin:end]
+        started = time.perf_counter()
+        index.add(groups, vectors)
+        (batches_s if begin < begin_singles else singles_s).append(time.perf_counter() - started)
+    return index, (batches_s, singles_s)
+
+
+def _parts(rows: Vectors) -> list[Vectors]:
+    parts = room_for(len(rows), rows.shape[1])
+    for part, some in zip(parts, split(rows), strict=True):
+        part[: len(some)] = some
+    return parts
+
+
+def _filters(rows: Vectors) -> Mapping[str, Groups | None]:
+    """What a search is restricted to: nothing, a random share, or the share nearest to some direction."""
+    chooser = np.random.default_rng(SEED)
+    direction = rows[chooser.integers(len(rows))]
+    by_nearness = np.argsort(-(rows @ direction))
+    found: dict[str, Groups | None] = {"all": None}
+    for name, share in SHARES.items():
+        count = round(len(rows) * share)
+        found[f"{name}, random"] = np.sort(chooser.permutation(len(rows))[:count])
+        found[f"{name}, of one subject"] = np.sort(by_nearness[:count])
+    return found
+
+
+def _searched(
+    index: GroupIndex, rows: Vectors, queries: Vectors, filters: Mapping[str, Groups | None]
+) -> tuple[tuple[Lane, ...], list[float]]:
+    took_s: dict[str, list[float]] = {name: [] for name in filters}
+    recalls: dict[str, list[float]] = {name: [] for name in filters}
+    brute_force_s: list[float] = []
+    for begin in range(0, len(queries), ROUND_QUERIES):
+        some = queries[begin : begin + ROUND_QUERIES]
+        expected = []
+        for query in some:
+            started = time.perf_counter()
+            expected.append(rows @ query)
+            brute_force_s.append(time.perf_counter() - started)
+        for name, among in filters.items():
+            for query, scores in zip(some, expected, strict=True):
+                started = time.perf_counter()
+                found = index.search(query, K, among)
+                took_s[name].append(time.perf_counter() - started)
+                recalls[name].append(_recall(found[1], scores if among is None else scores[among]))
+    return tuple(Lane(n, latencies(took_s[n]), float(np.mean(recalls[n]))) for n in filters), brute_force_s
+
+
+def _recall(found: Vectors, scores: Vectors) -> float:
+    count = min(K, len(scores))
+    worst = np.partition(scores, -count)[-count]
+    return float(np.count_nonzero(found >= worst - 1e-5)) / count
+
+
+def tables(tiers: Sequence[Tier]) -> list[Table]:
+    """Searching, and filling."""
+    searching = tuple(
+        (str(tier.rows), lane.name, ms(lane.took.p50_ms), ms(lane.took.p99_ms), f"{lane.recall:.4f}")
+        for tier in tiers
+        for lane in (*tier.lanes, Lane("(brute force, numpy)", tier.brute_force, 1.0))
+    )
+    filling = tuple(
+        (
+            str(tier.rows),
+            ms(tier.batches.p50_ms),
+            ms(tier.singles.p50_ms),
+            ms(tier.worst_ms),
+            f"{tier.made_s:.2f}",
+            f"{tier.row_bytes:.0f}",
+        )
+        for tier in tiers
+    )
+    return [
+        Table("Search", ("vectors", "among", "p50 ms", "p99 ms", f"recall@{K}"), searching),
+        Table(
+            "Filling",
+            (
+                "vectors",
+                f"add {BATCH}, p50 ms",
+                "add 1, p50 ms",
+                "slowest add ms",
+                "over given rows s",
+                "resident bytes/vector",
+            ),
+            filling,
+        ),
+    ]
+
+
+def _vectors(arguments: argparse.Namespace, count: int) -> tuple[str, Vectors]:
+    """Where `count` vectors come from, in words, and they themselves."""
+    chooser = np.random.default_rng(SEED)
+    if arguments.vectors:
+        real = np.load(arguments.vectors, mmap_mode="r")
+        real = np.asarray(real[np.sort(chooser.permutation(len(real))[:count])], dtype=np.float32)
+        source = f"{len(real)} embedded vectors of a file"
+    else:
+        embedded = min(count, arguments.embedded)
+        chosen = texts.from_file(arguments.texts, embedded) if arguments.texts else texts.synthetic(embedded)
+        real = np.concatenate(BareModel().embed_all(chosen.lines, progress="embedding"))[:count]
+        source = f"{len(real)} embedded, {chosen.source}"
+    lacking = count - len(real)
+    if lacking:
+        source += f"; {lacking} derived from them"
+        real = np.concatenate([real, derived(chooser, real, lacking)])
+    return source, np.ascontiguousarray(real[chooser.permutation(count)])
+
+
+def main() -> None:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--texts", type=Path, help="lines to embed, may be .gz; default: the examples, recombined")
+    parser.add_argument("--vectors", type=Path, help="a .npy of float32 unit vectors, instead of texts")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="of the index")
+    parser.add_argument("--embedded", type=int, default=EMBEDDED_MAX, help="texts that are embedded")
+    arguments = parser.parse_args()
+    source, vectors = _vectors(arguments, max(arguments.sizes) + QUERIES)
+    queries, rows = vectors[:QUERIES], vectors[QUERIES:]
+    print(f"{', '.join(machine.described().values())}\n\nVectors of {MiniLM.fingerprint.model}: {source}.\n")
+    tiers = []
+    for size in sorted(arguments.sizes):
+        print(f"{size} vectors", file=sys.stderr)
+        tiers.append(measure(rows[:size], queries))
+    print("\n\n".join(rendered(table) for table in tables(tiers)))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ the index then publishes.
 """
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ FREQUENCY_MAX = 255
 """More occurrences of a term in a document count as so many."""
 
 _FREQUENCY_BITS = 8
+"""The other 24 of a posting are the row: 16 million of them."""
+
 _ROWS_MIN = 16
 
 
@@ -64,8 +66,14 @@ class LexicalIndex:
         """Number of documents."""
         return self.count - self.dead
 
-    def add(self, group: int, frequencies: Mapping[str, int]) -> int:
-        """Add a document under a group that is larger than all before; its row."""
+    def add(self, group: int, frequencies: Mapping[str, int], marks: Iterable[str] = ()) -> int:
+        """Add a document under a group that is larger than all before; its row.
+
+        Args:
+            group: of the document.
+            frequencies: how often it has each term.
+            marks: terms, none of the others, that it has once and that add nothing to its length.
+        """
         row = self.count
         if row == len(self.groups):
             self._grow()
@@ -73,12 +81,17 @@ class LexicalIndex:
         self.lengths[row] = sum(frequencies.values())
         self.alive[row] = True
         for term, frequency in frequencies.items():
-            found = self._postings.get(term)
-            if found is None:
-                found = self._postings[term] = array("I")
-            found.append(row << _FREQUENCY_BITS | min(frequency, FREQUENCY_MAX))
+            self._append(term, row, frequency)
+        for mark in marks:
+            self._append(mark, row, 1)
         self.count = row + 1
         return row
+
+    def _append(self, term: str, row: int, frequency: int) -> None:
+        found = self._postings.get(term)
+        if found is None:
+            found = self._postings[term] = array("I")
+        found.append(row << _FREQUENCY_BITS | min(frequency, FREQUENCY_MAX))
 
     def remove(self, group: int) -> int | None:
         """Forget a document; the row that it had."""
@@ -94,10 +107,12 @@ class LexicalIndex:
         return row if row < self.count and self.groups[row] == group and self.alive[row] else None
 
     def rows(self, groups: Groups) -> Rows:
-        """The rows of those of these groups that are there, in no order of theirs."""
-        at = np.searchsorted(self.groups[: self.count], groups)
-        at = at[at < self.count] if len(at) else at
-        found = at[np.isin(self.groups[at], groups)]
+        """The rows of those of these groups that are there, in their order."""
+        held = self.groups[: self.count]
+        at = np.searchsorted(held, groups)
+        is_within = at < len(held)
+        at, groups = at[is_within], groups[is_within]
+        found: Rows = at[held[at] == groups]
         return found[self.alive[found]]
 
     def postings(self, term: str) -> tuple[Rows, Frequencies]:
@@ -105,10 +120,18 @@ class LexicalIndex:
         found = self._postings.get(term)
         if found is None:
             return np.empty(0, np.int64), np.empty(0, np.float32)
+        count = self.count
         packed = np.frombuffer(found.tobytes(), np.uint32)  # a copy: an array that is looked at cannot grow
         rows = (packed >> _FREQUENCY_BITS).astype(np.int64)
+        if rows[-1:] >= count:  # of a document that is being added, or of one after this index was frozen
+            rows = rows[: np.searchsorted(rows, count)]
+            packed = packed[: len(rows)]
         living = self.alive[rows]
         return rows[living], (packed[living] & FREQUENCY_MAX).astype(np.float32)
+
+    def frequency(self, term: str) -> int:
+        """How many living documents have a term."""
+        return len(self.postings(term)[0])
 
     def _grow(self) -> None:
         capacity = max(_ROWS_MIN, self.count * 3 // 2)
@@ -128,21 +151,23 @@ class LexicalIndex:
     def arrays(self) -> Arrays:
         """The living documents, with rows from 0."""
         alive = self.alive[: self.count]
-        fresh_row = np.cumsum(alive) - 1
-        terms, counts, parts = [], [], []
-        for term, found in self._postings.items():
-            packed = np.frombuffer(found.tobytes(), np.uint32)
-            rows = packed >> _FREQUENCY_BITS
-            known = rows < self.count
-            chosen = packed[known][alive[rows[known]]]
-            if len(chosen):
-                terms.append(term)
-                counts.append(len(chosen))
-                rows = fresh_row[chosen >> _FREQUENCY_BITS].astype(np.uint32)
-                parts.append(rows << _FREQUENCY_BITS | chosen & FREQUENCY_MAX)
-        postings = np.concatenate(parts) if parts else np.empty(0, np.uint32)
-        groups, lengths = self.groups[: self.count][alive], self.lengths[: self.count][alive]
-        return Arrays(groups, lengths, terms, np.array(counts, np.uint32), postings.astype(np.uint32))
+        terms = list(self._postings)
+        parts = [found.tobytes() for found in self._postings.values()]
+        packed = np.frombuffer(b"".join(parts), np.uint32)
+        rows = packed >> _FREQUENCY_BITS
+        is_kept = rows < self.count
+        is_kept[is_kept] = alive[rows[is_kept]]
+        term = np.repeat(np.arange(len(terms)), [len(part) // packed.itemsize for part in parts])
+        counts = np.bincount(term[is_kept], minlength=len(terms))
+        fresh_row = (np.cumsum(alive) - 1).astype(np.uint32)
+        postings = fresh_row[rows[is_kept]] << _FREQUENCY_BITS | packed[is_kept] & FREQUENCY_MAX
+        return Arrays(
+            self.groups[: self.count][alive],
+            self.lengths[: self.count][alive],
+            [terms[at] for at in np.flatnonzero(counts).tolist()],
+            counts[counts > 0].astype(np.uint32),
+            postings,
+        )
 
     @classmethod
     def over(cls, arrays: Arrays) -> "LexicalIndex":

@@ -1,19 +1,24 @@
 """What memories of a namespace have to do with each other, as far as they say: who spoke, when, and in which session.
 
 A memory has neighbours, the ones before and after it in its session, and these are evidence for it. Recognised are the
-metadata `session_id`, `speaker` and `event_time` (ISO 8601); where no memory has a session, all are taken for one, in
-the order of `event_time` and then of storing, and how alike neighbours are decides how much they count
-(`ranking.py`). Where no memory names its speaker, a name that recurs before a colon ("Caroline: ...") is one.
+metadata `session_id` (text that is not empty, or a whole number), `speaker` and `event_time` (ISO 8601); anything else
+under these names is passed over. Memories without a session are in two lines, those with an `event_time` by it, where a
+long pause begins a session, and those without by the time of storing; how alike neighbours are decides how much they
+count (`ranking.py`). Where no memory names its speaker, a name that recurs before a colon ("Caroline: ...") is one.
+
+Which memories are neighbours and in one session depends on the living ones alone, not on the order in which they came
+and others went; so does who is known. Only where two were stored in the same millisecond, of events of the same time,
+their rows decide.
 
 Rows are those of the namespace's lexical index. One writer at a time, any number of readers: a reader may meet a
 neighbour of a moment ago, which changes no result but its rank.
 """
 
 import re
+from array import array
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -47,10 +52,19 @@ _TIMELY = re.compile(
     r"|recently|since|morning|\d{4})\b",
     re.IGNORECASE,
 )
-ASKS, TIMELY, GIVEN = 1, 2, 4
-"""Flags of a row: it has a question mark; it names a time; its session was given."""
+ASKS, TIMELY, GIVEN, TIMED = 1, 2, 4, 8
+"""Flags of a row: it has a question mark; it names a time; its session was given; its event time was."""
 
+CALLED, MENTIONED = "!", "^"
+"""Marks in the lexical index, before a name: a text calls somebody so; it has the word with a capital."""
+
+_TIMED_LINE, _STORED_LINE = -2, -1
+"""Where those stand that have no session, by their event time or by when they were stored."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS_MIN = 16
+
+Bools = NDArray[np.bool_]
 
 
 class Conversation:
@@ -61,11 +75,11 @@ class Conversation:
         session: (capacity,) int32, a number for each.
         speaker: (capacity,) int32, the number of the speaker that was given, or NONE.
         label: (capacity,) int32, the number of the name before the first colon, or NONE.
-        names: of speakers, and of those that texts address.
-        sessions: how many numbers of sessions there are.
-        are_given: whether any memory had a `session_id`.
         flags: (capacity,) uint8.
         time_ms: (capacity,) int64, of the event, or of the storing.
+        created_ms: (capacity,) int64, of the storing.
+        speakers, labels: their names.
+        sessions: how many there are.
     """
 
     def __init__(self) -> None:
@@ -76,203 +90,283 @@ class Conversation:
         self.label = np.full(_ROWS_MIN, NONE, np.int32)
         self.flags = np.zeros(_ROWS_MIN, np.uint8)
         self.time_ms = np.zeros(_ROWS_MIN, np.int64)
-        self.names = Names()
+        self.created_ms = np.zeros(_ROWS_MIN, np.int64)
+        self.speakers, self.labels = Names(), Names()
         self.sessions = 0
-        self.are_given = False
+        self._rows = 0
         self._given: dict[str, int] = {}
-        self._order: dict[int, list[int]] = {}
+        self._numbers = 0
+        self._order: dict[int, array[int]] = {}
 
     def add(self, row: int, content: str, metadata: Mapping[str, object], created_at_ms: int) -> None:
         """Take note of the next row."""
         if row == len(self.flags):
             self._grow()
-        event_ms = event_time_ms(metadata)
+        event_ms, session_id = event_time_ms(metadata), _session_id(metadata)
+        self.created_ms[row] = created_at_ms
         self.time_ms[row] = created_at_ms if event_ms is None else event_ms
-        self.flags[row] = ASKS * ("?" in content) | TIMELY * (_TIMELY.search(content) is not None)
-        self.speaker[row], self.label[row] = self.names.add(content, metadata.get("speaker"))
-        given = metadata.get("session_id")
-        if isinstance(given, str | int) and not isinstance(given, bool):
-            self.flags[row] |= GIVEN
-            self.are_given = True
-            self._link(row, self._number(str(given)), by_pause=False)
-        else:
-            self._link(row, NONE, by_pause=event_ms is not None)
+        self.flags[row] = (
+            ASKS * ("?" in content)
+            | TIMELY * (_TIMELY.search(content) is not None)
+            | GIVEN * (session_id is not None)
+            | TIMED * (event_ms is not None)
+        )
+        self.speaker[row] = self.speakers.add(_speaker(metadata))
+        self.label[row] = self.labels.add(_label_of(content))
+        self._rows += 1
+        if session_id is not None:
+            self.session[row] = self._given[session_id] = self._given.get(session_id, self._numbers)
+            self._numbers = max(self._numbers, int(self.session[row]) + 1)
+        self._enter(row)
 
     def remove(self, row: int) -> None:
-        """Take a row out of its session."""
-        before, after = int(self.before[row]), int(self.after[row])
-        if before != NONE:
-            self.after[before] = after
-        if after != NONE:
-            self.before[after] = before
+        """Take a living row out of its session."""
         order = self._order[self._line(row)]
-        at = bisect_left(order, self._key(row), key=self._key)
-        if at < len(order) and order[at] == row:
-            del order[at]
+        del order[self._place(order, row)]
+        self.speakers.remove(int(self.speaker[row]))
+        self.labels.remove(int(self.label[row]))
+        self._rows -= 1
+        before, after = int(self.before[row]), int(self.after[row])
+        if before == after == NONE:
+            self.sessions -= 1
+        elif NONE not in (before, after) and self._are_apart(before, after):
+            self._split(before, after)
+        else:
+            self._connect(before, after)
 
-    def state(self) -> dict[str, Any]:
-        """What `over` makes it of again: plain values and the bytes of arrays."""
-        arrays = {name: (getattr(self, name).dtype.str, getattr(self, name).tobytes()) for name in ARRAYS}
-        lines = {line: np.array(order, "<i4").tobytes() for line, order in self._order.items() if order}
-        numbers = {"sessions": self.sessions, "are_given": self.are_given, "given": self._given}
-        return {"arrays": arrays, "lines": list(lines.items()), "names": self.names.state(), **numbers}
+    @property
+    def are_given(self) -> bool:
+        """Whether any memory had a `session_id`, as far as is remembered."""
+        return bool(self._given)
 
-    @classmethod
-    def over(cls, state: Mapping[str, Any]) -> "Conversation":
-        """The structure that had this state."""
-        talk = cls()
-        for name, (dtype, data) in state["arrays"].items():
-            setattr(talk, name, np.frombuffer(data, dtype).copy())
-        talk._order = {line: np.frombuffer(data, "<i4").tolist() for line, data in state["lines"]}
-        talk.sessions, talk.are_given, talk._given = state["sessions"], state["are_given"], state["given"]
-        talk.names = Names.over(state["names"])
-        return talk
-
-    def given(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def given(self, rows: NDArray[np.int64]) -> Bools:
         """(n,) which rows had a `session_id`."""
         return self.flags[rows] & GIVEN > 0
 
-    def compacted(self, alive: NDArray[np.bool_]) -> "Conversation":
-        """The structure of the rows that are alive, (count,), with rows from 0; others may be added meanwhile."""
-        fresh = Conversation()
-        fresh.names, fresh.sessions, fresh.are_given = self.names, self.sessions, self.are_given
-        fresh._given = dict(self._given)
-        number = np.where(alive, np.cumsum(alive) - 1, NONE).astype(np.int32)
-        for name in ARRAYS:
-            values = getattr(self, name)[: len(alive)][alive]
-            if name in ("before", "after"):
-                known = (values != NONE) & (values < len(alive))
-                values = np.where(known, number[np.where(known, values, 0)], NONE).astype(np.int32)
-            setattr(fresh, name, values)
-        for line, order in list(self._order.items()):
-            rows = np.array(order, np.int64)
-            fresh_rows = number[rows[rows < len(alive)]]
-            fresh._order[line] = fresh_rows[fresh_rows != NONE].tolist()
-        return fresh
+    def known(self) -> tuple["Names", NDArray[np.int32], float]:
+        """Who speaks: names, (capacity,) their number in each row, and how many rows a speaker has at least.
 
-    def _number(self, session_id: str) -> int:
-        if session_id not in self._given:
-            self._given[session_id] = self.sessions
-            self.sessions += 1
-        return self._given[session_id]
+        Given ones, or else labels that recur.
+        """
+        if self.speakers.count(1):
+            return self.speakers, self.speaker, 1
+        return self.labels, self.label, max(LABELS_MIN, LABELS_SHARE_MIN * self._rows)
 
-    def _line(self, row: int) -> int:
-        """What the row is in line with: its session if it was given, or else all that have none."""
-        return int(self.session[row]) if self.flags[row] & GIVEN else NONE
-
-    def _key(self, row: int) -> tuple[int, int]:
-        return int(self.time_ms[row]), row
-
-    def _link(self, row: int, session: int, *, by_pause: bool) -> None:
-        order = self._order.setdefault(session, [])
-        at = bisect_left(order, self._key(row), key=self._key)
-        before = order[at - 1] if at else NONE
-        after = order[at] if at < len(order) else NONE
-        order.insert(at, row)
-        if session == NONE:
-            before, after = (self._unless_paused(row, other, by_pause=by_pause) for other in (before, after))
-            session = self._session_of(before, after)
-        self.session[row] = session
-        self.before[row], self.after[row] = before, after
-        if before != NONE:
-            self.after[before] = row
-        if after != NONE:
-            self.before[after] = row
-
-    def _unless_paused(self, row: int, other: int, *, by_pause: bool) -> int:
-        is_apart = by_pause and other != NONE and abs(self.time_ms[row] - self.time_ms[other]) > SESSION_PAUSE_MS
-        return NONE if is_apart else other
-
-    def _session_of(self, before: int, after: int) -> int:
-        for neighbour in (before, after):
-            if neighbour != NONE:
-                return int(self.session[neighbour])
-        self.sessions += 1
-        return self.sessions - 1
-
-    def _grow(self) -> None:
-        capacity = max(_ROWS_MIN, len(self.flags) * 3 // 2)
-        for name in ARRAYS:
-            old = getattr(self, name)
-            fresh = np.full(capacity, 0 if name in ("flags", "time_ms") else NONE, old.dtype)
-            fresh[: len(old)] = old
-            setattr(self, name, fresh)
-
-
-ARRAYS = ("before", "after", "session", "speaker", "label", "flags", "time_ms")
-
-
-class Names:
-    """Who speaks, and who is spoken to.
-
-    Attributes:
-        speakers: their numbers.
-        labels: the numbers of names before a colon.
-    """
-
-    def __init__(self) -> None:
-        self.speakers: dict[str, int] = {}
-        self.labels: dict[str, int] = {}
-        self._texts = 0
-        self._labelled: Counter[str] = Counter()
-        self._called: Counter[str] = Counter()
-        self._mentioned: Counter[str] = Counter()
-
-    def add(self, content: str, speaker: object) -> tuple[int, int]:
-        """Take note of a text; the numbers of its speaker and its label, or NONE."""
-        self._texts += 1
-        self._called.update({name.lower() for name in _ADDRESSED.findall(content)})
-        self._mentioned.update({name.lower() for name in _TITLE.findall(content)})
-        label = _label_of(content)
-        if label is not None:
-            self._labelled[label] += 1
-        return _numbered(self.speakers, speaker if isinstance(speaker, str) and speaker else None), _numbered(
-            self.labels, label
-        )
-
-    def state(self) -> list[Any]:
-        """What `over` makes it of again."""
-        counters = [dict(counter) for counter in (self._labelled, self._called, self._mentioned)]
-        return [self.speakers, self.labels, self._texts, *counters]
-
-    @classmethod
-    def over(cls, state: list[Any]) -> "Names":
-        """The names that had this state."""
-        names = cls()
-        names.speakers, names.labels, names._texts, *counters = state
-        names._labelled, names._called, names._mentioned = map(Counter, counters)
-        return names
-
-    def are_given(self) -> bool:
-        """Whether any memory names its speaker; otherwise labels do."""
-        return bool(self.speakers)
-
-    def known(self) -> dict[str, int]:
-        """The speakers and their numbers: given ones, or else labels that recur."""
-        if self.speakers:
-            return self.speakers
-        least = max(LABELS_MIN, LABELS_SHARE_MIN * self._texts)
-        return {label: number for label, number in self.labels.items() if self._labelled[label] >= least}
-
-    def addressed(self, question: str, in_any_case: Mapping[str, int]) -> set[str]:
+    def addressed(self, question: str, count: Callable[[str], int], stemmed: Callable[[str], str]) -> set[str]:
         """The words of a question that texts address somebody by, in lower case.
 
         Args:
             question: any text.
-            in_any_case: in how many texts each of its capitalised words is, whatever its case.
+            count: how many texts have a term or mark.
+            stemmed: the term that a word is found under.
         """
-        least = max(CALLS_MIN, CALLS_SHARE_MIN * self._texts)
+        least = max(CALLS_MIN, CALLS_SHARE_MIN * self._rows)
+        found = set()
+        for name in _title_words(question):
+            called = count(CALLED + name)
+            if called < least:
+                continue
+            mentioned = count(MENTIONED + name)
+            if (
+                called >= CALLED_SHARE_MIN * mentioned
+                and count(stemmed(name)) - mentioned <= LOWER_SHARE_MAX * mentioned
+            ):
+                found.add(name)
+        return found
+
+    def state(self, alive: Bools) -> dict[str, Any]:
+        """What the rows that are alive, (count,), say of themselves, with rows from 0: for `over`.
+
+        Others may be added and removed meanwhile: all that is read here stays as it was. Names that no living row has
+        are left out.
+        """
+        rows = np.flatnonzero(alive)
+        is_given = self.given(rows)
+        ids = {number: id for id, number in dict(self._given).items()}
+        sessions, given = _numbered_anew(np.where(is_given, self.session[rows], NONE), ids)
+        speaker, speakers = _numbered_anew(self.speaker[rows], dict(enumerate(self.speakers.all())))
+        label, labels = _numbered_anew(self.label[rows], dict(enumerate(self.labels.all())))
+        columns = (sessions, speaker, label, self.flags[rows], self.time_ms[rows], self.created_ms[rows])
         return {
-            name
-            for name in title_words(question)
-            if self._called[name] >= max(least, CALLED_SHARE_MIN * self._mentioned[name])
-            and in_any_case.get(name, 0) - self._mentioned[name] <= LOWER_SHARE_MAX * self._mentioned[name]
+            "columns": [(column.dtype.str, column.tobytes()) for column in columns],
+            "names": [given, speakers, labels],
         }
 
+    @classmethod
+    def over(cls, state: Mapping[str, Any]) -> "Conversation":
+        """The structure of rows that had this state."""
+        talk = cls()
+        columns = [np.frombuffer(data, dtype).copy() for dtype, data in state["columns"]]
+        talk.session, talk.speaker, talk.label, talk.flags, talk.time_ms, talk.created_ms = columns
+        ids, speakers, labels = state["names"]
+        talk._given = {id: number for number, id in enumerate(ids)}
+        talk.speakers, talk.labels = Names.over(speakers, talk.speaker), Names.over(labels, talk.label)
+        talk._rows = len(talk.flags)
+        talk._arrange()
+        return talk
 
-def title_words(text: str) -> set[str]:
-    """The capitalised words of a text, in lower case."""
-    return {name.lower() for name in _TITLE.findall(text)}
+    def compacted(self, alive: Bools) -> "Conversation":
+        """The structure of the rows that are alive, (count,), with rows from 0."""
+        return Conversation.over(self.state(alive))
+
+    def _arrange(self) -> None:
+        """Put all rows, which know their session if it was given, in lines."""
+        line = np.where(self.flags & GIVEN > 0, self.session, np.where(self.flags & TIMED, _TIMED_LINE, _STORED_LINE))
+        order = np.lexsort((self.created_ms, self.time_ms, line)).astype(np.int32)
+        line = line[order]
+        is_paused = (line[1:] == _TIMED_LINE) & (np.diff(self.time_ms[order]) > SESSION_PAUSE_MS)
+        is_linked = (line[1:] == line[:-1]) & ~is_paused
+        self.before, self.after = np.full_like(order, NONE), np.full_like(order, NONE)
+        self.before[order[1:][is_linked]] = order[:-1][is_linked]
+        self.after[order[:-1][is_linked]] = order[1:][is_linked]
+        begins = np.flatnonzero(np.r_[True, ~is_linked][: len(order)])
+        self.sessions = len(begins)
+        is_ours = line[begins] < 0
+        number = line[begins].astype(np.int32)
+        number[is_ours] = len(self._given) + np.arange(is_ours.sum())
+        self._numbers = len(self._given) + int(is_ours.sum())
+        self.session[order] = np.repeat(number, np.diff(np.r_[begins, len(order)]))
+        lines, first = np.unique(line, return_index=True)
+        parts = np.split(order, first[1:]) if len(first) else []
+        self._order = {at: array("i", part.tobytes()) for at, part in zip(lines.tolist(), parts, strict=True)}
+
+    def _line(self, row: int) -> int:
+        """What the row is in line with."""
+        flags = self.flags[row]
+        return int(self.session[row]) if flags & GIVEN else _TIMED_LINE if flags & TIMED else _STORED_LINE
+
+    def _place(self, order: "array[int]", row: int) -> int:
+        return bisect_left(order, self._key(row), key=self._key)
+
+    def _key(self, row: int) -> tuple[int, int, int]:
+        return int(self.time_ms[row]), int(self.created_ms[row]), row
+
+    def _enter(self, row: int) -> None:
+        line = self._line(row)
+        order = self._order.setdefault(line, array("i"))
+        at = self._place(order, row)
+        before = order[at - 1] if at and not self._are_apart(order[at - 1], row) else NONE
+        after = order[at] if at < len(order) and not self._are_apart(row, order[at]) else NONE
+        order.insert(at, row)
+        if before == after == NONE:
+            self.sessions += 1
+            if line < 0:
+                self.session[row] = self._fresh_number()
+        else:
+            self.session[row] = self.session[after if before == NONE else before]
+        self._connect(before, row)
+        self._connect(row, after)
+        if NONE not in (before, after) and self.session[before] != self.session[after]:
+            self._unite(before, row, after)
+
+    def _are_apart(self, row: int, later: int) -> bool:
+        """Whether a pause is between two rows of a line."""
+        is_paused = self.time_ms[later] - self.time_ms[row] > SESSION_PAUSE_MS
+        return bool(is_paused) and self._line(row) == _TIMED_LINE
+
+    def _connect(self, before: int, after: int) -> None:
+        if before != NONE:
+            self.after[before] = after
+        if after != NONE:
+            self.before[after] = before
+
+    def _unite(self, before: int, row: int, after: int) -> None:
+        """Make one session of two that a row has come between."""
+        fewer = self._fewer(before, after)
+        self.session[[row, *fewer]] = self.session[after if fewer[0] == before else before]
+        self.sessions -= 1
+
+    def _split(self, before: int, after: int) -> None:
+        """Make two sessions of one, between two rows."""
+        self.after[before] = self.before[after] = NONE
+        self.session[self._fewer(before, after)] = self._fresh_number()
+        self.sessions += 1
+
+    def _fewer(self, left: int, right: int) -> list[int]:
+        """The rows of a session from `left` back or those from `right` on, whichever are fewer."""
+        lefts, rights = [left], [right]
+        while True:
+            left, right = int(self.before[left]), int(self.after[right])
+            if left == NONE:
+                return lefts
+            if right == NONE:
+                return rights
+            lefts.append(left)
+            rights.append(right)
+
+    def _fresh_number(self) -> int:
+        self._numbers += 1
+        return self._numbers - 1
+
+    def _grow(self) -> None:
+        capacity = max(_ROWS_MIN, len(self.flags) * 3 // 2)
+        for name in ("before", "after", "session", "speaker", "label", "flags", "time_ms", "created_ms"):
+            old = getattr(self, name)
+            fresh = np.full(capacity, 0 if name in ("flags", "time_ms", "created_ms") else NONE, old.dtype)
+            fresh[: len(old)] = old
+            setattr(self, name, fresh)
+
+
+class Names:
+    """Names, a number for each, and how many rows have it."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._counts: array[int] = array("i")
+        self._by_word: dict[str, list[str]] = {}
+
+    @classmethod
+    def over(cls, names: list[str], column: NDArray[np.int32]) -> "Names":
+        """These names, in the order of their numbers, of which each row has one or NONE."""
+        made = cls()
+        for name in names:
+            made._number(name)
+        made._counts = array("i", np.bincount(column[column != NONE], minlength=len(names)).tolist())
+        return made
+
+    def add(self, name: str | None) -> int:
+        """The number of a name that one more row has; NONE for none."""
+        if name is None:
+            return NONE
+        number = self._number(name)
+        self._counts[number] += 1
+        return number
+
+    def remove(self, number: int) -> None:
+        """Take note that a row is gone that had this number, or NONE."""
+        if number != NONE:
+            self._counts[number] -= 1
+
+    def all(self) -> list[str]:
+        """The names in the order of their numbers, also those that no row has any more."""
+        return list(self._numbers)
+
+    def count(self, least: float) -> int:
+        """How many names at least so many rows have."""
+        return int((np.frombuffer(self._counts.tobytes(), np.int32) >= least).sum())
+
+    def of(self, found: Collection[str], least: float) -> set[str]:
+        """The names that have one of these words, and at least so many rows."""
+        named = {name for word in found for name in tuple(self._by_word.get(word, ()))}
+        return {name for name in named if self._counts[self._numbers[name]] >= least}
+
+    def numbers(self, names: Collection[str]) -> list[int]:
+        """The numbers of these names, as far as they have one."""
+        return [self._numbers[name] for name in names if name in self._numbers]
+
+    def _number(self, name: str) -> int:
+        if name not in self._numbers:
+            self._counts.append(0)
+            self._numbers[name] = len(self._numbers)
+            for word in name_words(name):
+                self._by_word.setdefault(word, []).append(name)
+        return self._numbers[name]
+
+
+def marks(content: str) -> set[str]:
+    """What `Conversation.addressed` counts."""
+    called = {CALLED + name.lower() for name in _ADDRESSED.findall(content)}
+    return called | {MENTIONED + name for name in _title_words(content)}
 
 
 def name_words(name: str) -> set[str]:
@@ -281,15 +375,32 @@ def name_words(name: str) -> set[str]:
 
 
 def event_time_ms(metadata: Mapping[str, object]) -> int | None:
-    """When it happened, by `event_time`; None when that is missing or no ISO 8601 time."""
+    """When it happened, by `event_time`; None when that is no ISO 8601 time of the years 1 to 9999 in UTC."""
     raw = metadata.get("event_time")
     if not isinstance(raw, str):
         return None
     try:
         moment = datetime.fromisoformat(raw)
-    except ValueError:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _session_id(metadata: Mapping[str, object]) -> str | None:
+    raw = metadata.get("session_id")
+    is_given = isinstance(raw, str | int) and not isinstance(raw, bool) and raw != ""
+    return str(raw) if is_given else None
+
+
+def _speaker(metadata: Mapping[str, object]) -> str | None:
+    raw = metadata.get("speaker")
+    return raw if isinstance(raw, str) and raw else None
+
+
+def _title_words(text: str) -> set[str]:
+    """The capitalised words of a text, in lower case."""
+    return {name.lower() for name in _TITLE.findall(text)}
 
 
 def _label_of(content: str) -> str | None:
@@ -299,5 +410,8 @@ def _label_of(content: str) -> str | None:
     return found.group(1) if found else None
 
 
-def _numbered(numbers: dict[str, int], name: str | None) -> int:
-    return NONE if name is None else numbers.setdefault(name, len(numbers))
+def _numbered_anew(column: NDArray[np.int32], names: Mapping[int, str]) -> tuple[NDArray[np.int32], list[str]]:
+    """Numbers, or NONE, of those of the names alone that are in use, and these names."""
+    used = np.unique(column[column != NONE])
+    fresh = np.where(column == NONE, NONE, np.searchsorted(used, column)).astype(np.int32)
+    return fresh, [names[number] for number in used.tolist()]

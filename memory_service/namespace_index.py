@@ -13,17 +13,23 @@ import numpy as np
 from indexes.group_index import Frozen, GroupIndex, Groups, Vectors
 from indexes.lexical import Arrays, LexicalIndex
 from indexes.segments import DEAD_SHARE_MAX
-from memory_service.conversation import NONE, Conversation, event_time_ms
+from memory_service.conversation import NONE, Conversation, event_time_ms, marks
 from memory_service.words import frequencies
 
 COHERENT = 0.12
 """Neighbours that are this much more alike than any two memories are a conversation: chats measure .12 to .35,
 documents in no order .007 (docs/retrieval.md)."""
 
+COHERENCE_STEPS = 4
+"""It is told in quarters, so that workers which sampled at different times nearly always rank by the same."""
+
 SAMPLE_PAIRS = 256
 SAMPLE_MIN = 8
 SAMPLED_AGAIN = 1.25
 """Coherence is measured on so many pairs, from so many memories on, and again when there are so many times more."""
+
+ALL_ALIKE = 1e-4
+"""Where any two memories are as alike as this, neighbours cannot be more so than by rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class FrozenIndex:
-    """A namespace's index as it was at one moment; only the neighbours of a row may be of a later one."""
+    """A namespace's index as it was at one moment, whatever happens to it since."""
 
     dense: Frozen
     _lexical: LexicalIndex
@@ -59,7 +65,6 @@ class FrozenIndex:
     def packed_texts(self) -> bytes:
         """Words and structure, for `unpacked_texts`."""
         arrays = self._lexical.arrays()
-        talk = self._talk.compacted(self._lexical.alive[: self._lexical.count])
         packed: bytes = msgpack.packb(
             {
                 "groups": arrays.groups.astype("<i8").tobytes(),
@@ -67,7 +72,7 @@ class FrozenIndex:
                 "terms": arrays.terms,
                 "counts": arrays.counts.astype("<u4").tobytes(),
                 "postings": arrays.postings.astype("<u4").tobytes(),
-                "talk": talk.state(),
+                "talk": self._talk.state(self._lexical.alive[: self._lexical.count]),
             }
         )
         return packed
@@ -111,7 +116,7 @@ class NamespaceIndex:
         """Add a memory whose vectors are there already."""
         lexical, talk = self.texts.lexical, self.texts.talk
         talk.add(lexical.count, content, metadata, created_at_ms)
-        lexical.add(id, frequencies(content, event_time_ms(metadata)))
+        lexical.add(id, frequencies(content, event_time_ms(metadata)), marks(content))
 
     def remove(self, ids: Groups) -> None:
         """Forget memories; unknown ones are ignored."""
@@ -125,10 +130,6 @@ class NamespaceIndex:
             alive = lexical.alive[: lexical.count].copy()
             self.texts = Texts(LexicalIndex.over(lexical.arrays()), talk.compacted(alive))
 
-    def has_neighbours(self) -> bool:
-        """Whether neighbours count at all."""
-        return self.texts.talk.are_given or self.coherence() > 0
-
     def coherence(self) -> float:
         """0 to 1: how far memories that follow each other belong together, where no session says so."""
         count = len(self.texts.lexical)
@@ -138,12 +139,14 @@ class NamespaceIndex:
 
     def _measured(self) -> float:
         lexical, talk = self.texts.lexical, self.texts.talk
-        rows = np.flatnonzero(lexical.alive[: lexical.count] & (talk.before[: lexical.count] != NONE))
+        count = lexical.count
+        before = talk.before[:count]
+        rows = np.flatnonzero(lexical.alive[:count] & (before != NONE) & (before < count))
         if len(rows) < SAMPLE_MIN - 1:
             return 0.0
         rows = rows[:: -(-len(rows) // SAMPLE_PAIRS)]
         here = self.dense.firsts(lexical.groups[rows])
-        there = self.dense.firsts(lexical.groups[talk.before[rows]])
+        there = self.dense.firsts(lexical.groups[before[rows]])
         known = ~(np.isnan(here[:, 0]) | np.isnan(there[:, 0]))
         here, there = here[known].astype(np.float64), there[known].astype(np.float64)
         count = len(here)
@@ -152,7 +155,10 @@ class NamespaceIndex:
         near = float((here * there).sum(1).mean())
         whole = here.sum(0)
         any_two = float((whole @ whole - count) / (count * (count - 1)))
-        return min(1.0, max(0.0, (near - any_two) / (1 - any_two) / COHERENT))
+        if 1 - any_two < ALL_ALIKE:
+            return 0.0
+        coherence = min(1.0, max(0.0, (near - any_two) / (1 - any_two) / COHERENT))
+        return round(coherence * COHERENCE_STEPS) / COHERENCE_STEPS
 
     def freeze(self) -> FrozenIndex:
         """The index of this moment."""

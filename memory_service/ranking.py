@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.group_index import Groups, Vectors
-from memory_service.conversation import ASKS, NONE, TIMELY, name_words, title_words
-from memory_service.namespace_index import NamespaceIndex, Texts
+from memory_service.conversation import ASKS, NONE, TIMELY, name_words
+from memory_service.namespace_index import NamespaceIndex
 from memory_service.words import asked, stems, words
 
 Scores = NDArray[np.float32]
@@ -65,13 +65,13 @@ class Question:
     Attributes:
         meaning: the text to embed.
         terms: stems to look for.
-        speakers: numbers of those whom it names.
+        speakers: those whom it names, unless it names all.
         is_about_when: it asks for a time.
     """
 
     meaning: str
     terms: tuple[str, ...]
-    speakers: frozenset[int]
+    speakers: frozenset[str]
     is_about_when: bool
 
 
@@ -117,17 +117,14 @@ def prepared(query: str, index: NamespaceIndex | None) -> Question:
         return Question(query, tuple(asked(query)), frozenset(), is_about_when)
     found = set(words(query))
     texts = index.texts
-    known = texts.talk.names.known()
-    named = {number for name, number in known.items() if name_words(name) & found}
-    names = {word for name in known for word in name_words(name)}
-    if not known:
-        names = texts.talk.names.addressed(query, {word: _count(texts, word) for word in title_words(query)})
-    speakers = frozenset(named) if len(named) < len(known) or len(known) == 1 else frozenset[int]()
+    known, _, least = texts.talk.known()
+    count = known.count(least)
+    named = known.of(found, least)
+    names = {word for name in named for word in name_words(name)}
+    if not count:
+        names = texts.talk.addressed(query, texts.lexical.frequency, lambda word: stems([word])[0])
+    speakers = frozenset(named) if len(named) < count or count == 1 else frozenset[str]()
     return Question(_without(query, names & found), tuple(asked(query, frozenset(names))), speakers, is_about_when)
-
-
-def _count(texts: Texts, word: str) -> int:
-    return len(texts.lexical.postings(stems([word])[0])[0])
 
 
 def _without(query: str, names: Collection[str]) -> str:
@@ -150,8 +147,8 @@ def by_words(question: Question, index: NamespaceIndex, k: int, among: Groups | 
     """The k memories that have most of the question's words; those without any come last."""
     view = _View(index)
     lexical = view.lexical(question.terms)
-    rows = np.flatnonzero(view.allowed(among))
-    best = rows[np.lexsort((rows, -lexical[rows]))[:k]]
+    rows = _largest(lexical, np.flatnonzero(view.allowed(among)), k)
+    best = rows[np.lexsort((rows, -lexical[rows]))]
     ids = view.texts.lexical.groups[best]
     return Ranked(ids, lexical[best], lexical=lexical[best])
 
@@ -170,7 +167,10 @@ def by_all(question: Question, vector: Vectors, index: NamespaceIndex, k: int, a
     lexical = view.lexical(question.terms)
     count = max(CANDIDATES, k)
     by_meaning, _ = index.dense.search(vector, count, among)
-    rows = np.union1d(view.rows(by_meaning), _largest(lexical, view.allowed(among), count))
+    with_words = np.flatnonzero((lexical > 0) & view.allowed(among))
+    if len(with_words) > count:
+        with_words = with_words[np.argpartition(-lexical[with_words], count)[:count]]
+    rows = np.union1d(view.rows(by_meaning), with_words)
     dense = view.dense(rows, vector)
     rows, dense = rows[~np.isnan(dense)], dense[~np.isnan(dense)]
     own = dense + view.near_meaning(rows, dense, vector) + lexical[rows]
@@ -204,6 +204,7 @@ class _View:
         self.texts = index.texts
         self.count = self.texts.lexical.count
         self.coherence = index.coherence()
+        self.has_neighbours = self.texts.talk.are_given or self.coherence > 0
 
     def allowed(self, among: Groups | None) -> NDArray[np.bool_]:
         """(count,) which rows may be found."""
@@ -239,45 +240,49 @@ class _View:
         """(count,) the share of the question's words that each row has."""
         found = self.texts.lexical
         total, weights = np.zeros(self.count, np.float32), 0.0
-        saturation = K1 * np.sqrt(np.maximum(1, found.lengths[: self.count] / LONG_TEXT_WORDS))
+        saturation = K1 * np.sqrt(np.maximum(1, found.lengths[: self.count] / np.float32(LONG_TEXT_WORDS)))
+        amounts = np.zeros(self.count, np.float32)
         for term in terms:
             rows, frequencies = found.postings(term)
             weight = math.log(1 + (len(found) - len(rows) + 0.5) / (len(rows) + 0.5))
             weights += weight
-            if len(rows):
-                rows, frequencies = self._with_near(rows, frequencies)
-                total[rows] += weight * frequencies / (frequencies + saturation[rows])
+            rows, frequencies = rows[rows < self.count], frequencies[rows < self.count]
+            amounts[rows] = frequencies
+            reached = np.concatenate([rows, *self._lend(rows, frequencies, amounts)])
+            here = amounts[reached]
+            total[reached] += weight * here / (here + saturation[reached])  # a row reached twice is set to the same
+            amounts[reached] = 0
         if weights:
             total /= weights
         return self._with_questions(total)
 
-    def _with_near(self, rows: Rows, frequencies: Scores) -> tuple[Rows, Scores]:
-        """Rows that have a word themselves or by their neighbours, and how much of it."""
-        targets, amounts = [rows], [frequencies]
-        if self.index.has_neighbours() and len(rows) <= SPREAD_ROWS_MAX:
-            for side in (self.texts.talk.before, self.texts.talk.after):
-                near, here = rows, frequencies
-                for share in NEAR_WORDS:
-                    near = side[near].astype(np.int64)
-                    near, here = near[near != NONE], here[near != NONE]
-                    targets.append(near)
-                    amounts.append(share * here * self.trust(near))
-        all_targets, all_amounts = np.concatenate(targets), np.concatenate(amounts)
-        known = all_targets < self.count
-        reached, place = np.unique(all_targets[known], return_inverse=True)
-        summed = np.bincount(place, all_amounts[known], len(reached)).astype(np.float32)
-        return reached[summed > 0], summed[summed > 0]
+    def _lend(self, rows: Rows, frequencies: Scores, amounts: Scores) -> Iterator[Rows]:
+        """Add to the amounts of a word that rows have what their neighbours lend them; these rows."""
+        if not self.has_neighbours or len(rows) > SPREAD_ROWS_MAX:
+            return
+        lent = frequencies * self.trust(rows)  # neighbours are of one session, so trusted alike
+        for side in (self.texts.talk.before, self.texts.talk.after):
+            near, here = rows, lent
+            for share in NEAR_WORDS:
+                near = side[near].astype(np.int64)
+                is_known = (near != NONE) & (near < self.count)
+                near, here = near[is_known], here[is_known]
+                amounts[near] += share * here
+                yield near
 
     def _with_questions(self, lexical: Scores) -> Scores:
         """What stands behind a question that has the words answers it."""
-        if not self.index.has_neighbours():
+        if not self.has_neighbours:
             return lexical
-        rows = np.flatnonzero(lexical)
-        before = self.texts.talk.before[rows]
-        asked_before = (before != NONE) & (before < self.count) & (self.texts.talk.flags[before] & ASKS > 0)
-        rows, before = rows[asked_before], before[asked_before]
+        talk = self.texts.talk
+        asking = np.flatnonzero((talk.flags[: self.count] & ASKS > 0) & (lexical > 0))
+        rows = talk.after[asking]
+        is_known = (rows != NONE) & (rows < self.count)
+        rows, asking = rows[is_known].astype(np.int64), asking[is_known]
+        has_words = lexical[rows] > 0
+        rows, asking = rows[has_words], asking[has_words]
         answered = lexical.copy()
-        answered[rows] += ANSWER * self.trust(rows) * lexical[before]
+        answered[rows] += ANSWER * self.trust(rows) * lexical[asking]
         return answered
 
     def dense(self, rows: Rows, vector: Vectors) -> Scores:
@@ -286,7 +291,7 @@ class _View:
 
     def near_meaning(self, rows: Rows, dense: Scores, vector: Vectors) -> Scores:
         """(n,) what the neighbours lend of their cosine; a missing one counts as the row itself."""
-        if not self.index.has_neighbours():
+        if not self.has_neighbours:
             return np.zeros(len(rows), np.float32)
         lent = np.zeros(len(rows), np.float32)
         for side in (self.texts.talk.before, self.texts.talk.after):
@@ -305,8 +310,8 @@ class _View:
         if question.is_about_when:
             prior = prior + WHEN * (talk.flags[rows] & TIMELY > 0)
         if question.speakers:
-            speaker = talk.speaker if talk.names.are_given() else talk.label
-            prior = prior + SPEAKER * np.isin(speaker[rows], list(question.speakers))
+            known, speaker, _ = talk.known()
+            prior = prior + SPEAKER * np.isin(speaker[rows], known.numbers(question.speakers))
         return prior.astype(np.float32)
 
     def best_of_session(self, rows: Rows, scores: Scores) -> Scores:
@@ -319,9 +324,11 @@ class _View:
         return self.mixed(rows, best[place], scores)
 
 
-def _largest(values: Scores, allowed: NDArray[np.bool_], count: int) -> Rows:
-    """The allowed rows with the largest values above zero."""
-    rows = np.flatnonzero((values > 0) & allowed)
+def _largest(values: Scores, rows: Rows, count: int) -> Rows:
+    """Those of these rows, ascending, with the largest values, of equals the first; in no order."""
     if len(rows) <= count:
         return rows
-    return rows[np.argpartition(-values[rows], count)[:count]]
+    found = values[rows]
+    least = np.partition(found, len(rows) - count)[len(rows) - count]
+    above = rows[found > least]
+    return np.concatenate([above, rows[found == least][: count - len(above)]])

@@ -8,7 +8,7 @@ be English, but stems, months and stop words only help where it is.
 import re
 import unicodedata
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import Stemmer
@@ -32,6 +32,8 @@ _STOP_WORDS = """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 """They are left out of questions, unless nothing else is asked; texts keep them."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 _stemmer = Stemmer.Stemmer("english", 0)
 
 
@@ -47,13 +49,13 @@ def stems(found: list[str]) -> list[str]:
 
 
 def frequencies(text: str, event_time_ms: int | None = None) -> Counter[str]:
-    """How often each stem is in a text; the day of an event counts as its words."""
+    """How often each stem is in a text; the day of an event (in the years 1 to 9999) counts as its words."""
     found = words(text)
     for year, month, day in _ISO_DATE.findall(text):
         if 1 <= int(month) <= len(_MONTHS):
             found += [str(int(day)), _MONTHS[int(month) - 1], year]
     if event_time_ms is not None:
-        day = datetime.fromtimestamp(event_time_ms / 1000, UTC)
+        day = _EPOCH + timedelta(milliseconds=event_time_ms)
         found += [str(day.day), _MONTHS[day.month - 1], str(day.year)]
     return Counter(stems(found))
 

@@ -452,3 +452,28 @@ def test_a_query_that_nothing_answers_is_told_apart_when_relevance_is_asked_for(
     for wrong in ({"min_relevance": 1.5}, {"min_relevance": 0.3, "mode": "dense"}):
         refused = error(client.post("/v1/memories/retrieve", json={"query": "gate", **where, **wrong}), 422)
         assert refused["field"] == "min_relevance"
+
+
+def test_a_retrieve_says_its_mode_and_what_each_score_is_made_of(client):
+    for at, text in enumerate([COFFEE, BUDGET, "Ticket INV-2231-B is settled."]):
+        ok(client.post("/v1/memories", json={"content": text, "key": f"k{at}", "namespace": "modes"}))
+
+    def found(**rest):
+        return ok(client.post("/v1/memories/retrieve", json={"query": "INV-2231-B", "namespace": "modes", **rest}))
+
+    parts = {"dense": {"dense"}, "lexical": {"lexical"}, "hybrid": {"dense", "lexical"}}
+    for mode, names in parts.items():
+        answer = found(mode=mode)
+        assert answer["mode"] == mode
+        for memory in answer["memories"]:
+            assert {name for name, value in memory["scores"].items() if value is not None} == names
+            if mode != "hybrid":
+                assert memory["scores"][mode] == memory["score"]
+    assert found()["memories"] == found(mode="hybrid")["memories"]
+    assert found()["memories"][0]["key"] == found(mode="lexical")["memories"][0]["key"] == "k2"
+
+    body = {"query": "x", "namespace": "modes"}
+    refused = client.post("/v1/memories/retrieve", json={**body, "mode": "magic"})
+    assert error(refused, 422)["field"] == "mode"
+    past = {**body, "mode": "lexical", "as_of": "2020-01-01T00:00:00Z"}
+    error(client.post("/v1/memories/retrieve", json=past), 422)

@@ -1,0 +1,107 @@
+"""A namespace's index over random histories: k is always filled, with candidates alone."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexes.group_index import GroupIndex
+from memory_service import ranking
+from memory_service.namespace_index import Entry, NamespaceIndex, unpacked_texts
+
+DIM = 8
+CONTENTS = ["Ann: do you like tea?", "Bob: yes, since 2021", "red kettle", "the quagga", "tea tea tea", "?", "of the"]
+METADATA = [{}, {"session_id": "s"}, {"session_id": 2, "speaker": "Ann"}, {"event_time": "2023-05-08"}]
+
+histories = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.lists(st.integers(0, 10**6), min_size=1, max_size=12)),
+        st.tuples(st.just("remove"), st.lists(st.integers(0, 120), max_size=30)),
+        st.tuples(st.just("restore"), st.none()),
+    ),
+    max_size=14,
+)
+
+
+def vectors_of(seed):
+    random = np.random.default_rng(seed)
+    vectors = random.normal(size=(1 + seed % 3, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def entry_of(seed):
+    content, metadata = CONTENTS[seed % len(CONTENTS)], METADATA[seed // 7 % len(METADATA)]
+    return Entry(content, metadata, seed // 100, vectors_of(seed))
+
+
+def with_history(history):
+    """An index, and the ids that it should hold."""
+    index, held, next_id = NamespaceIndex(GroupIndex(DIM)), {}, 1
+    for what, value in history:
+        if what == "add":
+            added = {next_id + at: entry_of(seed) for at, seed in enumerate(value)}
+            next_id += len(value)
+            index.add(list(added.items()))
+            held |= added
+        elif what == "remove":
+            index.remove(np.array(value, np.int64))
+            held = {id: entry for id, entry in held.items() if id not in value}
+        else:
+            index = NamespaceIndex(index.dense, unpacked_texts(index.freeze().packed_texts()))
+    return index, held
+
+
+QUESTIONS = st.sampled_from(["does Ann like tea?", "when?", "quagga", "of the", "nothing known", "😀"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(history=histories, question=QUESTIONS, k=st.integers(1, 40), seed=st.integers(0, 99))
+def test_every_mode_finds_min_of_k_and_candidates_and_candidates_alone(history, question, k, seed):
+    index, held = with_history(history)
+    random = np.random.default_rng(seed)
+    among = None if seed % 2 else np.flatnonzero(random.random(130) < 0.4)
+    candidates = set(held) if among is None else set(held) & set(among.tolist())
+    prepared = ranking.prepared(question, index)
+    vector = vectors_of(seed)[0]
+    for found in (
+        ranking.by_all(prepared, vector, index, k, among),
+        ranking.by_words(prepared, index, k, among),
+        ranking.by_meaning(vector, index, k, among),
+    ):
+        assert len(found.ids) == len(set(found.ids.tolist())) == min(k, len(candidates))
+        assert set(found.ids.tolist()) <= candidates
+        assert (np.diff(found.scores) <= 0).all()
+    assert len(index) == len(index.texts.lexical) == len(held)
+
+
+@settings(max_examples=100, deadline=None)
+@given(history=histories, question=QUESTIONS)
+def test_what_is_found_depends_on_what_is_held_not_on_how_it_came_about(history, question):
+    """Rows that were removed, reclaimed, packed or never there make no difference to a score."""
+    index, held = with_history(history)
+    anew = NamespaceIndex(GroupIndex(DIM))
+    if held:
+        anew.add(list(held.items()))
+    index._sampled = 0  # coherence is of the last time that it was measured
+    vector = vectors_of(5)[0]
+    one, other = (ranking.by_all(ranking.prepared(question, each), vector, each, 1_000, None) for each in (index, anew))
+    assert one.ids.tolist() == other.ids.tolist()
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(history=histories, question=QUESTIONS, k=st.integers(1, 40))
+def test_a_memory_that_only_one_of_the_two_indexes_knows_is_left_out_and_nothing_fails(history, question, k):
+    """So a reader sees it that comes between two halves of a change."""
+    index, held = with_history(history)
+    half = index.texts.lexical.count and int(index.texts.lexical.groups[index.texts.lexical.count - 1])
+    last = max([half, *held, 0])
+    index.add_text(last + 1, "the quagga likes tea", {"session_id": "s"}, 1)
+    index.dense.add(np.array([last + 2]), vectors_of(3)[:1])
+    vector = vectors_of(5)[0]
+    found = ranking.by_all(ranking.prepared(question, index), vector, index, k, None)
+    assert set(found.ids.tolist()) <= set(held)
+    assert len(found.ids) >= min(k, len(held)) - 1
+    assert last + 1 not in ranking.by_meaning(vector, index, k, None).ids
+    assert last + 2 not in ranking.by_words(ranking.prepared(question, index), index, k, None).ids
+    index._sampled = 0
+    assert 0 <= index.coherence() <= 1

@@ -1,0 +1,107 @@
+"""What counts as a word, and that any text at all has words or none."""
+
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memory_service import conversation, ranking
+from memory_service.conversation import event_time_ms, marks
+from memory_service.words import STOP_WORDS, asked, frequencies, stems, words
+
+DAY_MS = 24 * 3600 * 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Dana's flat-white", ["dana", "flat", "white"]),
+        ("Dana\u2019s don't", ["dana", "dont"]),
+        ("INV-2231-B", ["inv", "2231", "b"]),
+        ("ＦＵＬＬ width ﬁnd", ["full", "width", "find"]),
+        ("snake_case", ["snake", "case"]),
+        ('"quoted" AND (x OR -y*) NEAR/2 ^z', ["quoted", "and", "x", "or", "y", "near", "2", "z"]),
+        ("a\0b", ["a", "b"]),
+        ("😀 🔑", []),
+        ("", []),
+        ("''' --- ___", []),
+        ("東京都に住む", ["東京都に住む"]),
+        ("مرحبا بالعالم", ["مرحبا", "بالعالم"]),
+        ("naïve Straße", ["naïve", "straße"]),
+    ],
+)
+def test_words_are_letters_and_digits_in_lower_case(text, expected):
+    assert words(text) == expected
+
+
+def test_forms_of_a_word_have_one_stem():
+    assert len(set(stems(words("connect connected connecting connection connections")))) == 1
+    assert asked("drinking") == list(frequencies("She drinks.").keys() & set(asked("drinking")))
+
+
+def test_a_date_counts_as_the_words_that_people_ask_with():
+    assert {"8", "may", "2023"} <= set(frequencies("Met on 2023-05-08."))
+    assert "decemb" in frequencies("x", event_time_ms({"event_time": "1999-12-31T23:59:59+00:00"}))
+    assert frequencies("2023-13-08") == Counter(["2023", "13", "08"])
+    assert frequencies("2023-00-08") == Counter(["2023", "00", "08"])
+
+
+@pytest.mark.parametrize("year", ["0001-01-01", "9999-12-31"])
+def test_the_first_and_the_last_day_of_the_calendar_have_words(year):
+    found = frequencies("x", event_time_ms({"event_time": year}))
+    assert str(int(year[:4])) in found
+
+
+def test_a_question_asks_for_its_telling_words_once_each():
+    assert asked("What did Dana drink, and what did Dana eat?") == ["dana", "drink", "eat"]
+    assert asked("What did Dana drink?", frozenset({"dana"})) == ["drink"]
+
+
+def test_a_question_of_nothing_but_stop_words_or_names_asks_for_these():
+    assert asked("to be or not to be") == ["to", "be", "or", "not"]
+    assert asked("Dana?", frozenset({"dana"})) == ["dana"]
+    assert asked("?!") == []
+
+
+def test_texts_keep_their_stop_words():
+    assert set(frequencies("to be or not to be")) == {"to", "be", "or", "not"}
+    assert {"to", "be", "or", "not"} <= STOP_WORDS
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(max_size=200))
+def test_any_text_has_words_in_lower_case_without_spaces(text):
+    for word in words(text):
+        assert word == word.strip()
+    assert sum(frequencies(text).values()) >= len(words(text))
+    assert len(set(asked(text))) == len(asked(text)) <= len(words(text))
+
+
+RUNS = (
+    *("a", "A", "Aa", "Ab ", "a.", "x.-", ". ", " ", ": ", ", ", ":", "a'", "'", "-", "_", "\0", "1", "É", "東"),
+    *("Hey ", "Hi Abc", "Abc, ", "Thanks Abcd! ", "2023-01-", "2023-01-01", "how long ", "yesterda", "a b c: "),
+)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_text_twenty_times_as_long_takes_not_much_more_than_twenty_times_as_long(run):
+    """No pattern goes back over a long run of anything: that would take hundreds of times as long, or for ever."""
+
+    def measured_s(chars):
+        text = (run * chars)[:chars]
+        best = []
+        for _ in range(3):
+            begin = time.process_time()
+            frequencies(text), marks(text), conversation._label_of(text), conversation._TIMELY.search(text)
+            ranking._WHEN.match(text), ranking._without(text, {"abc", "hey"})
+            best.append(time.process_time() - begin)
+        return min(best)
+
+    assert measured_s(100_000) < 100 * max(measured_s(5_000), 0.001)
+
+
+def test_one_word_of_100000_letters_and_100000_words_are_counted():
+    assert list(frequencies("a" * 100_000).values()) == [1]
+    assert len(frequencies(" ".join(f"t{at}" for at in range(100_000)))) == 100_000

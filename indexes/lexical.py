@@ -1,8 +1,8 @@
 """Postings: which documents have a term, and how often. One writer at a time, any number of readers, no lock.
 
-A document is a group, as in `group_index.py`: an ascending number that is never used again. It gets a row, the next one;
-removing it clears a flag. Rows are reclaimed by making an index of the living ones (`compacted`), which whoever keeps
-the index then publishes.
+A document is a group, as in `group_index.py`: an ascending number that is never used again. It gets a row, the next
+one; removing it clears a flag. Rows are reclaimed by making an index of the living ones (`over` their `arrays`), which
+whoever keeps the index then publishes.
 """
 
 from array import array

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.group_index import Groups, Vectors
-from memory_service.conversation import ASKS, NONE, TIMELY, name_words
+from memory_service.conversation import ASKS, CALLED, NONE, TIMELY, name_words
 from memory_service.namespace_index import NamespaceIndex
 from memory_service.words import asked, stems, words
 
@@ -47,6 +47,8 @@ SPEAKER = 0.25
 SESSION = 0.3
 LENGTH, LENGTH_WORDS = 0.1, 40
 WHEN = 0.06
+CALLED_SPEAKS, CALLED_AROUND = 0.06, (1.0, -0.5, 0.25)
+"""Where no speaker is known: next to a text that addresses somebody they speak, and people take turns."""
 
 RELEVANCE_DENSE, RELEVANCE_LEXICAL, RELEVANCE_BEHIND, RELEVANCE_CONSTANT = 3.114, 3.772, -4.349, -4.595
 """Of a hit's cosine, its share of the words, how far its score is behind the first one's; fitted on the development
@@ -67,12 +69,14 @@ class Question:
         terms: stems to look for.
         speakers: those whom it names, unless it names all.
         is_about_when: it asks for a time.
+        called: names in it by which texts address somebody, where no speaker is known.
     """
 
     meaning: str
     terms: tuple[str, ...]
     speakers: frozenset[str]
     is_about_when: bool
+    called: frozenset[str] = frozenset()
 
 
 class Signals(NamedTuple):
@@ -121,10 +125,13 @@ def prepared(query: str, index: NamespaceIndex | None) -> Question:
     count = known.count(least)
     named = known.of(found, least)
     names = {word for name in named for word in name_words(name)}
+    called = frozenset[str]()
     if not count:
-        names = texts.talk.addressed(query, texts.lexical.frequency, lambda word: stems([word])[0])
+        called = frozenset(texts.talk.addressed(query, texts.lexical.frequency, lambda word: stems([word])[0]))
+        names = set(called)
     speakers = frozenset(named) if len(named) < count or count == 1 else frozenset[str]()
-    return Question(_without(query, names & found), tuple(asked(query, frozenset(names))), speakers, is_about_when)
+    terms = tuple(asked(query, frozenset(names)))
+    return Question(_without(query, names & found), terms, speakers, is_about_when, called)
 
 
 def _without(query: str, names: Collection[str]) -> str:
@@ -312,7 +319,24 @@ class _View:
         if question.speakers:
             known, speaker, _ = talk.known()
             prior = prior + SPEAKER * np.isin(speaker[rows], known.numbers(question.speakers))
+        if question.called:
+            prior = prior + CALLED_SPEAKS * self.by_those_called(rows, question.called)
         return prior.astype(np.float32)
+
+    def by_those_called(self, rows: Rows, names: Collection[str]) -> Scores:
+        """(n,) 0 to 1: how likely a row is by somebody of these names, since those around it address them."""
+        calls = np.zeros(self.count + 1, np.float32)  # the last one is for no row
+        for name in names:
+            found, _ = self.texts.lexical.postings(CALLED + name)
+            calls[found[found < self.count]] = 1
+        likely = -calls[rows]
+        for side in (self.texts.talk.before, self.texts.talk.after):
+            near = rows
+            for share in CALLED_AROUND:
+                near = np.where((near != NONE) & (near < self.count), side[np.minimum(near, self.count - 1)], NONE)
+                likely = likely + share * self.trust(rows) * calls[np.where(near < self.count, near, NONE)]
+        likely_by_them: Scores = np.clip(likely, 0, 1).astype(np.float32)
+        return likely_by_them
 
     def best_of_session(self, rows: Rows, scores: Scores) -> Scores:
         """(n,) the best score in the session of each row, if there is more than one session."""

@@ -336,3 +336,29 @@ def test_a_text_of_100000_characters_and_one_of_very_many_words_are_found():
     assert ids(index, "w3a2")[0] == 6
     assert ids(index, "quagga")[0] == 7
     assert ids(index, "w1 w2 w3 w4 w5" * 700, 8)
+
+
+def test_where_no_speaker_is_known_whoever_is_called_by_name_has_the_turns_around():
+    talk = [
+        "Hey Ann, the kettle broke.",
+        "Oh no, not again.",
+        "Thanks, Ann!",
+        "You are welcome.",
+        "Bye, Ann!",
+        "See you.",
+    ]
+    index = indexed(*talk, "the boiler hums", vectors=[unit(at // 3) for at in range(7)])
+    question = ranking.prepared("What did Ann say?", index)
+    assert (question.called, "Ann" in question.meaning) == (frozenset({"ann"}), False)
+    view = ranking._View(index)
+    view.coherence = 1.0
+    likely = view.by_those_called(np.arange(7), question.called)
+    assert likely[[0, 2, 4]].tolist() == [0, 0, 0]
+    assert all(likely[at] > 0 for at in (1, 3, 5))
+    view.coherence = 0.0
+    assert not view.by_those_called(np.arange(7), question.called).any()
+
+
+def test_a_question_that_names_nobody_lifts_nobody():
+    index = indexed("Hey Ann, look.", "Thanks, Ann!", "Bye, Ann!", "The roof leaks.")
+    assert ranking.prepared("What leaks?", index).called == frozenset()

@@ -4,8 +4,9 @@ One writer at a time, any number of readers without a lock. Vectors, and words w
 the other; a reader in between finds a memory in one of the two alone, and leaves it out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -62,33 +63,38 @@ class FrozenIndex:
     _lexical: LexicalIndex
     _talk: Conversation
 
-    def packed_texts(self) -> bytes:
-        """Words and structure, for `unpacked_texts`."""
+    def packed_texts(self) -> Iterator[bytes]:
+        """Words and structure, for `unpacked_texts`: one msgpack value after the other.
+
+        In parts, since packing holds up every other thread.
+        """
         arrays = self._lexical.arrays()
-        packed: bytes = msgpack.packb(
-            {
-                "groups": arrays.groups.astype("<i8").tobytes(),
-                "lengths": arrays.lengths.astype("<u4").tobytes(),
-                "terms": arrays.terms,
-                "counts": arrays.counts.astype("<u4").tobytes(),
-                "postings": arrays.postings.astype("<u4").tobytes(),
-                "talk": self._talk.state(self._lexical.alive[: self._lexical.count]),
-            }
-        )
-        return packed
+        yield msgpack.packb(arrays.groups.astype("<i8").tobytes())
+        yield msgpack.packb(arrays.lengths.astype("<u4").tobytes())
+        yield msgpack.packb(arrays.terms)
+        yield msgpack.packb(arrays.counts.astype("<u4").tobytes())
+        yield msgpack.packb(arrays.postings.astype("<u4").tobytes())
+        yield msgpack.packb(self._talk.state(self._lexical.alive[: self._lexical.count]))
 
 
-def unpacked_texts(packed: bytes) -> Texts:
-    """Words and structure as `FrozenIndex.packed_texts` made them."""
-    fields = msgpack.unpackb(packed, strict_map_key=False)
+def unpacked_texts(values: Iterator[Any]) -> Texts:
+    """Words and structure, of the next values of those that `FrozenIndex.packed_texts` packed."""
+    groups, lengths, terms, counts, postings, talk = (next(values) for _ in range(6))
     arrays = Arrays(
-        np.frombuffer(fields["groups"], "<i8").astype(np.int64),
-        np.frombuffer(fields["lengths"], "<u4").astype(np.uint32),
-        fields["terms"],
-        np.frombuffer(fields["counts"], "<u4"),
-        np.frombuffer(fields["postings"], "<u4"),
+        np.frombuffer(groups, "<i8").astype(np.int64),
+        np.frombuffer(lengths, "<u4").astype(np.uint32),
+        terms,
+        np.frombuffer(counts, "<u4"),
+        np.frombuffer(postings, "<u4"),
     )
-    return Texts(LexicalIndex.over(arrays), Conversation.over(fields["talk"]))
+    return Texts(LexicalIndex.over(arrays), Conversation.over(talk))
+
+
+def unpacked(data: bytes) -> Iterator[Any]:
+    """The msgpack values in some bytes."""
+    unpacker = msgpack.Unpacker(max_buffer_size=0, strict_map_key=False)
+    unpacker.feed(data)
+    yield from unpacker
 
 
 class NamespaceIndex:

@@ -38,7 +38,7 @@ from memory_service.clock import wall_ms
 from memory_service.data_folder import write_synced
 from memory_service.embedding import Fingerprint, Vectors
 from memory_service.journal import SUFFIX, sync_folder
-from memory_service.namespace_index import FrozenIndex, Texts, unpacked_texts
+from memory_service.namespace_index import FrozenIndex, Texts, unpacked, unpacked_texts
 from memory_service.records import FORMAT
 from memory_service.words import VERSION as WORDS_VERSION
 
@@ -202,7 +202,8 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
     files[GROUPS], files[VECTORS] = groups_file.sha256, vectors_file.sha256
     with _HashedFile(path / TEXTS) as texts_file:
         for namespace, index in frozen.indexes.items():
-            texts_file.write(msgpack.packb((namespace, index.packed_texts())))
+            for part in (msgpack.packb(namespace), *index.packed_texts()):
+                texts_file.write(part)
     files[TEXTS] = texts_file.sha256
     manifest = {
         "format": FORMAT,
@@ -238,14 +239,14 @@ def _read(path: Path, embedder: Fingerprint) -> Snapshot:
         if manifest["sha256"].get(name) != found:
             raise UnusableSnapshot(f"{name} does not match its checksum")
     if manifest.get("words") == WORDS_VERSION:
-        texts = {namespace: unpacked_texts(packed) for namespace, packed in _unpacked(data)}
+        texts = dict(_texts(data))
     return Snapshot(path, path / CATALOG, indexes, texts, manifest["next_id"], manifest["journals"])
 
 
-def _unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
-    unpacker = msgpack.Unpacker(max_buffer_size=0)
-    unpacker.feed(data)
-    yield from unpacker
+def _texts(data: bytes) -> Iterator[tuple[str, Texts]]:
+    values = unpacked(data)
+    for namespace in values:
+        yield namespace, unpacked_texts(values)
 
 
 def _read_indexes(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from indexes.group_index import GroupIndex
 from memory_service import ranking
-from memory_service.namespace_index import Entry, NamespaceIndex, unpacked_texts
+from memory_service.namespace_index import Entry, NamespaceIndex, unpacked, unpacked_texts
 
 DIM = 8
 CONTENTS = ["Ann: do you like tea?", "Bob: yes, since 2021", "red kettle", "the quagga", "tea tea tea", "?", "of the"]
@@ -46,7 +46,7 @@ def with_history(history):
             index.remove(np.array(value, np.int64))
             held = {id: entry for id, entry in held.items() if id not in value}
         else:
-            index = NamespaceIndex(index.dense, unpacked_texts(index.freeze().packed_texts()))
+            index = NamespaceIndex(index.dense, unpacked_texts(unpacked(b"".join(index.freeze().packed_texts()))))
     return index, held
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from indexes.group_index import GroupIndex
 from memory_service import ranking
-from memory_service.namespace_index import Entry, NamespaceIndex, unpacked_texts
+from memory_service.namespace_index import Entry, NamespaceIndex, unpacked, unpacked_texts
 
 DIM = 16
 NOWHERE = np.eye(DIM, dtype=np.float32)[DIM - 1]
@@ -293,9 +293,9 @@ def test_any_text_can_be_a_question_a_speaker_and_a_memory(question, speaker, te
     index = indexed((text, {"speaker": speaker, "session_id": speaker}), (question, {}), *TEXTS)
     assert sorted(ids(index, question, 100)) == list(range(1, 8))
     assert all(np.isfinite(list(scores(index, question).values())))
-    assert scores(NamespaceIndex(index.dense, unpacked_texts(index.freeze().packed_texts())), question) == scores(
-        index, question
-    )
+    assert scores(
+        NamespaceIndex(index.dense, unpacked_texts(unpacked(b"".join(index.freeze().packed_texts())))), question
+    ) == scores(index, question)
 
 
 ANY_JSON = [

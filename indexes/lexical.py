@@ -19,6 +19,9 @@ Frequencies = NDArray[np.float32]
 FREQUENCY_MAX = 255
 """More occurrences of a term in a document count as so many."""
 
+TERMS_AT_ONCE = 512
+"""Of a vocabulary that is made arrays of."""
+
 _FREQUENCY_BITS = 8
 """The other 24 of a posting are the row: 16 million of them."""
 
@@ -149,25 +152,41 @@ class LexicalIndex:
         return copy
 
     def arrays(self) -> Arrays:
-        """The living documents, with rows from 0."""
+        """The living documents, with rows from 0.
+
+        Some terms at a time: one step over all postings would hold up every other thread for tens of milliseconds.
+        """
         alive = self.alive[: self.count]
-        terms = list(self._postings)
-        parts = [found.tobytes() for found in self._postings.values()]
+        fresh_row = (np.cumsum(alive) - 1).astype(np.uint32)
+        terms = list(self._postings.items())
+        kept: list[str] = []
+        counts, postings = [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
+        for begin in range(0, len(terms), TERMS_AT_ONCE):
+            some = terms[begin : begin + TERMS_AT_ONCE]
+            of_each, packed = self._living([found for _, found in some], alive, fresh_row)
+            kept += [some[at][0] for at in np.flatnonzero(of_each).tolist()]
+            counts.append(of_each[of_each > 0].astype(np.uint32))
+            postings.append(packed)
+        return Arrays(
+            self.groups[: self.count][alive],
+            self.lengths[: self.count][alive],
+            kept,
+            np.concatenate(counts),
+            np.concatenate(postings),
+        )
+
+    def _living(
+        self, found: list["array[int]"], alive: NDArray[np.bool_], fresh_row: NDArray[np.uint32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """How many postings of living rows there are in each of some lists, and all of these with their fresh rows."""
+        parts = [postings.tobytes() for postings in found]
         packed = np.frombuffer(b"".join(parts), np.uint32)
         rows = packed >> _FREQUENCY_BITS
         is_kept = rows < self.count
         is_kept[is_kept] = alive[rows[is_kept]]
-        term = np.repeat(np.arange(len(terms)), [len(part) // packed.itemsize for part in parts])
-        counts = np.bincount(term[is_kept], minlength=len(terms))
-        fresh_row = (np.cumsum(alive) - 1).astype(np.uint32)
-        postings = fresh_row[rows[is_kept]] << _FREQUENCY_BITS | packed[is_kept] & FREQUENCY_MAX
-        return Arrays(
-            self.groups[: self.count][alive],
-            self.lengths[: self.count][alive],
-            [terms[at] for at in np.flatnonzero(counts).tolist()],
-            counts[counts > 0].astype(np.uint32),
-            postings,
-        )
+        term = np.repeat(np.arange(len(found)), [len(part) // packed.itemsize for part in parts])
+        of_each = np.bincount(term[is_kept], minlength=len(found))
+        return of_each, fresh_row[rows[is_kept]] << _FREQUENCY_BITS | packed[is_kept] & FREQUENCY_MAX
 
     @classmethod
     def over(cls, arrays: Arrays) -> "LexicalIndex":

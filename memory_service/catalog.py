@@ -21,6 +21,7 @@ import msgpack
 import numpy as np
 
 from memory_service.clock import Stamp
+from memory_service.conversation import Text
 from memory_service.embedding import Vectors
 from memory_service.filter_ids import Ids, RecentIds, matching_ids, read_ids
 from memory_service.filter_sql import attributes, condition
@@ -121,6 +122,7 @@ SCHEMAS_READ = (1, 2)
 """Of the tables above, and those that a snapshot may have; another one is not used."""
 
 _COLUMNS = "id, namespace, key, content, metadata, stamp_ms, created_at_ms, expires_at_ms"
+_VERSION_COLUMNS = "id, content, metadata, stamp_ms, stamp_counter, stamp_writer, created_at_ms, expires_at_ms"
 _MEMORY_COLUMNS = "m.namespace, m.key, m.content, m.metadata, m.created_at_ms, m.stamp_ms, m.expires_at_ms"
 
 
@@ -296,11 +298,9 @@ class Catalog:
     def version(self, namespace: str, key: str) -> Version | None:
         """The memory under a key, as the writer sees it (expired ones included)."""
         row = self._writer.execute(
-            "SELECT id, content, metadata, stamp_ms, stamp_counter, stamp_writer, created_at_ms, expires_at_ms"
-            " FROM memory WHERE namespace = ? AND key = ?",
-            (namespace, key),
+            f"SELECT {_VERSION_COLUMNS} FROM memory WHERE namespace = ? AND key = ?", (namespace, key)
         ).fetchone()
-        return Version(row[0], row[1], row[2], Stamp(*row[3:6]), row[6], row[7]) if row else None
+        return _version(row) if row else None
 
     def tombstone(self, namespace: str, key: str) -> Tombstone | None:
         """The end of the key's earlier versions, as the writer sees it, if there was one."""
@@ -420,12 +420,11 @@ class Catalog:
         )
         return [_memory(row) for row in rows]
 
-    def texts(self, namespace: str) -> list[tuple[int, Memory]]:
+    def texts(self, namespace: str) -> list[tuple[int, Text]]:
         """All memories of a namespace by id, ascending."""
-        rows = self._all(
-            f"SELECT m.id, {_MEMORY_COLUMNS} FROM memory m WHERE m.namespace = ? ORDER BY m.id", (namespace,)
-        )
-        return [(row[0], _memory(row[1:])) for row in rows]
+        rows = self._all(f"SELECT {_VERSION_COLUMNS} FROM memory WHERE namespace = ? ORDER BY id", (namespace,))
+        versions = (_version(row) for row in rows)
+        return [(it.id, Text(it.content, json.loads(it.metadata), it.created_at_ms, it.stamp)) for it in versions]
 
     def superseded_vectors(self, ids: Sequence[int]) -> list[tuple[int, Vectors]]:
         """Those of these ids that are of superseded versions, ascending, each with its vectors (windows, dim)."""
@@ -556,6 +555,11 @@ def _then(as_of_ms: int | None) -> str:
         f" SELECT {_COLUMNS} FROM main.superseded WHERE {was_there} AND until_ms > {as_of_ms:d}),"
         " attribute AS (SELECT * FROM main.attribute UNION ALL SELECT * FROM main.superseded_attribute) "
     )
+
+
+def _version(row: Sequence[Any]) -> Version:
+    id, content, metadata, ms, counter, writer, created_at_ms, expires_at_ms = row
+    return Version(id, content, metadata, Stamp(ms, counter, writer), created_at_ms, expires_at_ms)
 
 
 _TOMBSTONE = "SELECT stamp_ms, stamp_counter, stamp_writer, expired_at_ms, deleted_at_ms FROM tombstone"

@@ -6,24 +6,26 @@ under these names is passed over. Memories without a session are in two lines, t
 long pause begins a session, and those without by the time of storing; how alike neighbours are decides how much they
 count (`ranking.py`). Where no memory names its speaker, a name that recurs before a colon ("Caroline: ...") is one.
 
-Which memories are neighbours and in one session depends on the living ones alone, not on the order in which they came
-and others went; so does who is known. Only where two were stored in the same millisecond, of events of the same time,
-their rows decide.
+Which memories are neighbours and in one session depends on the living ones alone, not on the order in which a worker
+read of them and of others that went; so does who is known. Of the same time, the one whose record is earlier is first.
 
 Rows are those of the namespace's lexical index. One writer at a time, any number of readers: a reader may meet a
 neighbour of a moment ago, which changes no result but its rank.
 """
 
 import re
+import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memory_service.clock import Stamp
 from memory_service.words import STOP_WORDS, words
 
 NONE = -1
@@ -64,7 +66,27 @@ _TIMED_LINE, _STORED_LINE = -2, -1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS_MIN = 16
 
+_NUMBERED = ("before", "after", "session", "speaker", "label")
+_PLAIN = ("flags", "time_ms", "created_ms", "turn", "lot")
+
+_COUNTER_BITS = 20
+
 Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What words and structure are taken from.
+
+    Attributes:
+        created_at_ms: when the first version was stored.
+        stamp: of this version.
+    """
+
+    content: str
+    metadata: Mapping[str, object]
+    created_at_ms: int
+    stamp: Stamp
 
 
 class Conversation:
@@ -78,6 +100,8 @@ class Conversation:
         flags: (capacity,) uint8.
         time_ms: (capacity,) int64, of the event, or of the storing.
         created_ms: (capacity,) int64, of the storing.
+        turn: (capacity,) int64, ascending with the stamps, whatever their writer.
+        lot: (capacity,) uint32, as if drawn at random, but the same in every worker.
         speakers, labels: their names.
         sessions: how many there are.
     """
@@ -91,6 +115,8 @@ class Conversation:
         self.flags = np.zeros(_ROWS_MIN, np.uint8)
         self.time_ms = np.zeros(_ROWS_MIN, np.int64)
         self.created_ms = np.zeros(_ROWS_MIN, np.int64)
+        self.turn = np.zeros(_ROWS_MIN, np.int64)
+        self.lot = np.zeros(_ROWS_MIN, np.uint32)
         self.speakers, self.labels = Names(), Names()
         self.sessions = 0
         self._rows = 0
@@ -98,13 +124,15 @@ class Conversation:
         self._numbers = 0
         self._order: dict[int, array[int]] = {}
 
-    def add(self, row: int, content: str, metadata: Mapping[str, object], created_at_ms: int) -> None:
-        """Take note of the next row."""
+    def add(self, row: int, text: Text, event_ms: int | None) -> None:
+        """Take note of the next row, and of when what it tells of happened, if it says so."""
         if row == len(self.flags):
             self._grow()
-        event_ms, session_id = event_time_ms(metadata), _session_id(metadata)
-        self.created_ms[row] = created_at_ms
-        self.time_ms[row] = created_at_ms if event_ms is None else event_ms
+        content, metadata, session_id = text.content, text.metadata, _session_id(text.metadata)
+        self.created_ms[row] = text.created_at_ms
+        self.time_ms[row] = text.created_at_ms if event_ms is None else event_ms
+        self.turn[row] = (text.stamp.ms << _COUNTER_BITS) + text.stamp.counter
+        self.lot[row] = zlib.crc32(repr(text.stamp).encode())
         self.flags[row] = (
             ASKS * ("?" in content)
             | TIMELY * (_TIMELY.search(content) is not None)
@@ -186,7 +214,7 @@ class Conversation:
         sessions, given = _numbered_anew(np.where(is_given, self.session[rows], NONE), ids)
         speaker, speakers = _numbered_anew(self.speaker[rows], dict(enumerate(self.speakers.all())))
         label, labels = _numbered_anew(self.label[rows], dict(enumerate(self.labels.all())))
-        columns = (sessions, speaker, label, self.flags[rows], self.time_ms[rows], self.created_ms[rows])
+        columns = (sessions, speaker, label, *(getattr(self, name)[rows] for name in _PLAIN))
         return {
             "columns": [(column.dtype.str, column.tobytes()) for column in columns],
             "names": [given, speakers, labels],
@@ -197,7 +225,8 @@ class Conversation:
         """The structure of rows that had this state."""
         talk = cls()
         columns = [np.frombuffer(data, dtype).copy() for dtype, data in state["columns"]]
-        talk.session, talk.speaker, talk.label, talk.flags, talk.time_ms, talk.created_ms = columns
+        for name, column in zip(("session", "speaker", "label", *_PLAIN), columns, strict=True):
+            setattr(talk, name, column)
         ids, speakers, labels = state["names"]
         talk._given = {id: number for number, id in enumerate(ids)}
         talk.speakers, talk.labels = Names.over(speakers, talk.speaker), Names.over(labels, talk.label)
@@ -212,7 +241,7 @@ class Conversation:
     def _arrange(self) -> None:
         """Put all rows, which know their session if it was given, in lines."""
         line = np.where(self.flags & GIVEN > 0, self.session, np.where(self.flags & TIMED, _TIMED_LINE, _STORED_LINE))
-        order = np.lexsort((self.created_ms, self.time_ms, line)).astype(np.int32)
+        order = np.lexsort((self.lot, self.turn, self.created_ms, self.time_ms, line)).astype(np.int32)
         line = line[order]
         is_paused = (line[1:] == _TIMED_LINE) & (np.diff(self.time_ms[order]) > SESSION_PAUSE_MS)
         is_linked = (line[1:] == line[:-1]) & ~is_paused
@@ -238,8 +267,8 @@ class Conversation:
     def _place(self, order: "array[int]", row: int) -> int:
         return bisect_left(order, self._key(row), key=self._key)
 
-    def _key(self, row: int) -> tuple[int, int, int]:
-        return int(self.time_ms[row]), int(self.created_ms[row]), row
+    def _key(self, row: int) -> tuple[int, int, int, int, int]:
+        return int(self.time_ms[row]), int(self.created_ms[row]), int(self.turn[row]), int(self.lot[row]), row
 
     def _enter(self, row: int) -> None:
         line = self._line(row)
@@ -300,9 +329,9 @@ class Conversation:
 
     def _grow(self) -> None:
         capacity = max(_ROWS_MIN, len(self.flags) * 3 // 2)
-        for name in ("before", "after", "session", "speaker", "label", "flags", "time_ms", "created_ms"):
+        for name in _NUMBERED + _PLAIN:
             old = getattr(self, name)
-            fresh = np.full(capacity, 0 if name in ("flags", "time_ms", "created_ms") else NONE, old.dtype)
+            fresh = np.full(capacity, NONE if name in _NUMBERED else 0, old.dtype)
             fresh[: len(old)] = old
             setattr(self, name, fresh)
 

@@ -4,7 +4,7 @@ One writer at a time, any number of readers without a lock. Vectors, and words w
 the other; a reader in between finds a memory in one of the two alone, and leaves it out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,23 @@ import numpy as np
 from indexes.group_index import Frozen, GroupIndex, Groups, Vectors
 from indexes.lexical import Arrays, LexicalIndex
 from indexes.segments import DEAD_SHARE_MAX
-from memory_service.conversation import NONE, Conversation, event_time_ms, marks
+from memory_service.conversation import NONE, Conversation, Text, event_time_ms, marks
 from memory_service.words import frequencies
 
 COHERENT = 0.12
 """Neighbours that are this much more alike than any two memories are a conversation: chats measure .12 to .35,
 documents in no order .007 (docs/retrieval.md)."""
 
-COHERENCE_STEPS = 4
-"""It is told in quarters, so that workers which sampled at different times nearly always rank by the same."""
+DIGITS = 4
+"""Of coherence: what follows is the order in which a worker's sums were made."""
 
 SAMPLE_PAIRS = 256
 SAMPLE_MIN = 8
-SAMPLED_AGAIN = 1.25
-"""Coherence is measured on so many pairs, from so many memories on, and again when there are so many times more."""
+"""Coherence is measured on about so many pairs, from so many memories on. Which, depends on their lots, and so on the
+living memories alone: every worker ranks by the same."""
+
+PACKED_VERSION = 2
+"""Of what is packed of words and structure, and of what counts as a word: what another version packed is made anew."""
 
 ALL_ALIKE = 1e-4
 """Where any two memories are as alike as this, neighbours cannot be more so than by rounding."""
@@ -41,9 +44,7 @@ class Entry:
         vectors: (windows, dim).
     """
 
-    content: str
-    metadata: Mapping[str, object]
-    created_at_ms: int
+    text: Text
     vectors: Vectors
 
 
@@ -103,8 +104,8 @@ class NamespaceIndex:
     def __init__(self, dense: GroupIndex, texts: Texts | None = None) -> None:
         self.dense = dense
         self.texts = texts or Texts(LexicalIndex(), Conversation())
-        self._coherence = 0.0
-        self._sampled = 0
+        self._changes = 0
+        self._coherence = (-1, 0.0)
 
     def __len__(self) -> int:
         """Number of memories."""
@@ -113,16 +114,18 @@ class NamespaceIndex:
     def add(self, entries: Sequence[tuple[int, Entry]]) -> None:
         """Add memories under ids that are ascending and larger than all before."""
         for id, entry in entries:
-            self.add_text(id, entry.content, entry.metadata, entry.created_at_ms)
+            self.add_text(id, entry.text)
         counts = [len(entry.vectors) for _, entry in entries]
         ids = np.repeat(np.array([id for id, _ in entries], dtype=np.int64), counts)
         self.dense.add(ids, np.concatenate([entry.vectors for _, entry in entries]))
+        self._changes += 1
 
-    def add_text(self, id: int, content: str, metadata: Mapping[str, object], created_at_ms: int) -> None:
+    def add_text(self, id: int, text: Text) -> None:
         """Add a memory whose vectors are there already."""
         lexical, talk = self.texts.lexical, self.texts.talk
-        talk.add(lexical.count, content, metadata, created_at_ms)
-        lexical.add(id, frequencies(content, event_time_ms(metadata)), marks(content))
+        event_ms = event_time_ms(text.metadata)
+        talk.add(lexical.count, text, event_ms)
+        lexical.add(id, frequencies(text.content, event_ms), marks(text.content))
 
     def remove(self, ids: Groups) -> None:
         """Forget memories; unknown ones are ignored."""
@@ -135,24 +138,28 @@ class NamespaceIndex:
         if lexical.dead > DEAD_SHARE_MAX * lexical.count:
             alive = lexical.alive[: lexical.count].copy()
             self.texts = Texts(LexicalIndex.over(lexical.arrays()), talk.compacted(alive))
+        self._changes += 1
 
     def coherence(self) -> float:
         """0 to 1: how far memories that follow each other belong together, where no session says so."""
-        count = len(self.texts.lexical)
-        if not self._sampled * (1 / SAMPLED_AGAIN) <= count <= self._sampled * SAMPLED_AGAIN:
-            self._coherence, self._sampled = self._measured(), count
-        return self._coherence
+        changes, coherence = self._coherence
+        if changes != self._changes:
+            changes = self._changes  # of before: what changes meanwhile is measured the next time
+            coherence = self._measured()
+            self._coherence = changes, coherence
+        return coherence
 
     def _measured(self) -> float:
         lexical, talk = self.texts.lexical, self.texts.talk
-        count = lexical.count
-        before = talk.before[:count]
-        rows = np.flatnonzero(lexical.alive[:count] & (before != NONE) & (before < count))
+        count, share = lexical.count, SAMPLE_PAIRS / max(SAMPLE_PAIRS, len(lexical))
+        drawn = np.flatnonzero(talk.lot[:count] < share * 2**32)
+        before = talk.before[drawn]
+        is_asked = lexical.alive[drawn] & ~talk.given(drawn) & (before != NONE) & (before < count)
+        rows, before = drawn[is_asked], before[is_asked]
         if len(rows) < SAMPLE_MIN - 1:
             return 0.0
-        rows = rows[:: -(-len(rows) // SAMPLE_PAIRS)]
         here = self.dense.firsts(lexical.groups[rows])
-        there = self.dense.firsts(lexical.groups[before[rows]])
+        there = self.dense.firsts(lexical.groups[before])
         known = ~(np.isnan(here[:, 0]) | np.isnan(there[:, 0]))
         here, there = here[known].astype(np.float64), there[known].astype(np.float64)
         count = len(here)
@@ -164,7 +171,7 @@ class NamespaceIndex:
         if 1 - any_two < ALL_ALIKE:
             return 0.0
         coherence = min(1.0, max(0.0, (near - any_two) / (1 - any_two) / COHERENT))
-        return round(coherence * COHERENCE_STEPS) / COHERENCE_STEPS
+        return round(coherence, DIGITS)
 
     def freeze(self) -> FrozenIndex:
         """The index of this moment."""

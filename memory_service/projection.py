@@ -23,6 +23,7 @@ from indexes.group_index import GroupIndex, Groups
 from memory_service import snapshots
 from memory_service.catalog import Catalog, Tombstone, Version
 from memory_service.clock import HybridClock, Stamp
+from memory_service.conversation import Text
 from memory_service.data_folder import DataFolder
 from memory_service.embedding import Fingerprint, Vectors
 from memory_service.journal import DamagedJournal, journal_paths, read_tail
@@ -60,9 +61,9 @@ class _Changes:
         self.added: dict[str, dict[int, Entry]] = defaultdict(dict)
         self.removed: dict[str, list[int]] = defaultdict(list)
 
-    def add(self, id: int, put: Put) -> None:
-        entry = Entry(put.content, json.loads(put.metadata), put.created_at_ms, put.vectors)
-        self.added[put.namespace][id] = entry
+    def add(self, id: int, put: Put, stamp: Stamp) -> None:
+        text = Text(put.content, json.loads(put.metadata), put.created_at_ms, stamp)
+        self.added[put.namespace][id] = Entry(text, put.vectors)
 
     def remove(self, namespace: str, id: int) -> None:
         if self.added[namespace].pop(id, None) is None:
@@ -101,8 +102,8 @@ class Projection:
             dense = GroupIndex.over(self.embedder.dim, groups, rows)
             self._indexes[namespace] = index = NamespaceIndex(dense, snapshot.texts.get(namespace))
             if namespace not in snapshot.texts:
-                for id, memory in self.catalog.texts(namespace):
-                    index.add_text(id, memory.content, memory.metadata, memory.created_at_ms)
+                for id, text in self.catalog.texts(namespace):
+                    index.add_text(id, text)
         self._next_id = snapshot.next_id
         self._applied = self.catalog.watermarks()
         self._next_expiry_ms = self._next_due_ms()
@@ -318,7 +319,7 @@ class Projection:
                 self._supersede(put.namespace, current, stamp.ms, changes)
             id = self._fresh_id()
             self.catalog.put(id, put, stamp)
-            changes.add(id, put)
+            changes.add(id, put, stamp)
         elif current.stamp > stamp and self._is_kept(current.stamp.ms):
             self.catalog.put_superseded(self._fresh_id(), put, stamp, current.stamp.ms)
         if put.expires_at_ms is not None:

@@ -154,8 +154,8 @@ def by_words(question: Question, index: NamespaceIndex, k: int, among: Groups | 
     """The k memories that have most of the question's words; those without any come last."""
     view = _View(index)
     lexical = view.lexical(question.terms)
-    rows = _largest(lexical, np.flatnonzero(view.allowed(among)), k)
-    best = rows[np.lexsort((rows, -lexical[rows]))]
+    rows = view.largest(lexical, np.flatnonzero(view.allowed(among)), k)
+    best = rows[view.order(rows, lexical[rows])]
     ids = view.texts.lexical.groups[best]
     return Ranked(ids, lexical[best], lexical=lexical[best])
 
@@ -174,16 +174,14 @@ def by_all(question: Question, vector: Vectors, index: NamespaceIndex, k: int, a
     lexical = view.lexical(question.terms)
     count = max(CANDIDATES, k)
     by_meaning, _ = index.dense.search(vector, count, among)
-    with_words = np.flatnonzero((lexical > 0) & view.allowed(among))
-    if len(with_words) > count:
-        with_words = with_words[np.argpartition(-lexical[with_words], count)[:count]]
+    with_words = view.largest(lexical, np.flatnonzero((lexical > 0) & view.allowed(among)), count)
     rows = np.union1d(view.rows(by_meaning), with_words)
     dense = view.dense(rows, vector)
     rows, dense = rows[~np.isnan(dense)], dense[~np.isnan(dense)]
     own = dense + view.near_meaning(rows, dense, vector) + lexical[rows]
     scores = (own / 2 + view.priors(rows, question)).astype(np.float32)
     scores = (scores + SESSION * view.best_of_session(rows, scores)).astype(np.float32)
-    best = np.lexsort((rows, -scores))[:k]
+    best = view.order(rows, scores)[:k]
     ids = view.texts.lexical.groups[rows[best]]
     scores, dense, lexical = scores[best], np.clip(dense[best], -1, 1), lexical[rows[best]]
     return Ranked(ids, scores, dense, lexical, _relevance(scores, dense, lexical))
@@ -226,6 +224,24 @@ class _View:
         """The rows of memories, as far as this view has them."""
         rows = self.texts.lexical.rows(ids)
         return rows[rows < self.count]
+
+    def order(self, rows: Rows, values: Scores) -> NDArray[np.int64]:
+        """Places of these rows by their values (n,), largest first, of equals the one that was written first."""
+        talk = self.texts.talk
+        return np.lexsort((talk.lot[rows], talk.turn[rows], -values))
+
+    def largest(self, values: Scores, rows: Rows, count: int) -> Rows:
+        """Those of these rows with the largest values (count,), of equals those written first; in no order."""
+        if len(rows) <= count:
+            return rows
+        found = values[rows]
+        least = np.partition(found, len(rows) - count)[len(rows) - count]
+        above, equal = rows[found > least], rows[found == least]
+        wanted, turns = count - len(above), self.texts.talk.turn[equal]
+        if wanted < len(equal):
+            equal = equal[turns <= np.partition(turns, wanted - 1)[wanted - 1]]
+            equal = equal[self.order(equal, values[equal])[:wanted]]
+        return np.concatenate([above, equal])
 
     def trust(self, rows: Rows) -> Scores:
         """(n,) 0 to 1: how much the neighbours of these rows count."""
@@ -346,13 +362,3 @@ class _View:
         best = np.full(len(sessions), -np.inf, np.float32)
         np.maximum.at(best, place, scores)
         return self.mixed(rows, best[place], scores)
-
-
-def _largest(values: Scores, rows: Rows, count: int) -> Rows:
-    """Those of these rows, ascending, with the largest values, of equals the first; in no order."""
-    if len(rows) <= count:
-        return rows
-    found = values[rows]
-    least = np.partition(found, len(rows) - count)[len(rows) - count]
-    above = rows[found > least]
-    return np.concatenate([above, rows[found == least][: count - len(above)]])

@@ -38,9 +38,8 @@ from memory_service.clock import wall_ms
 from memory_service.data_folder import write_synced
 from memory_service.embedding import Fingerprint, Vectors
 from memory_service.journal import SUFFIX, sync_folder
-from memory_service.namespace_index import FrozenIndex, Texts, unpacked, unpacked_texts
+from memory_service.namespace_index import PACKED_VERSION, FrozenIndex, Texts, unpacked, unpacked_texts
 from memory_service.records import FORMAT
-from memory_service.words import VERSION as WORDS_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +207,7 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
     manifest = {
         "format": FORMAT,
         "schema": SCHEMA_VERSION,
-        "words": WORDS_VERSION,
+        "words": PACKED_VERSION,
         "embedder": embedder.as_dict(),
         "next_id": frozen.next_id,
         "journals": frozen.catalog.watermarks(),
@@ -230,16 +229,14 @@ def _read(path: Path, embedder: Fingerprint) -> Snapshot:
     with ThreadPoolExecutor(1) as beside:
         catalog_sha256 = beside.submit(_sha256, path / CATALOG)
         indexes, sha256 = _read_indexes(path, manifest["namespaces"], embedder.dim)
-        texts: dict[str, Texts] = {}
-        if TEXTS in manifest["sha256"]:
-            data = (path / TEXTS).read_bytes()
-            sha256[TEXTS] = hashlib.sha256(data).hexdigest()
+        packed = (path / TEXTS).read_bytes() if TEXTS in manifest["sha256"] else b""
+        if packed:
+            sha256[TEXTS] = hashlib.sha256(packed).hexdigest()
         sha256[CATALOG] = catalog_sha256.result()
     for name, found in sha256.items():
         if manifest["sha256"].get(name) != found:
             raise UnusableSnapshot(f"{name} does not match its checksum")
-    if manifest.get("words") == WORDS_VERSION:
-        texts = dict(_texts(data))
+    texts = dict(_texts(packed)) if manifest.get("words") == PACKED_VERSION else {}
     return Snapshot(path, path / CATALOG, indexes, texts, manifest["next_id"], manifest["journals"])
 
 

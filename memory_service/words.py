@@ -13,9 +13,6 @@ from functools import lru_cache
 
 import Stemmer
 
-VERSION = 1
-"""Of what counts as a word: postings made by another version are made anew."""
-
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _ISO_DATE = re.compile(r"\b(\d{4})-(\d\d)-(\d\d)")
 _MONTHS = (

@@ -242,7 +242,7 @@ def test_a_snapshot_whose_words_another_version_made_is_used_with_words_made_ane
     service = open_service(tmp_path / "memory")
     lived_through(service)
     before = rankings(service)
-    monkeypatch.setattr("memory_service.snapshots.WORDS_VERSION", 99)
+    monkeypatch.setattr("memory_service.snapshots.PACKED_VERSION", 99)
     service.compact()
     service.close()
     monkeypatch.undo()

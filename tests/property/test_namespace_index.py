@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from indexes.group_index import GroupIndex
 from memory_service import ranking
+from memory_service.clock import Stamp
+from memory_service.conversation import Text
 from memory_service.namespace_index import Entry, NamespaceIndex, unpacked, unpacked_texts
 
 DIM = 8
@@ -28,9 +30,9 @@ def vectors_of(seed):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def entry_of(seed):
+def entry_of(id, seed):
     content, metadata = CONTENTS[seed % len(CONTENTS)], METADATA[seed // 7 % len(METADATA)]
-    return Entry(content, metadata, seed // 100, vectors_of(seed))
+    return Entry(Text(content, metadata, seed // 100, Stamp(seed, id, "w")), vectors_of(seed))
 
 
 def with_history(history):
@@ -38,7 +40,7 @@ def with_history(history):
     index, held, next_id = NamespaceIndex(GroupIndex(DIM)), {}, 1
     for what, value in history:
         if what == "add":
-            added = {next_id + at: entry_of(seed) for at, seed in enumerate(value)}
+            added = {next_id + at: entry_of(next_id + at, seed) for at, seed in enumerate(value)}
             next_id += len(value)
             index.add(list(added.items()))
             held |= added
@@ -81,11 +83,36 @@ def test_what_is_found_depends_on_what_is_held_not_on_how_it_came_about(history,
     anew = NamespaceIndex(GroupIndex(DIM))
     if held:
         anew.add(list(held.items()))
-    index._sampled = 0  # coherence is of the last time that it was measured
     vector = vectors_of(5)[0]
     one, other = (ranking.by_all(ranking.prepared(question, each), vector, each, 1_000, None) for each in (index, anew))
     assert one.ids.tolist() == other.ids.tolist()
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=40),
+    question=QUESTIONS,
+    k=st.integers(1, 9),
+    data=st.data(),
+)
+def test_workers_that_read_of_the_same_memories_in_another_order_answer_the_same(seeds, question, k, data):
+    """Two workers pull two journals in any order, and so have other rows and ids for the same memories."""
+    entries = [entry_of(at, seed) for at, seed in enumerate(seeds)]
+    answers = []
+    for order in (range(len(entries)), data.draw(st.permutations(range(len(entries))))):
+        index = NamespaceIndex(GroupIndex(DIM))
+        index.add([(id, entries[at]) for id, at in enumerate(order)])
+        stamps = {id: entries[at].text.stamp for id, at in enumerate(order)}
+        prepared = ranking.prepared(question, index)
+        for found in (
+            ranking.by_all(prepared, vectors_of(5)[0], index, k, None),
+            ranking.by_words(prepared, index, k, None),
+        ):
+            answers.append(([stamps[id] for id in found.ids.tolist()], found.scores))
+    for one, other in zip(answers[:2], answers[2:], strict=True):
+        assert one[0] == other[0]
+        np.testing.assert_allclose(one[1], other[1], atol=1e-6)
 
 
 @settings(max_examples=100, deadline=None)
@@ -95,7 +122,7 @@ def test_a_memory_that_only_one_of_the_two_indexes_knows_is_left_out_and_nothing
     index, held = with_history(history)
     half = index.texts.lexical.count and int(index.texts.lexical.groups[index.texts.lexical.count - 1])
     last = max([half, *held, 0])
-    index.add_text(last + 1, "the quagga likes tea", {"session_id": "s"}, 1)
+    index.add_text(last + 1, Text("the quagga likes tea", {"session_id": "s"}, 1, Stamp(1, 0, "w")))
     index.dense.add(np.array([last + 2]), vectors_of(3)[:1])
     vector = vectors_of(5)[0]
     found = ranking.by_all(ranking.prepared(question, index), vector, index, k, None)
@@ -103,5 +130,4 @@ def test_a_memory_that_only_one_of_the_two_indexes_knows_is_left_out_and_nothing
     assert len(found.ids) >= min(k, len(held)) - 1
     assert last + 1 not in ranking.by_meaning(vector, index, k, None).ids
     assert last + 2 not in ranking.by_words(ranking.prepared(question, index), index, k, None).ids
-    index._sampled = 0
     assert 0 <= index.coherence() <= 1

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from indexes.group_index import GroupIndex
 from memory_service import ranking
+from memory_service.clock import Stamp
+from memory_service.conversation import Text
 from memory_service.namespace_index import Entry, NamespaceIndex, unpacked, unpacked_texts
 
 DIM = 16
@@ -27,7 +29,7 @@ def indexed(*memories, vectors=None):
     for at, memory in enumerate(memories):
         content, metadata = (memory, {}) if isinstance(memory, str) else memory
         vector = unit(0) if vectors is None else vectors[at]
-        entries.append((at + 1, Entry(content, metadata, 1_000 + at, vector)))
+        entries.append((at + 1, Entry(Text(content, metadata, 1_000 + at, Stamp(at, 0, "w")), vector)))
     if entries:
         index.add(entries)
     return index
@@ -247,14 +249,15 @@ def test_a_text_that_was_stored_under_many_keys_has_no_coherence():
     assert nearly.coherence() == 0
 
 
-def test_coherence_is_measured_again_when_there_are_a_quarter_more_not_with_every_memory():
+def test_coherence_is_measured_once_between_two_changes():
     index, measured = indexed(*["z"] * 20), []
     measure = index._measured
     index._measured = lambda: (measured.append(len(index)), measure())[1]
-    for at in range(20, 100):
-        index.add([(at + 1, Entry("z", {}, at, unit(at)))])
+    for _ in range(5):
         index.coherence()
-    assert len(measured) < 12
+    index.remove(np.array([3, 4]))
+    assert [index.coherence() for _ in range(5)] == [measure()] * 5
+    assert measured == [20, 18]
 
 
 # -- any question --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from benchmarks.conversations import Dialogue, Question, Turn
 from benchmarks.http_client import Client
 from benchmarks.judged_documents import Collection, Query
 from benchmarks.judging import DEPTH, NDCG_DEPTH, Judged, ndcg
-from research.tokens import estimate_tokens
+from memory_service.tokens import estimate_tokens
 
 BATCH = 200
 MODES = ("hybrid", "dense", "lexical")

@@ -183,7 +183,7 @@ def _modes_table(source: str, runs: Sequence[Run]) -> Table:
         tuple((run.variant, run.mode, *_figures(run.judged, BRIEF), f"{_tokens(run.judged):.0f}") for run in runs),
         (
             "tokens@10: mean tokens in the contents of the first ten memories, by the estimate that research packs "
-            "by (`research/tokens.py`), which is a third too high for English.",
+            "by (`memory_service/tokens.py`), which is a third too high for English.",
         ),
     )
 

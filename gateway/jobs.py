@@ -60,6 +60,8 @@ ACTIONS: Mapping[str, Action] = {
     "store": Action("POST", "/v1/memories"),
     "store_batch": Action("POST", "/v1/memories/batch"),
     "retrieve": Action("POST", "/v1/memories/retrieve"),
+    "retrieve_batch": Action("POST", "/v1/memories/retrieve/batch"),
+    "duplicates": Action("POST", "/v1/memories/duplicates"),
     "delete": Action("DELETE", "/v1/memories/{key}"),
     "delete_many": Action("POST", "/v1/memories/delete"),
     "get": Action("GET", "/v1/memories/{key}"),

@@ -16,7 +16,7 @@ from gateway.http_errors import documented
 from gateway.worker import Worker
 from memory_service import checks
 from memory_service.errors import InvalidInput, StorageUnavailable
-from memory_service.model import Consistency, Deleted, Mode, NewMemory, Refused
+from memory_service.model import Consistency, Deleted, NewMemory, Refused
 
 if TYPE_CHECKING:
     from memory_service.service import MemoryService
@@ -50,12 +50,27 @@ def routes(worker: Worker) -> APIRouter:
         counts = {status: sum(item["status"] == status for item in results) for status in _STATUSES}
         return JSONResponse({"results": results, **counts})
 
-    @router.post("/retrieve", summary="Retrieve memories", responses=documented(400, 413, 422, 503))
+    @router.post("/retrieve", summary="Retrieve memories", responses=documented(400, 404, 413, 422, 503))
     def retrieve(body: wire.RetrieveBody) -> JSONResponse:
         """The k memories that answer the query best, best first, among those that match the filter."""
         started = time.perf_counter()
-        found = _retrieve(worker.memories, body)
-        return JSONResponse({**found, "latency_ms": round((time.perf_counter() - started) * 1000, 2)})
+        asked = body.retrieval()
+        found = wire.retrieved_body(worker.memories.retrieve(asked), asked)
+        return JSONResponse({**found, "latency_ms": _since(started)})
+
+    @router.post("/retrieve/batch", summary="Retrieve by many queries", responses=documented(400, 404, 413, 422, 503))
+    def retrieve_batch(body: wire.RetrieveBatchBody) -> JSONResponse:
+        """Up to 100 retrieves in one: `results` are in the order of `queries`."""
+        started = time.perf_counter()
+        asked = body.retrievals()
+        found = worker.memories.retrieve_batch(asked)
+        results = [wire.retrieved_body(*pair) for pair in zip(found, asked, strict=True)]
+        return JSONResponse({"results": results, "latency_ms": _since(started)})
+
+    @router.post("/duplicates", summary="Report near-duplicates", responses=documented(400, 413, 422, 503))
+    def near_duplicates(body: wire.DuplicatesBody) -> JSONResponse:
+        """Memories that say almost the same as an earlier one, newest first, page by page. Nothing is merged."""
+        return JSONResponse(wire.duplicates_body(worker.memories.near_duplicates(**dict(body))))
 
     @router.post("/delete", summary="Delete many memories", responses=documented(400, 409, 413, 422, 503, 507))
     def delete_many(body: wire.DeleteBody, idempotency_key: IdempotencyKey = None) -> JSONResponse:
@@ -111,6 +126,11 @@ def routes(worker: Worker) -> APIRouter:
     return router
 
 
+def _since(started: float) -> float:
+    """Milliseconds since a reading of the performance counter."""
+    return round((time.perf_counter() - started) * 1000, 2)
+
+
 class _HistoryRoute(APIRoute):
     """Looks at the path as it was sent: a key that ends in `/history` itself comes with its slash as `%2F`."""
 
@@ -162,7 +182,7 @@ def _store_batch(memories: "MemoryService", body: wire.BatchBody, idempotency_ke
     """
     if not isinstance(body.memories, list):
         raise InvalidInput("memories must be a list.", field="memories")
-    checks.batch_size(len(body.memories))
+    checks.count(len(body.memories), "memories", checks.BATCH_ITEMS_MAX)
     items = [wire.batch_item(raw, body.namespace) for raw in body.memories]
     sound = [item for item in items if isinstance(item, NewMemory)]
     stored = iter(memories.store_batch(sound, idempotency_key=idempotency_key) if sound else [])
@@ -171,31 +191,6 @@ def _store_batch(memories: "MemoryService", body: wire.BatchBody, idempotency_ke
     if len(failures) == len(results) and all(isinstance(error, StorageUnavailable) for error in failures):
         raise failures[0]
     return [wire.stored_body(result) for result in results]
-
-
-def _retrieve(memories: "MemoryService", body: wire.RetrieveBody) -> dict[str, Any]:
-    mode = checks.mode(None if body.mode is None else Mode(body.mode), body.as_of)
-    asked: dict[str, Any] = {
-        "namespace": body.namespace,
-        "k": body.k,
-        "filter": body.filter,
-        "min_score": body.min_score,
-        "consistency": Consistency(body.consistency),
-    }
-    if body.min_relevance is None:
-        hits = memories.retrieve(body.query, mode=mode, as_of=body.as_of, **asked)
-        return {"memories": [wire.hit_body(hit) for hit in hits], "mode": mode.value}
-    if mode is not Mode.HYBRID:
-        raise InvalidInput(
-            "min_relevance is known in hybrid mode only; leave out mode and as_of.", field="min_relevance"
-        )
-    found = memories.retrieve_relevant(body.query, body.min_relevance, **asked)
-    return {
-        "memories": [wire.hit_body(hit) for hit in found.hits],
-        "mode": mode.value,
-        "abstained": not found.hits,
-        "nearest": [wire.hit_body(hit) for hit in found.nearest],
-    }
 
 
 def _receipt(memories: "MemoryService", deleted: Deleted, *, wanted: bool) -> dict[str, Any]:

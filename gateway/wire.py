@@ -10,11 +10,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 
-from memory_service import checks, metadata
+from memory_service import checks, duplicates, metadata, retrieval
 from memory_service.clock import iso_time
+from memory_service.duplicates import DuplicatesPage
 from memory_service.errors import InvalidInput, ServiceError
-from memory_service.model import DEFAULT_NAMESPACE, Deleted, Event, Hit, Memory, NewMemory, Page, Refused, Stored
+from memory_service.model import (
+    DEFAULT_NAMESPACE,
+    Consistency,
+    Deleted,
+    Event,
+    Hit,
+    Memory,
+    Mode,
+    NewMemory,
+    Page,
+    Refused,
+    Stored,
+)
 from memory_service.receipts import Receipt
+from memory_service.retrieval import RETRIEVALS_MAX, Condition, Retrieval, Retrieved
 from research import model as research
 from research.model import Answer, ResearchRequest
 
@@ -113,13 +127,15 @@ class BatchBody(Body):
 
 
 class RetrieveBody(Body):
-    """What to look for."""
+    """What to look for: a `query`, or what is `like` a memory."""
 
-    query: str = Field(
+    query: str | None = Field(
+        default=None,
         description="What to look for, in words.",
         json_schema_extra=_shown(minLength=1, maxLength=checks.QUERY_CHARS_MAX),
         examples=["what does Dana drink?"],
     )
+    like: Key | None = Field(default=None, description="Instead of a query: find what is like the memory of this key.")
     k: int = Field(
         default=5,
         description="How many memories to return; as many as match if they are fewer.",
@@ -127,6 +143,37 @@ class RetrieveBody(Body):
     )
     namespace: Namespace = DEFAULT_NAMESPACE
     filter: FilterObject | None = None
+    after: str | None = Field(
+        default=None,
+        description="Only what happened then or later (ISO 8601): by `event_time`, or else by when it was stored.",
+        examples=["2026-09-01"],
+    )
+    before: str | None = Field(default=None, description="Only what happened earlier than then (ISO 8601).")
+    mode: Literal["dense", "lexical", "hybrid"] | None = Field(
+        default=None,
+        description="Rank by meaning, by words, or by both and a memory's surroundings (default; dense with `like` and "
+        "`as_of`).",
+    )
+    recency_half_life_days: float | None = Field(
+        default=None,
+        description="A score falls by half for every so many days of age.",
+        json_schema_extra=_shown(minimum=retrieval.HALF_LIFE_DAYS_MIN, maximum=retrieval.HALF_LIFE_DAYS_MAX),
+    )
+    importance_weight: float = Field(
+        default=0.0,
+        description="So much of the metadata `importance` (0 to 1) is added to a score.",
+        json_schema_extra=_shown(minimum=0, maximum=1),
+    )
+    diversity: float = Field(
+        default=0.0,
+        description="How much a hit that resembles those before it stands back (maximal marginal relevance).",
+        json_schema_extra=_shown(minimum=0, maximum=1),
+    )
+    per_session: int | None = Field(
+        default=None,
+        description="At most so many memories of one session.",
+        json_schema_extra=_shown(minimum=1, maximum=retrieval.PER_SESSION_MAX),
+    )
     min_score: float | None = Field(
         default=None,
         description="Leave out memories with a lower score.",
@@ -138,12 +185,64 @@ class RetrieveBody(Body):
         "and `nearest` shows what came nearest. In hybrid mode.",
         json_schema_extra=_shown(minimum=0, maximum=1),
     )
-    mode: Literal["dense", "lexical", "hybrid"] | None = Field(
+    max_tokens: int | None = Field(
         default=None,
-        description="Rank by meaning, by words, or by both and a memory's surroundings (default; dense with as_of).",
+        description="Return as many whole memories as fit, by an estimate that is rather too high; `truncated` tells "
+        "whether some did not.",
+        json_schema_extra=_shown(minimum=1, maximum=retrieval.MAX_TOKENS_MAX),
     )
     as_of: AsOf = None
     consistency: ConsistencyWord = "eventual"
+    explain: bool = Field(default=False, description="Also tell how the answer came about.")
+    why_not: Key | None = Field(default=None, description="Also tell why the memory with this key did not come back.")
+
+    def retrieval(self) -> Retrieval:
+        """The domain's value.
+
+        Raises:
+            InvalidInput: a value is out of bounds.
+        """
+        mode = None if self.mode is None else Mode(self.mode)
+        return Retrieval(**{**dict(self), "mode": mode, "consistency": Consistency(self.consistency)})
+
+
+class RetrieveBatchBody(Body):
+    """Several things to look for, whose queries share the model's runs."""
+
+    queries: list[RetrieveBody] = Field(json_schema_extra=_shown(minItems=1, maxItems=RETRIEVALS_MAX))
+
+    def retrievals(self) -> list[Retrieval]:
+        """The domain's values.
+
+        Raises:
+            InvalidInput: a value is out of bounds; the field says which of the queries has it.
+        """
+        return [_retrieval_at(at, body) for at, body in enumerate(self.queries)]
+
+
+def _retrieval_at(at: int, body: RetrieveBody) -> Retrieval:
+    try:
+        return body.retrieval()
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=f"queries[{at}].{error.field}") from error
+
+
+class DuplicatesBody(Body):
+    """What to look through for near-duplicates."""
+
+    namespace: Namespace = DEFAULT_NAMESPACE
+    filter: FilterObject | None = None
+    threshold: float = Field(
+        default=0.95,
+        description="How alike two memories are at least, as a cosine.",
+        json_schema_extra=_shown(minimum=duplicates.THRESHOLD_MIN, maximum=1),
+    )
+    limit: int = Field(
+        default=200,
+        description="How many memories to look at for a page.",
+        json_schema_extra=_shown(minimum=1, maximum=checks.LIMIT_MAX),
+    )
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
 
 
 class DeleteBody(Body):
@@ -302,6 +401,33 @@ def hit_body(hit: Hit) -> dict[str, Any]:
     return {**memory_body(hit.memory), "score": hit.score, "scores": signals, **relevance}
 
 
+def retrieved_body(found: Retrieved, asked: Retrieval) -> dict[str, Any]:
+    """What a retrieve found."""
+    body: dict[str, Any] = {"memories": [hit_body(hit) for hit in found.hits], "mode": found.mode.value}
+    if asked.min_relevance is not None:
+        body |= {"abstained": not found.hits, "nearest": [hit_body(hit) for hit in found.nearest]}
+    if asked.max_tokens is not None:
+        body |= {"tokens": found.tokens, "truncated": found.truncated}
+    if found.explanation is not None:
+        body["explanation"] = _explanation(found)
+    return body
+
+
+def _explanation(found: Retrieved) -> dict[str, Any]:
+    """How an answer came about; the signals by the keys of the hits."""
+    assert found.explanation is not None
+    body = asdict(found.explanation)
+    keys = [hit.memory.key for hit in found.hits]
+    body["signals"] = [{"key": key, **signals} for key, signals in zip(keys, found.explanation.signals, strict=True)]
+    body["filter"] = None if found.explanation.filter is None else _condition(found.explanation.filter)
+    return body
+
+
+def _condition(condition: Condition) -> dict[str, Any]:
+    shown: dict[str, Any] = {"condition": condition.shown, "matches": condition.matches}
+    return {**shown, "parts": [_condition(part) for part in condition.parts]} if condition.parts else shown
+
+
 def stored_body(result: Stored | Refused) -> dict[str, Any]:
     """The result of a store, or of one item of a batch."""
     match result:
@@ -320,6 +446,18 @@ def stored_body(result: Stored | Refused) -> dict[str, Any]:
 def page_body(page: Page) -> dict[str, Any]:
     """One page of a listing."""
     return {"memories": [memory_body(memory) for memory in page.memories], "next_cursor": page.cursor}
+
+
+def duplicates_body(page: DuplicatesPage) -> dict[str, Any]:
+    """One page of near-duplicates."""
+    found = [
+        {
+            **memory_body(each.memory),
+            "alike": [{**memory_body(other.memory), "score": other.score} for other in each.alike],
+        }
+        for each in page.duplicates
+    ]
+    return {"duplicates": found, "examined": page.examined, "next_cursor": page.cursor}
 
 
 def deleted_body(deleted: Deleted) -> dict[str, Any]:

@@ -358,6 +358,13 @@ class Catalog:
         rows = self._all(sql, (namespace, key))
         return _memory(rows[0]) if rows else None
 
+    def find(self, namespace: str, key: str) -> tuple[int, Memory] | None:
+        """One memory by its key, with its id."""
+        rows = self._all(
+            f"SELECT m.id, {_MEMORY_COLUMNS} FROM memory m WHERE m.namespace = ? AND m.key = ?", (namespace, key)
+        )
+        return (rows[0][0], _memory(rows[0][1:])) if rows else None
+
     def history(self, namespace: str, key: str, since_ms: int) -> tuple[list[Memory], Tombstone | None]:
         """The versions of a memory that were in force after a time, newest first, and the end of those before."""
         columns = _MEMORY_COLUMNS.replace("m.", "")
@@ -378,6 +385,11 @@ class Catalog:
         sql = f"SELECT namespace, key, content FROM memory WHERE (namespace, key) IN (VALUES {rows})"
         found = self._all(sql, [part for pair in keys for part in pair])
         return {(namespace, key): content for namespace, key, content in found}
+
+    def ids(self, namespace: str, keys: Sequence[str]) -> dict[str, int]:
+        """The ids of the memories held under these keys."""
+        sql = "SELECT key, id FROM memory WHERE namespace = ? AND key IN (SELECT value FROM json_each(?))"
+        return dict(self._all(sql, (namespace, json.dumps(list(keys)))))
 
     def by_ids(self, ids: Sequence[int], as_of_ms: int | None = None) -> dict[int, Memory]:
         """Memories by id; ids of other versions than those of that time are left out."""

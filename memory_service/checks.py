@@ -7,7 +7,7 @@ from memory_service import metadata
 from memory_service.clock import iso_time
 from memory_service.errors import InvalidInput
 from memory_service.filters import time_ms
-from memory_service.model import Mode, NewMemory
+from memory_service.model import NewMemory
 
 CONTENT_CHARS_MAX = 100_000
 """About 100 windows of the model and some seconds of embedding; longer texts are documents, to be stored in parts."""
@@ -86,11 +86,6 @@ def query(value: str, chars_max: int = QUERY_CHARS_MAX) -> None:
         raise InvalidInput("query is blank; say what to look for.", field="query")
 
 
-def k(value: int) -> None:
-    """1 to 1,000."""
-    whole_number(value, "k", 1, K_MAX)
-
-
 def limit(value: int) -> None:
     """1 to 1,000."""
     whole_number(value, "limit", 1, LIMIT_MAX)
@@ -123,24 +118,10 @@ def as_of(value: str | None, now_ms: int, kept_ms: int) -> int | None:
     return at_ms
 
 
-def min_relevance(value: float) -> None:
-    """A share."""
-    number(value, "min_relevance", 0, 1)
-
-
-def mode(value: Mode | None, as_of: str | None) -> Mode:
-    """What a retrieve ranks by; looking back goes by meaning alone, since words are indexed of the present only."""
-    if as_of is None:
-        return value or Mode.HYBRID
-    if value not in (None, Mode.DENSE):
-        raise InvalidInput(f"mode {value} cannot be used with as_of; leave it out, or send dense.", field="mode")
-    return Mode.DENSE
-
-
-def batch_size(count: int, field: str = "memories") -> None:
-    """1 to 1,000 items."""
-    if not 1 <= count <= BATCH_ITEMS_MAX:
-        raise InvalidInput(f"{field} must have 1 to {BATCH_ITEMS_MAX} items, not {count}; split it.", field=field)
+def count(items: int, field: str, most: int) -> None:
+    """1 to so many items."""
+    if not 1 <= items <= most:
+        raise InvalidInput(f"{field} must have 1 to {most} items, not {items}; split it.", field=field)
 
 
 def text(value: object, field: str, chars_max: int, remedy: str) -> None:

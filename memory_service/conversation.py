@@ -1,10 +1,11 @@
 """What memories of a namespace have to do with each other, as far as they say: who spoke, when, and in which session.
 
 A memory has neighbours, the ones before and after it in its session, and these are evidence for it. Recognised are the
-metadata `session_id` (text that is not empty, or a whole number), `speaker` and `event_time` (ISO 8601); anything else
-under these names is passed over. Memories without a session are in two lines, those with an `event_time` by it, where a
-long pause begins a session, and those without by the time of storing; how alike neighbours are decides how much they
-count (`ranking.py`). Where no memory names its speaker, a name that recurs before a colon ("Caroline: ...") is one.
+metadata `session_id` (text that is not empty, or a whole number), `speaker`, `event_time` (ISO 8601) and `importance`
+(a number, taken as 0 to 1); anything else under these names is passed over. Memories without a session are in two
+lines, those with an `event_time` by it, where a long pause begins a session, and those without by the time of storing;
+how alike neighbours are decides how much they count (`ranking.py`). Where no memory names its speaker, a name that
+recurs before a colon ("Caroline: ...") is one.
 
 Which memories are neighbours and in one session depends on the living ones alone, not on the order in which a worker
 read of them and of others that went; so does who is known. Of the same time, the one whose record is earlier is first.
@@ -67,7 +68,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS_MIN = 16
 
 _NUMBERED = ("before", "after", "session", "speaker", "label")
-_PLAIN = ("flags", "time_ms", "created_ms", "turn", "lot")
+_PLAIN = ("flags", "time_ms", "created_ms", "importance", "turn", "lot")
 
 _COUNTER_BITS = 20
 
@@ -100,6 +101,7 @@ class Conversation:
         flags: (capacity,) uint8.
         time_ms: (capacity,) int64, of the event, or of the storing.
         created_ms: (capacity,) int64, of the storing.
+        importance: (capacity,) float32, 0 to 1.
         turn: (capacity,) int64, ascending with the stamps, whatever their writer.
         lot: (capacity,) uint32, as if drawn at random, but the same in every worker.
         speakers, labels: their names.
@@ -115,6 +117,7 @@ class Conversation:
         self.flags = np.zeros(_ROWS_MIN, np.uint8)
         self.time_ms = np.zeros(_ROWS_MIN, np.int64)
         self.created_ms = np.zeros(_ROWS_MIN, np.int64)
+        self.importance = np.zeros(_ROWS_MIN, np.float32)
         self.turn = np.zeros(_ROWS_MIN, np.int64)
         self.lot = np.zeros(_ROWS_MIN, np.uint32)
         self.speakers, self.labels = Names(), Names()
@@ -131,6 +134,7 @@ class Conversation:
         content, metadata, session_id = text.content, text.metadata, _session_id(text.metadata)
         self.created_ms[row] = text.created_at_ms
         self.time_ms[row] = text.created_at_ms if event_ms is None else event_ms
+        self.importance[row] = _importance(metadata)
         self.turn[row] = (text.stamp.ms << _COUNTER_BITS) + text.stamp.counter
         self.lot[row] = zlib.crc32(repr(text.stamp).encode())
         self.flags[row] = (
@@ -170,6 +174,10 @@ class Conversation:
     def given(self, rows: NDArray[np.int64]) -> Bools:
         """(n,) which rows had a `session_id`."""
         return self.flags[rows] & GIVEN > 0
+
+    def capped(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """(n,) the session of each row, or NONE where there is neither a session nor a time that it could be of."""
+        return np.where(self.flags[rows] & (GIVEN | TIMED) > 0, self.session[rows], NONE)
 
     def known(self) -> tuple["Names", NDArray[np.int32], float]:
         """Who speaks: names, (capacity,) their number in each row, and how many rows a speaker has at least.
@@ -425,6 +433,13 @@ def _session_id(metadata: Mapping[str, object]) -> str | None:
 def _speaker(metadata: Mapping[str, object]) -> str | None:
     raw = metadata.get("speaker")
     return raw if isinstance(raw, str) and raw else None
+
+
+def _importance(metadata: Mapping[str, object]) -> float:
+    raw = metadata.get("importance")
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        return 0.0
+    return min(1.0, max(0.0, raw))
 
 
 def _title_words(text: str) -> set[str]:

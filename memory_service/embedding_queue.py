@@ -50,14 +50,15 @@ class EmbeddingQueue:
         """One unit vector for each text, (len(texts), dim): the mean direction of its windows."""
         if not texts:
             return np.empty((0, self._dim), dtype=np.float32)
-        return np.stack([_mean_direction(windows) for windows in self.windows(texts, urgent=urgent)])
+        return np.stack([mean_direction(windows) for windows in self.windows(texts, urgent=urgent)])
 
     def close(self) -> None:
         """Finish what was submitted."""
         self._batcher.close()
 
 
-def _mean_direction(windows: Vectors) -> Vectors:
+def mean_direction(windows: Vectors) -> Vectors:
+    """(dim,) of length 1, of vectors (windows, dim)."""
     if len(windows) == 1:
         return windows[:1].reshape(-1)
     total = windows.sum(axis=0)

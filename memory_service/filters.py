@@ -220,6 +220,35 @@ class _Parser:
             raise InvalidInput(f"{path}: a filter has at most {OPERANDS_MAX} values.", field=path)
 
 
+def shown(filter: Filter) -> str:
+    """A filter as JSON text in the grammar, save that times are in milliseconds."""
+    return metadata.canonical_json(_raw(filter))
+
+
+def _raw(filter: Filter) -> Any:
+    match filter:
+        case AllOf(parts):
+            return {"$and": [_raw(part) for part in parts]}
+        case AnyOf(parts):
+            return {"$or": [_raw(part) for part in parts]}
+        case Not(part):
+            return {"$not": _raw(part)}
+        case OneOf(field, (value,)):
+            return {_name(field): {"$eq": value}}
+        case OneOf(field, values):
+            return {_name(field): {"$in": list(values)}}
+        case Ordered(field, operator, value):
+            return {_name(field): {operator: value}}
+        case Contains(field, value):
+            return {_name(field): {"$contains": value}}
+        case Exists(field):
+            return {_name(field): {"$exists": True}}
+
+
+def _name(field: Field) -> str:
+    return METADATA_PREFIX + field.name if not field.own and field.name in OWN_FIELDS else field.name
+
+
 def _all(parts: Sequence[Filter]) -> Filter:
     return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 

@@ -87,18 +87,6 @@ class Hit:
     relevance: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Relevant:
-    """What retrieve found that is relevant enough.
-
-    Attributes:
-        nearest: where nothing is, the best of what was left out.
-    """
-
-    hits: tuple[Hit, ...]
-    nearest: tuple[Hit, ...]
-
-
 class Mode(StrEnum):
     """What retrieve ranks by: meaning, words, or both with what stands around a memory."""
 

@@ -140,6 +140,17 @@ class NamespaceIndex:
             self.texts = Texts(LexicalIndex.over(lexical.arrays()), talk.compacted(alive))
         self._changes += 1
 
+    def in_span(self, after_ms: int | None, before_ms: int | None) -> Groups:
+        """The ids, ascending, of what happened from one time on and before another, in ms; None sets no bound."""
+        lexical, talk = self.texts.lexical, self.texts.talk
+        count = lexical.count
+        times, chosen = talk.time_ms[:count], lexical.alive[:count].copy()
+        if after_ms is not None:
+            chosen &= times >= after_ms
+        if before_ms is not None:
+            chosen &= times < before_ms
+        return lexical.groups[:count][chosen]
+
     def coherence(self) -> float:
         """0 to 1: how far memories that follow each other belong together, where no session says so."""
         changes, coherence = self._coherence

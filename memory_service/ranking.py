@@ -9,6 +9,8 @@ frequency). Their mean is the score. Around it, as far as memories say who spoke
 - an answer stands behind a question; very short texts answer little; "when" is answered by texts that name a time;
 - the best memory of a session lifts the others.
 
+What a caller wants to count besides, age and importance, comes on top (`Boosts`).
+
 How much neighbours count is certain where a session was given; elsewhere it is measured, by how much more alike
 neighbouring memories are than any two (`NamespaceIndex.coherence`): documents in no order are left alone.
 The weights were chosen on dialogues and documents that docs/retrieval.md names; it also tells what each is worth.
@@ -16,9 +18,9 @@ The weights were chosen on dialogues and documents that docs/retrieval.md names;
 
 import math
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +59,8 @@ half of the data of docs/retrieval.md, where half of the questions had no answer
 SPREAD_ROWS_MAX = 20_000
 """A word that more memories have tells little, and its neighbours' share of it less."""
 
+_HALF = np.float32(0.5)
+
 _WHEN = re.compile(r"\W*(when|how long ago|what (date|day|month|year|time))\b", re.IGNORECASE)
 
 
@@ -89,6 +93,27 @@ class Signals(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Boosts:
+    """What a caller wants to count besides.
+
+    Attributes:
+        now_ms: from when age is counted, milliseconds since the Unix epoch.
+        half_life_ms: in which a score falls by half; None leaves age out.
+        importance_weight: so much of the importance is added.
+    """
+
+    now_ms: int = 0
+    half_life_ms: float | None = None
+    importance_weight: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.half_life_ms is not None or self.importance_weight > 0
+
+
+NO_BOOSTS = Boosts()
+
+
+@dataclass(frozen=True, slots=True)
 class Ranked:
     """Memories, best first.
 
@@ -98,6 +123,7 @@ class Ranked:
         dense: (n,) cosines, if they were asked for.
         lexical: (n,) shares of the question's words, 0 to about 1, if they were asked for.
         relevance: (n,) 0 to 1, how likely each answers the question, if both were asked for.
+        parts: by name what each score is the sum of, (n,) each.
     """
 
     ids: Groups
@@ -105,13 +131,13 @@ class Ranked:
     dense: Scores | None = None
     lexical: Scores | None = None
     relevance: Scores | None = None
+    parts: Mapping[str, Scores] = field(default_factory=dict)
 
-    def rows(self) -> Iterator[tuple[int, Signals]]:
-        """Each id with its signals."""
+    def signals(self) -> list[Signals]:
+        """What speaks for each."""
         absent = [None] * len(self.ids)
-        signals = (absent if found is None else found.tolist() for found in (self.dense, self.lexical, self.relevance))
-        for id, *rest in zip(self.ids.tolist(), self.scores.tolist(), *signals, strict=True):
-            yield id, Signals(*rest)
+        known = (absent if found is None else found.tolist() for found in (self.dense, self.lexical, self.relevance))
+        return [Signals(*each) for each in zip(self.scores.tolist(), *known, strict=True)]
 
 
 def prepared(query: str, index: NamespaceIndex | None) -> Question:
@@ -143,24 +169,44 @@ def _without(query: str, names: Collection[str]) -> str:
     return left if words(left) else query
 
 
-def by_meaning(vector: Vectors, index: NamespaceIndex, k: int, among: Groups | None) -> Ranked:
+def by_meaning(
+    vector: Vectors, index: NamespaceIndex, k: int, among: Groups | None, *, boosts: Boosts = NO_BOOSTS
+) -> Ranked:
     """The k memories whose best window is nearest to a vector (dim,)."""
-    ids, cosines = index.dense.search(vector, k, among)
-    cosines = np.clip(cosines, -1, 1)
-    return Ranked(ids, cosines, cosines)
+    if not boosts:
+        ids, cosines = index.dense.search(vector, k, among)
+        cosines = np.clip(cosines, -1, 1)
+        return Ranked(ids, cosines, cosines, parts={"meaning": cosines})
+    view = _View(index)
+    ids, _ = index.dense.search(vector, max(CANDIDATES, k), among)
+    rows = np.union1d(view.rows(ids), view.boosted(boosts, among))
+    dense = view.dense(rows, vector)
+    rows, dense = rows[~np.isnan(dense)], np.clip(dense[~np.isnan(dense)], -1, 1)
+    parts = view.with_boosts({"meaning": dense}, rows, boosts)
+    return view.best(rows, parts, k, dense=dense)
 
 
-def by_words(question: Question, index: NamespaceIndex, k: int, among: Groups | None) -> Ranked:
+def by_words(
+    question: Question, index: NamespaceIndex, k: int, among: Groups | None, *, boosts: Boosts = NO_BOOSTS
+) -> Ranked:
     """The k memories that have most of the question's words; those without any come last."""
     view = _View(index)
     lexical = view.lexical(question.terms)
-    rows = view.largest(lexical, np.flatnonzero(view.allowed(among)), k)
-    best = rows[view.order(rows, lexical[rows])]
-    ids = view.texts.lexical.groups[best]
-    return Ranked(ids, lexical[best], lexical=lexical[best])
+    rows = view.largest(lexical, np.flatnonzero(view.allowed(among)), max(CANDIDATES, k) if boosts else k)
+    rows = np.union1d(rows, view.boosted(boosts, among)) if boosts else rows
+    parts = view.with_boosts({"words": lexical[rows]}, rows, boosts)
+    return view.best(rows, parts, k, lexical=lexical[rows])
 
 
-def by_all(question: Question, vector: Vectors, index: NamespaceIndex, k: int, among: Groups | None) -> Ranked:
+def by_all(
+    question: Question,
+    vector: Vectors,
+    index: NamespaceIndex,
+    k: int,
+    among: Groups | None,
+    *,
+    boosts: Boosts = NO_BOOSTS,
+) -> Ranked:
     """The k best memories by all that is known of them.
 
     Args:
@@ -169,6 +215,7 @@ def by_all(question: Question, vector: Vectors, index: NamespaceIndex, k: int, a
         index: of the namespace.
         k: at least 1.
         among: ids of the candidates; None admits all.
+        boosts: what counts besides.
     """
     view = _View(index)
     lexical = view.lexical(question.terms)
@@ -176,15 +223,25 @@ def by_all(question: Question, vector: Vectors, index: NamespaceIndex, k: int, a
     by_meaning, _ = index.dense.search(vector, count, among)
     with_words = view.largest(lexical, np.flatnonzero((lexical > 0) & view.allowed(among)), count)
     rows = np.union1d(view.rows(by_meaning), with_words)
+    if boosts:
+        rows = np.union1d(rows, view.boosted(boosts, among))
     dense = view.dense(rows, vector)
     rows, dense = rows[~np.isnan(dense)], dense[~np.isnan(dense)]
-    own = dense + view.near_meaning(rows, dense, vector) + lexical[rows]
-    scores = (own / 2 + view.priors(rows, question)).astype(np.float32)
-    scores = (scores + SESSION * view.best_of_session(rows, scores)).astype(np.float32)
-    best = view.order(rows, scores)[:k]
-    ids = view.texts.lexical.groups[rows[best]]
-    scores, dense, lexical = scores[best], np.clip(dense[best], -1, 1), lexical[rows[best]]
-    return Ranked(ids, scores, dense, lexical, _relevance(scores, dense, lexical))
+    parts: dict[str, Scores] = {
+        "meaning": _HALF * dense,
+        "neighbours_meaning": _HALF * view.near_meaning(rows, dense, vector),
+        "words": _HALF * lexical[rows],
+        **view.priors(rows, question),
+    }
+    parts["session"] = SESSION * view.best_of_session(rows, _total(parts))
+    parts = view.with_boosts(parts, rows, boosts)
+    return view.best(rows, parts, k, dense=np.clip(dense, -1, 1), lexical=lexical[rows])
+
+
+def _total(parts: Mapping[str, Scores]) -> Scores:
+    """(n,) the sums."""
+    total: Scores = np.sum(list(parts.values()), axis=0, dtype=np.float32)
+    return total
 
 
 def _relevance(scores: Scores, dense: Scores, lexical: Scores) -> Scores:
@@ -225,12 +282,12 @@ class _View:
         rows = self.texts.lexical.rows(ids)
         return rows[rows < self.count]
 
-    def order(self, rows: Rows, values: Scores) -> NDArray[np.int64]:
+    def order(self, rows: Rows, values: Scores | Rows) -> NDArray[np.int64]:
         """Places of these rows by their values (n,), largest first, of equals the one that was written first."""
         talk = self.texts.talk
         return np.lexsort((talk.lot[rows], talk.turn[rows], -values))
 
-    def largest(self, values: Scores, rows: Rows, count: int) -> Rows:
+    def largest(self, values: Scores | Rows, rows: Rows, count: int) -> Rows:
         """Those of these rows with the largest values (count,), of equals those written first; in no order."""
         if len(rows) <= count:
             return rows
@@ -242,6 +299,43 @@ class _View:
             equal = equal[turns <= np.partition(turns, wanted - 1)[wanted - 1]]
             equal = equal[self.order(equal, values[equal])[:wanted]]
         return np.concatenate([above, equal])
+
+    def boosted(self, boosts: Boosts, among: Groups | None) -> Rows:
+        """Rows that may rise by what counts besides, whatever the question: the latest and the most important."""
+        talk, allowed = self.texts.talk, np.flatnonzero(self.allowed(among))
+        rows = np.empty(0, np.int64)
+        if boosts.half_life_ms is not None:
+            rows = self.largest(talk.time_ms, allowed, CANDIDATES)
+        if boosts.importance_weight:
+            rows = np.union1d(rows, self.largest(talk.importance, allowed, CANDIDATES))
+        return rows
+
+    def with_boosts(self, parts: dict[str, Scores], rows: Rows, boosts: Boosts) -> dict[str, Scores]:
+        """The parts of these rows' scores, and what is added and taken away besides."""
+        if boosts.importance_weight:
+            parts = {**parts, "importance": boosts.importance_weight * self.texts.talk.importance[rows]}
+        if boosts.half_life_ms is not None:
+            age = np.maximum(0, boosts.now_ms - self.texts.talk.time_ms[rows])
+            kept = 0.5 ** (age / boosts.half_life_ms)
+            parts = {**parts, "age": ((kept - 1) * np.maximum(0, _total(parts))).astype(np.float32)}
+        return parts
+
+    def best(
+        self,
+        rows: Rows,
+        parts: Mapping[str, Scores],
+        k: int,
+        *,
+        dense: Scores | None = None,
+        lexical: Scores | None = None,
+    ) -> Ranked:
+        """The k of these rows whose parts make the largest sums."""
+        scores = _total(parts)
+        at = self.order(rows, scores)[:k]
+        ids, scores = self.texts.lexical.groups[rows[at]], scores[at]
+        dense, lexical = (None if each is None else each[at] for each in (dense, lexical))
+        relevance = None if dense is None or lexical is None else _relevance(scores, dense, lexical)
+        return Ranked(ids, scores, dense, lexical, relevance, {name: part[at] for name, part in parts.items()})
 
     def trust(self, rows: Rows) -> Scores:
         """(n,) 0 to 1: how much the neighbours of these rows count."""
@@ -325,19 +419,20 @@ class _View:
             lent += np.where(np.isnan(values), dense, values)
         return NEAR_MEANING * self.mixed(rows, lent, 2 * dense)
 
-    def priors(self, rows: Rows, question: Question) -> Scores:
-        """(n,) what speaks for a row whatever the words."""
+    def priors(self, rows: Rows, question: Question) -> dict[str, Scores]:
+        """By name what speaks for a row whatever the words, (n,) each."""
         talk = self.texts.talk
         lengths = self.texts.lexical.lengths[rows]
-        prior = LENGTH * self.level(rows) * np.minimum(1, np.log1p(lengths) / math.log(LENGTH_WORDS))
+        said = np.minimum(1, np.log1p(lengths) / math.log(LENGTH_WORDS))
+        prior: dict[str, NDArray[Any]] = {"length": LENGTH * self.level(rows) * said}
         if question.is_about_when:
-            prior = prior + WHEN * (talk.flags[rows] & TIMELY > 0)
+            prior["when"] = WHEN * (talk.flags[rows] & TIMELY > 0)
         if question.speakers:
             known, speaker, _ = talk.known()
-            prior = prior + SPEAKER * np.isin(speaker[rows], known.numbers(question.speakers))
+            prior["speaker"] = SPEAKER * np.isin(speaker[rows], known.numbers(question.speakers))
         if question.called:
-            prior = prior + CALLED_SPEAKS * self.by_those_called(rows, question.called)
-        return prior.astype(np.float32)
+            prior["speaker"] = CALLED_SPEAKS * self.by_those_called(rows, question.called)
+        return {name: part.astype(np.float32) for name, part in prior.items()}
 
     def by_those_called(self, rows: Rows, names: Collection[str]) -> Scores:
         """(n,) 0 to 1: how likely a row is by somebody of these names, since those around it address them."""

@@ -8,20 +8,19 @@ projection.
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from indexes.group_index import Groups
-from memory_service import checks, ranking
+from memory_service import checks
 from memory_service.clock import HybridClock
 from memory_service.committing import Committer
 from memory_service.compacting import Compacted, Compactor
 from memory_service.cursors import decode_cursor, encode_cursor
 from memory_service.data_folder import DataFolder
+from memory_service.duplicates import THRESHOLD_MIN, DuplicatesPage, near_duplicates
 from memory_service.embedding import Embedder, Vectors
 from memory_service.embedding_queue import EmbeddingQueue
 from memory_service.errors import InvalidInput, NotFound, Unavailable
-from memory_service.filters import EVERYTHING, Filter, parse
+from memory_service.filters import EVERYTHING, parse
 from memory_service.following import Follower
 from memory_service.journal import storage_unavailable
 from memory_service.model import (
@@ -31,29 +30,25 @@ from memory_service.model import (
     Deleted,
     Event,
     EventKind,
-    Hit,
     Memory,
-    Mode,
     NewMemory,
     Page,
     Refused,
-    Relevant,
     Stored,
 )
 from memory_service.planning import DeleteRequest, Idempotency, Outcome, Prepared, Stale, StoreRequest, WriteRequest
 from memory_service.receipts import Receipt, redeem
 from memory_service.recovery import recover
+from memory_service.retrieval import RETRIEVALS_MAX, Retrieval, Retrieved
+from memory_service.retriever import Retriever
 from memory_service.settings import MemorySettings
 from memory_service.snapshotting import Snapshotter
 
 log = logging.getLogger(__name__)
 
-NEAREST_MAX = 3
-"""Hits that are shown where none is relevant."""
-
 
 class MemoryService:
-    """Memories in one data folder. Open it with `open`, close it with `close`."""
+    """Memories in one data folder. Close it with `close`."""
 
     def __init__(
         self,
@@ -83,6 +78,7 @@ class MemoryService:
         self._projection = recovered.projection
         self._catalog = self._projection.catalog
         self._embedding = EmbeddingQueue(embedder)
+        self._retriever = Retriever(self._projection, self._embedding, self._clock)
         self._committer = Committer(self._projection, folder.journal, self.fingerprint, self._clock)
         self._follower = Follower(
             self._projection,
@@ -135,7 +131,7 @@ class MemoryService:
             InvalidInput: the batch as a whole is wrong; nothing is stored.
             Conflict: the idempotency key was used for another request.
         """
-        checks.batch_size(len(memories))
+        checks.count(len(memories), "memories", checks.BATCH_ITEMS_MAX)
         idempotency = _idempotency(idempotency_key, "store", memories)
         checked = [_checked(memory) for memory in memories]
         accepted = [item for item in checked if isinstance(item, checks.CheckedMemory)]
@@ -177,111 +173,27 @@ class MemoryService:
 
     # -- retrieve --------------------------------------------------------------------------------------------------
 
-    def retrieve(
-        self,
-        query: str,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        k: int = 5,
-        filter: Mapping[str, JSON] | None = None,
-        min_score: float | None = None,
-        mode: Mode | None = None,
-        as_of: str | None = None,
-        consistency: Consistency = Consistency.EVENTUAL,
-    ) -> list[Hit]:
-        """Find the k memories that answer the query best, among those that match the filter.
-
-        A query longer than the model reads at once is embedded window by window and the mean direction is searched.
-
-        Args:
-            query: 1 to 10,000 characters.
-            namespace: in which.
-            k: 1 to 1,000.
-            filter: in the grammar of `filters.py`; None admits all.
-            min_score: leave out hits with a lower score.
-            mode: what to rank by; default: hybrid, or dense with `as_of`, since words are indexed of the present only.
-            as_of: look at the memories of that time (ISO 8601), within the days that versions are kept.
-            consistency: what is seen of other workers' writes.
-
-        Returns:
-            Best first; exactly min(k, matching memories) hits, or fewer when `min_score` leaves some out.
+    def retrieve(self, retrieval: Retrieval) -> Retrieved:
+        """Find the memories that answer a query best, among those that match.
 
         Raises:
             InvalidInput: naming the field, the bound and the remedy.
+            NotFound: there is no memory with the key of `like`.
         """
-        checks.namespace(namespace)
-        checks.query(query)
-        checks.k(k)
-        checks.min_score(min_score)
-        wanted = parse(filter)
-        as_of_ms = self._as_of_ms(as_of)
-        mode = checks.mode(mode, as_of)
-        question = ranking.prepared(query, self._projection.index(namespace))
-        vector = None
-        if mode is not Mode.LEXICAL:
-            meaning = question.meaning if mode is Mode.HYBRID else query
-            vector = self._embedding.directions([meaning], urgent=True)[0]
-        self._refresh(consistency)
-        hits = self._ranked(_Search(namespace, question, vector, k, wanted, mode, as_of_ms))
-        return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
+        return self.retrieve_batch([retrieval])[0]
 
-    def retrieve_relevant(
-        self,
-        query: str,
-        min_relevance: float,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        k: int = 5,
-        filter: Mapping[str, JSON] | None = None,
-        min_score: float | None = None,
-        consistency: Consistency = Consistency.EVENTUAL,
-    ) -> Relevant:
-        """As `retrieve` in hybrid mode, but only what is likely to answer the query; or else what comes nearest to it.
+    def retrieve_batch(self, retrievals: Sequence[Retrieval]) -> list[Retrieved]:
+        """Answer up to 100 retrievals, whose queries share the model's runs; results in their order.
 
         Raises:
-            InvalidInput: naming the field, the bound and the remedy.
+            InvalidInput: one of them is wrong, or there are too many; nothing is searched.
+            NotFound: there is no memory with the key of a `like`.
         """
-        checks.min_relevance(min_relevance)
-        hits = self.retrieve(
-            query, namespace=namespace, k=k, filter=filter, min_score=min_score, consistency=consistency
-        )
-        relevant = tuple(hit for hit in hits if hit.relevance is not None and hit.relevance >= min_relevance)
-        return Relevant(relevant, () if relevant else tuple(hits[:NEAREST_MAX]))
-
-    def _ranked(self, search: "_Search") -> list[Hit]:
-        """Search, then fetch; should a writer have changed something in between, once more without writers."""
-        hits, are_whole = self._look(search)
-        if not are_whole:
-            with self._projection.undisturbed():
-                hits, _ = self._look(search)
-        return hits
-
-    def _look(self, search: "_Search") -> tuple[list[Hit], bool]:
-        """The best memories that index and catalog both know, and whether these are as many as there should be."""
-        as_of_ms = search.as_of_ms
-        is_all = search.wanted == EVERYTHING and as_of_ms is None
-        among = None if is_all else self._catalog.matching_ids(search.namespace, search.wanted, as_of_ms)
-        found = self._found(search, among)
-        memories = self._catalog.by_ids([id for id, *_ in found], as_of_ms)
-        hits = [Hit(memories[id], *signals) for id, signals in found if id in memories]
-        index = self._projection.index(search.namespace)
-        candidates = len(among) if among is not None else 0 if index is None else len(index)
-        return hits, len(hits) == min(search.k, candidates)
-
-    def _found(self, search: "_Search", among: Groups | None) -> Sequence[tuple[int, ranking.Signals]]:
-        """The ids of the best and what speaks for them, without a look at the catalog's memories."""
-        index = self._projection.index(search.namespace)
-        if search.as_of_ms is not None:
-            assert search.vector is not None, "looking back is by meaning"
-            found = self._projection.nearest_then(search.namespace, search.vector, search.k, among)
-            return [(id, ranking.Signals(score, score)) for id, score in found]
-        if index is None:
-            return []
-        if search.vector is None:
-            return list(ranking.by_words(search.question, index, search.k, among).rows())
-        if search.mode is Mode.DENSE:
-            return list(ranking.by_meaning(search.vector, index, search.k, among).rows())
-        return list(ranking.by_all(search.question, search.vector, index, search.k, among).rows())
+        checks.count(len(retrievals), "queries", RETRIEVALS_MAX)
+        searches = self._retriever.prepare(retrievals)
+        is_strong = any(retrieval.consistency is Consistency.STRONG for retrieval in retrievals)
+        self._refresh(Consistency.STRONG if is_strong else Consistency.EVENTUAL)
+        return [self._retriever.retrieve(search) for search in searches]
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed texts, one vector each (the mean direction of its windows).
@@ -371,6 +283,32 @@ class MemoryService:
         last = memories[limit - 1]
         return Page(tuple(memories[:limit]), encode_cursor(last.created_at_ms, last.key, scope))
 
+    def near_duplicates(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        filter: Mapping[str, JSON] | None = None,
+        threshold: float = 0.95,
+        limit: int = 200,
+        cursor: str | None = None,
+    ) -> DuplicatesPage:
+        """Report which memories say almost the same as an earlier one, newest first, page by page; nothing is merged.
+
+        Args:
+            namespace: in which.
+            filter: look at those that match; what they are like need not match.
+            threshold: least cosine, .5 to 1.
+            limit: memories looked at for a page, 1 to 1,000.
+            cursor: of the page before.
+
+        Raises:
+            InvalidInput: naming the field, the bound and the remedy.
+        """
+        checks.number(threshold, "threshold", THRESHOLD_MIN, 1)
+        page = self.list(namespace=namespace, filter=filter, limit=limit, cursor=cursor)
+        found = near_duplicates(self._projection, namespace, page.memories, threshold)
+        return DuplicatesPage(found, len(page.memories), page.cursor)
+
     def delete(self, key: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None) -> Deleted:
         """Delete one memory.
 
@@ -392,7 +330,7 @@ class MemoryService:
     ) -> Deleted:
         """Delete up to 1,000 memories by key; keys that are not there are reported as missing."""
         checks.namespace(namespace)
-        checks.batch_size(len(keys), "keys")
+        checks.count(len(keys), "keys", checks.BATCH_ITEMS_MAX)
         for at, key in enumerate(keys):
             checks.key(key, f"keys[{at}]")
         if dry_run:
@@ -518,23 +456,6 @@ class MemoryService:
         self._follower.follow(strong=consistency is Consistency.STRONG)
         self._snapshotter.take_if_due()
         self._projection.expire(self._clock.now_ms())
-
-
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """A checked retrieve.
-
-    Attributes:
-        vector: of the question's meaning; None where it is not asked for.
-    """
-
-    namespace: str
-    question: ranking.Question
-    vector: Vectors | None
-    k: int
-    wanted: Filter
-    mode: Mode
-    as_of_ms: int | None
 
 
 def _checked(memory: NewMemory) -> checks.CheckedMemory | Refused:

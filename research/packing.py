@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from memory_service.clock import iso_time
 from memory_service.errors import LimitExceeded
 from memory_service.model import Hit, Memory
+from memory_service.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
 from research.model import Passage
 from research.prompt import build, passage_line, quote
 from research.sentences import ends
-from research.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
 
 # What a chat template puts around two messages; Llama 3.1's also states two dates, together about 40 tokens.
 _TEMPLATE_TOKENS = 64

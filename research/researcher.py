@@ -13,6 +13,7 @@ from typing import Final
 
 from memory_service.clock import iso_time, wall_ms
 from memory_service.errors import LLMNotConfigured
+from memory_service.retrieval import Retrieval
 from research import citations, extractive
 from research.llm import LLMClient
 from research.model import Answer, ChatMessage, Citation, Passage, ResearchRequest
@@ -74,15 +75,15 @@ class Researcher:
 
     async def _passages(self, request: ResearchRequest) -> Packed:
         room_tokens = room(request.query, context_tokens=self._settings.context_tokens, max_tokens=request.max_tokens)
-        hits = await asyncio.to_thread(
-            self._recall.retrieve,
+        retrieval = Retrieval(
             request.query,
             namespace=request.namespace,
             k=request.k,
             filter=request.filter,
             min_score=request.min_score,
         )
-        return await asyncio.to_thread(pack, hits, room_tokens)
+        found = await asyncio.to_thread(self._recall.retrieve, retrieval)
+        return await asyncio.to_thread(pack, found.hits, room_tokens)
 
     async def _draft(self, request: ResearchRequest, passages: Sequence[Passage]) -> _Draft:
         if request.context_only:

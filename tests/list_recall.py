@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from memory_service.embedding import Vectors
-from memory_service.model import JSON, Hit, Memory, Metadata
+from memory_service.model import JSON, Hit, Memory, Metadata, Mode
+from memory_service.retrieval import Retrieval, Retrieved
 
 _DIM = 384
 
@@ -39,21 +40,14 @@ class ListRecall:
     def __init__(self, memories: Sequence[Memory] = ()) -> None:
         self._memories = list(memories)
 
-    def retrieve(
-        self,
-        query: str,
-        *,
-        namespace: str,
-        k: int,
-        filter: Mapping[str, JSON] | None = None,
-        min_score: float | None = None,
-    ) -> list[Hit]:
+    def retrieve(self, retrieval: Retrieval) -> Retrieved:
         """Takes filters of the form {"field": value}."""
-        candidates = [m for m in self._memories if m.namespace == namespace and _matches(m, filter or {})]
-        scores = self.embed([m.content for m in candidates]) @ self.embed([query])[0]
+        wanted, least = retrieval.filter or {}, retrieval.min_score
+        candidates = [m for m in self._memories if m.namespace == retrieval.namespace and _matches(m, wanted)]
+        scores = self.embed([m.content for m in candidates]) @ self.embed([retrieval.query])[0]
         found = [Hit(m, float(score)) for m, score in zip(candidates, scores, strict=True)]
-        found = [hit for hit in found if min_score is None or hit.score >= min_score]
-        return sorted(found, key=lambda hit: -hit.score)[:k]
+        found = [hit for hit in found if least is None or hit.score >= least]
+        return Retrieved(tuple(sorted(found, key=lambda hit: -hit.score)[: retrieval.k]), Mode.DENSE)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Count words into hashed places; a text without words points into the first direction."""

@@ -19,6 +19,7 @@ from typing import TypeVar
 from memory_service.data_folder import DataFolder
 from memory_service.errors import ServiceError, StartupError, Unavailable
 from memory_service.model import Consistency, Hit, Memory, Mode, NewMemory, Refused
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
@@ -269,7 +270,7 @@ class Life:
         key, content = sorted(held.items())[self._outcomes["read"] % len(held)]
         found = self._told("get", lambda: service.get(key))
         self._demand(found.content == content, f"{key} is listed with another content than it is got with")
-        hits = self._told("retrieve", lambda: service.retrieve(content, k=1, mode=Mode.DENSE))
+        hits = self._told("retrieve", lambda: service.retrieve(Retrieval(content, k=1, mode=Mode.DENSE)).hits)
         self._demand(_is_first(key, hits), f"{key} is not found by its own text: {hits}")
         self._outcomes["read"] += 3
 
@@ -319,7 +320,7 @@ class Life:
     def _pairs(self, service: MemoryService, held: Mapping[str, str]) -> None:
         """No text has another text's vector."""
         for key, content in held.items():
-            hits = service.retrieve(content, k=1, mode=Mode.DENSE)
+            hits = service.retrieve(Retrieval(content, k=1, mode=Mode.DENSE)).hits
             self._demand(_is_first(key, hits), f"{key} is not found by its own text: {hits}")
 
     # -- telling what happened -------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from memory_service.clock import wall_ms
 from memory_service.data_folder import DataFolder
 from memory_service.errors import NotFound, Unavailable
 from memory_service.model import Consistency, Deleted, Memory, Mode, NewMemory, Stored
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
@@ -258,7 +259,7 @@ class Session:
         """Each memory with its times, and what a search for its text finds."""
         rows = []
         for memory in everything(self._service, namespace):
-            hit = self._service.retrieve(memory.content, namespace=namespace, k=1, mode=Mode.DENSE)[0]
+            hit = self._service.retrieve(Retrieval(memory.content, namespace=namespace, k=1, mode=Mode.DENSE)).hits[0]
             times = memory.created_at_ms, memory.updated_at_ms
             rows.append([memory.key, memory.content, memory.metadata["op"], *times, hit.memory.key, hit.score])
         return rows

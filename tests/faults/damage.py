@@ -18,6 +18,7 @@ from memory_service.errors import StartupError, Unavailable
 from memory_service.journal import frames, journal_paths, read_tail
 from memory_service.model import Mode, NewMemory
 from memory_service.records import Delete, Put, Record
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
@@ -385,7 +386,7 @@ def _check(case: Case, service: MemoryService, states: Sequence[State]) -> None:
     for namespace in NAMESPACES:
         here = {key: content for (of, key), content in held.items() if of == namespace}
         for key, content in here.items():
-            hits = service.retrieve(content, namespace=namespace, k=100, mode=Mode.DENSE)
+            hits = service.retrieve(Retrieval(content, namespace=namespace, k=100, mode=Mode.DENSE)).hits
             found = [hit.memory.key for hit in hits]
             is_first = bool(hits) and hits[0].memory.content == content and hits[0].score > 0.999
             assert is_first, f"{case}: {namespace}/{key} is not found by its own text, but {found[:1]}"

@@ -22,6 +22,7 @@ from typing import Any
 from memory_service.data_folder import DataFolder
 from memory_service.errors import Unavailable
 from memory_service.model import Consistency, Mode, NewMemory
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
@@ -304,7 +305,7 @@ class Story:
             expected = self._history.last()
             assert held == expected, f"{self._when(name)} {name} holds {held}, expected {expected}"
             for key, content in held.items():
-                [hit] = service.retrieve(content, k=1, mode=Mode.DENSE)
+                [hit] = service.retrieve(Retrieval(content, k=1, mode=Mode.DENSE)).hits
                 assert hit.memory.key == key, f"{self._when(name)} {key} is not found by its own text, but {hit}"
                 assert hit.score > 0.999, f"{self._when(name)} {key} has another text's vector: {hit}"
             if close:

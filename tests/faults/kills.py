@@ -14,6 +14,7 @@ from memory_service.data_folder import DataFolder
 from memory_service.embedding import Embedder
 from memory_service.journal import journal_paths
 from memory_service.model import Mode
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from tests.faults.child import Child, Operation, State, everything, group, settings
 from tests.faults.embedder import HashEmbedder
@@ -198,7 +199,7 @@ def _held(service: MemoryService) -> dict[Key, State]:
     held: dict[Key, State] = {}
     for namespace in service.counts():
         for memory in everything(service, namespace):
-            [hit] = service.retrieve(memory.content, namespace=namespace, k=1, mode=Mode.DENSE)
+            [hit] = service.retrieve(Retrieval(memory.content, namespace=namespace, k=1, mode=Mode.DENSE)).hits
             found = (hit.memory.key, round(hit.score, 3))
             assert found == (memory.key, 1.0), f"{(namespace, memory.key)} has another text's vector: {found}"
             held[namespace, memory.key] = (memory.content, str(memory.metadata["op"]))

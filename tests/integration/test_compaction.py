@@ -9,6 +9,7 @@ from memory_service import snapshots
 from memory_service.data_folder import DataFolder
 from memory_service.errors import StartupError
 from memory_service.model import Consistency, NewMemory
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 
@@ -54,7 +55,7 @@ def test_after_a_delete_and_a_compaction_text_and_vector_are_in_no_file(open_ser
     service.close()
     reopened = open_service(folder)
     assert len(contents(reopened)) == 20
-    assert reopened.retrieve(f"{COFFEE} Cup 7.", k=1)[0].memory.key == "cup-7"
+    assert reopened.retrieve(Retrieval(f"{COFFEE} Cup 7.", k=1)).hits[0].memory.key == "cup-7"
 
 
 def test_where_no_versions_are_kept_an_update_and_a_compaction_leave_nothing_of_the_old_text(open_service, folder):
@@ -113,7 +114,7 @@ def test_a_worker_that_slept_through_a_compaction_catches_up_from_the_snapshot(o
     assert len(removed) == 1
 
     assert contents(sleeper) == contents(worker)
-    assert sleeper.retrieve(COFFEE, k=1)[0].dense > 0.999
+    assert sleeper.retrieve(Retrieval(COFFEE, k=1)).hits[0].dense > 0.999
     assert sleeper.get("old").content == "A newer fact."
     sleeper.store(NewMemory("Stored after waking up.", "awake"))
     assert contents(worker)["awake"] == "Stored after waking up."

@@ -6,6 +6,7 @@ from memory_service.data_folder import DataFolder
 from memory_service.errors import Unavailable
 from memory_service.journal import frames
 from memory_service.model import Consistency, NewMemory
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
@@ -55,7 +56,7 @@ def test_it_serves_what_comes_before_the_damage_and_names_file_and_offset(damage
     path, _, offset = damaged
     service = open_service()
     assert keys(service) == {"k0", "k1"}
-    assert service.retrieve("fact 1", k=1)[0].memory.key == "k1"
+    assert service.retrieve(Retrieval("fact 1", k=1)).hits[0].memory.key == "k1"
     (problem,) = service.problems()
     assert f"{path} is damaged at byte {offset}" in problem
     for write in (
@@ -97,7 +98,9 @@ def test_when_told_to_skip_it_applies_what_is_valid_behind_the_damage_and_says_w
     service = open_service(SKIP)
     assert keys(service) == {"k0", "k1", "k3", "k4"}
     service.store(NewMemory("new", "k9"))
-    assert [hit.memory.key for hit in service.retrieve("fact 4", k=1, consistency=Consistency.STRONG)] == ["k4"]
+    assert [
+        hit.memory.key for hit in service.retrieve(Retrieval("fact 4", k=1, consistency=Consistency.STRONG)).hits
+    ] == ["k4"]
     (problem,) = service.problems()
     assert problem.startswith("passed over")
     assert f"{path} is damaged at byte {offset}" in problem

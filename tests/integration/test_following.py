@@ -10,6 +10,7 @@ from memory_service import planning
 from memory_service.data_folder import DataFolder
 from memory_service.errors import NotFound, StorageUnavailable, Unavailable
 from memory_service.model import Consistency, NewMemory, StoreStatus
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 
@@ -43,11 +44,11 @@ def test_each_worker_sees_what_the_others_store_update_and_delete(open_worker):
     one.store(NewMemory(COFFEE, "k"))
     assert two.get("k").content == COFFEE
     assert two.store(NewMemory(BUDGET, "k")).status == StoreStatus.UPDATED
-    assert one.retrieve("budget")[0].memory.content == BUDGET
+    assert one.retrieve(Retrieval("budget")).hits[0].memory.content == BUDGET
     one.delete("k")
     with pytest.raises(NotFound):
         two.get("k")
-    assert two.retrieve("budget") == []
+    assert two.retrieve(Retrieval("budget")).hits == ()
 
 
 def test_strong_consistency_sees_what_a_relaxed_read_may_not_see_yet(open_worker):
@@ -57,7 +58,7 @@ def test_strong_consistency_sees_what_a_relaxed_read_may_not_see_yet(open_worker
     assert contents(reader, consistency=STRONG) == {"k": COFFEE}
     assert reader.get("k", consistency=STRONG).content == COFFEE
     writer.delete("k")
-    assert reader.retrieve("coffee", consistency=STRONG) == []
+    assert reader.retrieve(Retrieval("coffee", consistency=STRONG)).hits == ()
 
 
 def test_the_last_write_of_a_key_wins_whoever_reads_it_first(open_worker):
@@ -77,7 +78,7 @@ def test_many_interleaved_writes_leave_every_worker_in_the_same_state(open_worke
             worker.store(NewMemory(f"Fact {at} about {key}.", key))
     states = [contents(worker, consistency=STRONG) for worker in [*workers, open_worker()]]
     assert all(state == states[0] for state in states)
-    hits = [[(hit.memory.key, hit.score) for hit in worker.retrieve("fact", k=5)] for worker in workers]
+    hits = [[(hit.memory.key, hit.score) for hit in worker.retrieve(Retrieval("fact", k=5)).hits] for worker in workers]
     assert hits[0] == hits[1] == hits[2]
 
 
@@ -173,7 +174,7 @@ def test_what_others_write_while_a_store_is_planned_never_lends_it_their_vector(
     followed[0].join(30)
     for worker in (one, two):
         held = worker.get("k", consistency=STRONG).content
-        assert round(worker.retrieve(held, k=1)[0].dense, 3) == 1.0
+        assert round(worker.retrieve(Retrieval(held, k=1)).hits[0].dense, 3) == 1.0
 
 
 def test_a_process_frozen_while_it_follows_looks_again_when_it_wakes(open_worker, monkeypatch):

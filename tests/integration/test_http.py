@@ -221,6 +221,37 @@ def test_a_bad_store_is_a_422_that_names_the_field(client, body, field):
     assert error(client.post("/v1/memories", json=body), 422)["field"] == field
 
 
+def test_an_answer_explains_itself_and_a_batch_gives_one_for_each_query(client):
+    where = {"namespace": "explained"}
+    for at, content in enumerate((COFFEE, COFFEE + " ", BUDGET)):
+        ok(client.post("/v1/memories", json={"content": content, "key": f"k{at}", "metadata": {"n": at}, **where}))
+    asked = {"query": "what does Dana drink?", "filter": {"n": {"$lt": 2}}, "explain": True, "why_not": "k2", **where}
+    found = ok(client.post("/v1/memories/retrieve", json=asked))
+    told = found["explanation"]
+    assert (told["memories"], told["candidates"]) == (3, 2)
+    assert told["filter"] == {"condition": '{"n":{"$lt":2}}', "matches": 2}
+    assert [each.pop("key") for each in told["signals"]] == [memory["key"] for memory in found["memories"]]
+    assert told["why_not"]["reason"] == "filter"
+    assert "explanation" not in ok(client.post("/v1/memories/retrieve", json={"query": "x", **where}))
+
+    queries = [asked, {"like": "k0", "k": 1, "max_tokens": 1_000, **where}]
+    results = ok(client.post("/v1/memories/retrieve/batch", json={"queries": queries}))["results"]
+    assert results[0]["memories"] == found["memories"]
+    assert ([memory["key"] for memory in results[1]["memories"]], results[1]["truncated"]) == (["k1"], False)
+    wrong = {"queries": [{"query": "x"}, {"query": "x", "filter": {"a": {"$near": 1}}}]}
+    refused = error(client.post("/v1/memories/retrieve/batch", json=wrong), 422)
+    assert refused["field"] == "queries[1].filter.a.$near"
+    refused = error(client.post("/v1/memories/retrieve/batch", json={"queries": [{"query": "x"}] * 101}), 422)
+    assert refused["field"] == "queries"
+    error(client.post("/v1/memories/retrieve", json={"like": "nobody", **where}), 404, "not_found")
+
+    report = ok(client.post("/v1/memories/duplicates", json=where))
+    [pair] = report["duplicates"]
+    assert (pair["key"], [other["key"] for other in pair["alike"]]) == ("k1", ["k0"])
+    assert (report["examined"], report["next_cursor"]) == (3, None)
+    assert error(client.post("/v1/memories/duplicates", json={"threshold": 2}), 422)["field"] == "threshold"
+
+
 BAD_RETRIEVES = {
     "no query": ({}, "query"),
     "an empty query": ({"query": ""}, "query"),

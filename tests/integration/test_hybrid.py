@@ -10,6 +10,7 @@ from memory_service import namespace_index
 from memory_service.data_folder import DataFolder
 from memory_service.errors import InvalidInput
 from memory_service.model import Consistency, Mode, NewMemory, Refused
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 
@@ -38,7 +39,7 @@ def rankings(service, **rest):
     return [
         [
             (hit.memory.key, round(hit.score, 5), round(hit.lexical, 5))
-            for hit in service.retrieve(question, k=50, **rest)
+            for hit in service.retrieve(Retrieval(question, k=50, **rest)).hits
         ]
         for question in QUESTIONS
     ]
@@ -93,7 +94,9 @@ def test_a_code_a_rare_word_or_a_name_is_found_where_meaning_alone_misses_it(ser
     callers = ("Oduya", "Okoro", "Pfister", "Konkol", "Obi", "Okafor", "Okonjo", "Nkonkwo")
     others = [f"The {club} club meets on the roof." for club in clubs] + [f"Mr {caller} called." for caller in callers]
     service.store_batch([NewMemory(content) for content in [*tickets, *others, text]])
-    found = {mode: [hit.memory.content for hit in service.retrieve(query, k=k, mode=mode)] for mode in Mode}
+    found = {
+        mode: [hit.memory.content for hit in service.retrieve(Retrieval(query, k=k, mode=mode)).hits] for mode in Mode
+    }
     assert text not in found[Mode.DENSE]
     assert text in found[Mode.HYBRID]
     assert text == found[Mode.LEXICAL][0]
@@ -101,23 +104,23 @@ def test_a_code_a_rare_word_or_a_name_is_found_where_meaning_alone_misses_it(ser
 
 def test_each_mode_says_what_it_ranked_by(service):
     service.store_batch([NewMemory(text) for text in TEXTS])
-    for hit in service.retrieve("boilers", mode=Mode.DENSE):
+    for hit in service.retrieve(Retrieval("boilers", mode=Mode.DENSE)).hits:
         assert (hit.score, hit.lexical) == (hit.dense, None)
-    for hit in service.retrieve("boilers", mode=Mode.LEXICAL):
+    for hit in service.retrieve(Retrieval("boilers", mode=Mode.LEXICAL)).hits:
         assert (hit.score, hit.dense) == (hit.lexical, None)
-    for hit in service.retrieve("boilers"):
+    for hit in service.retrieve(Retrieval("boilers")).hits:
         assert None not in (hit.dense, hit.lexical)
-    assert service.retrieve("boilers") == service.retrieve("boilers", mode=Mode.HYBRID)
+    assert service.retrieve(Retrieval("boilers")).hits == service.retrieve(Retrieval("boilers", mode=Mode.HYBRID)).hits
 
 
 def test_looking_back_is_by_meaning_alone_and_says_so(service):
     service.store(NewMemory(TEXTS[0]))
     now = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
-    assert service.retrieve("coffee", as_of=now)[0].lexical is None
-    assert service.retrieve("coffee", as_of=now, mode=Mode.DENSE)
+    assert service.retrieve(Retrieval("coffee", as_of=now)).hits[0].lexical is None
+    assert service.retrieve(Retrieval("coffee", as_of=now, mode=Mode.DENSE)).hits
     for mode in (Mode.LEXICAL, Mode.HYBRID):
         with pytest.raises(InvalidInput, match="as_of") as caught:
-            service.retrieve("coffee", as_of=now, mode=mode)
+            Retrieval("coffee", as_of=now, mode=mode)
         assert caught.value.field == "mode"
 
 
@@ -125,14 +128,14 @@ def test_looking_back_is_by_meaning_alone_and_says_so(service):
 def test_every_mode_fills_k_from_what_a_filter_admits(service, mode):
     service.store_batch([NewMemory(f"{text} {at}", metadata={"at": at}) for at, text in enumerate(TEXTS * 30)])
     for k, admitted in ((5, {"at": {"$lt": 0}}), (5, {"at": 7}), (50, {"at": {"$gte": 100}}), (1_000, {})):
-        hits = service.retrieve("an unrelated question", k=k, filter=admitted, mode=mode)
+        hits = service.retrieve(Retrieval("an unrelated question", k=k, filter=admitted, mode=mode)).hits
         count = len(service.list(filter=admitted, limit=1_000).memories)
         assert len(set(keys(hits))) == len(hits) == min(k, count)
 
 
 def test_new_metadata_move_a_memory_to_another_session(service):
     def beside_the_word():
-        hits = service.retrieve("zymurgy", k=10, mode=Mode.LEXICAL)
+        hits = service.retrieve(Retrieval("zymurgy", k=10, mode=Mode.LEXICAL)).hits
         return {hit.memory.key for hit in hits if hit.score > 0}
 
     for at, session in enumerate(["one", "one", "two", "two"]):
@@ -144,7 +147,9 @@ def test_new_metadata_move_a_memory_to_another_session(service):
 
 def test_a_delete_makes_neighbours_of_those_around_it(service):
     def lexical():
-        return {hit.memory.key: hit.score for hit in service.retrieve("zymurgy", k=10, mode=Mode.LEXICAL)}
+        return {
+            hit.memory.key: hit.score for hit in service.retrieve(Retrieval("zymurgy", k=10, mode=Mode.LEXICAL)).hits
+        }
 
     texts = [TEXTS[10], *[TEXTS[8]] * 3]
     service.store_batch([NewMemory(text, f"k{at}", metadata={"session_id": "s"}) for at, text in enumerate(texts)])
@@ -173,22 +178,27 @@ def test_a_store_never_fails_because_of_what_ranking_looks_at(open_service, tmp_
     for field in ("session_id", "speaker", "event_time"):
         service.store(NewMemory(f"The zymurgy club, {field}.", field, metadata={field: value}))
     service.store(NewMemory(TEXTS[0], "after"))
-    assert set(keys(service.retrieve("zymurgy", k=10))) == {"session_id", "speaker", "event_time", "after"}
+    assert set(keys(service.retrieve(Retrieval("zymurgy", k=10)).hits)) == {
+        "session_id",
+        "speaker",
+        "event_time",
+        "after",
+    }
     service.close()
     again = open_service(tmp_path / "memory")
-    assert len(again.retrieve("zymurgy", k=10)) == 4
+    assert len(again.retrieve(Retrieval("zymurgy", k=10)).hits) == 4
 
 
 def test_a_batch_with_strange_metadata_stores_every_item(service):
     metadata = [{"event_time": "9999-12-31T23:59:59-01:00"}, {"session_id": []}, {"speaker": {}}, None]
     results = service.store_batch([NewMemory(f"{TEXTS[0]} {at}", metadata=what) for at, what in enumerate(metadata)])
     assert not any(isinstance(result, Refused) for result in results)
-    assert len(service.retrieve("coffee", k=10)) == 4
+    assert len(service.retrieve(Retrieval("coffee", k=10)).hits) == 4
 
 
 def test_many_copies_of_one_text_are_found(service):
     service.store_batch([NewMemory(TEXTS[0], f"k{at:02}") for at in range(20)])
-    assert keys(service.retrieve("flat white", k=20)) == [f"k{at:02}" for at in range(20)]
+    assert keys(service.retrieve(Retrieval("flat white", k=20)).hits) == [f"k{at:02}" for at in range(20)]
 
 
 # -- the same after a restart --------------------------------------------------------------------------------------
@@ -309,9 +319,9 @@ def test_readers_never_fail_beside_writers_a_snapshot_and_rows_being_reclaimed(m
     def read(at):
         question = QUESTIONS[at % len(QUESTIONS)]
         for mode in (Mode.HYBRID, Mode.LEXICAL):
-            hits = service.retrieve(question, namespace="busy", k=5, mode=mode)
+            hits = service.retrieve(Retrieval(question, namespace="busy", k=5, mode=mode)).hits
             assert len(set(keys(hits))) == len(hits)
-        assert len(service.retrieve(question, k=60)) == 60
+        assert len(service.retrieve(Retrieval(question, k=60)).hits) == 60
 
     threads = [
         threading.Thread(target=forever, args=(act,)) for act in (write, read, read, lambda _: service.snapshot())
@@ -325,9 +335,9 @@ def test_readers_never_fail_beside_writers_a_snapshot_and_rows_being_reclaimed(m
     assert failures == []
     index = service._projection.index("busy")
     assert len(index.texts.lexical) == len(index) == len(service.list(namespace="busy", limit=1_000).memories)
-    before = [keys(service.retrieve(question, namespace="busy", k=50)) for question in QUESTIONS]
+    before = [keys(service.retrieve(Retrieval(question, namespace="busy", k=50)).hits) for question in QUESTIONS]
     service.close()
     again = MemoryService(DataFolder(tmp_path / "memory"), minilm)
-    after = [keys(again.retrieve(question, namespace="busy", k=50)) for question in QUESTIONS]
+    after = [keys(again.retrieve(Retrieval(question, namespace="busy", k=50)).hits) for question in QUESTIONS]
     again.close()
     assert [sorted(found) for found in after] == [sorted(found) for found in before]

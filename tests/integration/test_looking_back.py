@@ -8,6 +8,7 @@ from memory_service.clock import HybridClock, iso_time
 from memory_service.data_folder import DataFolder
 from memory_service.errors import InvalidInput, NotFound
 from memory_service.model import NewMemory
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
@@ -77,13 +78,17 @@ def test_get_list_and_retrieve_answer_as_of_a_time(open_service, time):
     assert service.get("price", as_of=second).metadata == {"by": "bob"}
     with pytest.raises(NotFound):
         service.get("roof", as_of=second)
-    (hit,) = service.retrieve("the price is 10", k=1, as_of=first)
+    (hit,) = service.retrieve(Retrieval("the price is 10", k=1, as_of=first)).hits
     assert (hit.memory.content, round(hit.score, 3)) == ("the price is 10", 1.0)
-    assert len(service.retrieve("the price is 10", k=10, as_of=first)) == 2
-    assert [hit.memory.content for hit in service.retrieve("x", as_of=first, filter={"by": "bob"})] == []
-    assert [hit.memory.key for hit in service.retrieve("x", as_of=second, filter={"by": "bob"})] == ["price"]
+    assert len(service.retrieve(Retrieval("the price is 10", k=10, as_of=first)).hits) == 2
+    assert [
+        hit.memory.content for hit in service.retrieve(Retrieval("x", as_of=first, filter={"by": "bob"})).hits
+    ] == []
+    assert [hit.memory.key for hit in service.retrieve(Retrieval("x", as_of=second, filter={"by": "bob"})).hits] == [
+        "price"
+    ]
     assert contents(service, as_of=first, filter={"$not": {"by": "bob"}}) == contents(service, as_of=first)
-    assert all(round(hit.score, 3) < 1 for hit in service.retrieve("the price is 10"))
+    assert all(round(hit.score, 3) < 1 for hit in service.retrieve(Retrieval("the price is 10")).hits)
 
 
 def test_before_a_memory_was_stored_there_is_none(open_service, time):
@@ -91,7 +96,7 @@ def test_before_a_memory_was_stored_there_is_none(open_service, time):
     before = time.pass_(MINUTE_MS)
     service.store(NewMemory("the price is 10", "price"))
     assert contents(service, as_of=before) == {}
-    assert service.retrieve("price", as_of=before) == []
+    assert service.retrieve(Retrieval("price", as_of=before)).hits == ()
 
 
 def test_history_names_what_happened_newest_first(open_service, time):
@@ -120,7 +125,7 @@ def test_what_was_deleted_comes_back_by_no_way(open_service, time):
     for look in (
         lambda: contents(service, as_of=then),
         lambda: contents(service, as_of=then, filter={"a": 2}),
-        lambda: service.retrieve("secret 2", as_of=then),
+        lambda: service.retrieve(Retrieval("secret 2", as_of=then)).hits,
     ):
         assert not look()
     with pytest.raises(NotFound):
@@ -156,14 +161,14 @@ def test_versions_survive_a_restart_from_journals_from_a_snapshot_and_after_comp
     service.store_batch([NewMemory(f"old {at}", f"k{at}", metadata={"at": at}) for at in range(20)])
     then = time.pass_(MINUTE_MS)
     service.store_batch([NewMemory(f"new {at}", f"k{at}", metadata={"at": -at}) for at in range(20)])
-    expected, found = contents(service, as_of=then), service.retrieve("old 7", k=3, as_of=then)
+    expected, found = contents(service, as_of=then), service.retrieve(Retrieval("old 7", k=3, as_of=then)).hits
     assert found[0].memory.content == "old 7"
     for step in (lambda _: None, MemoryService.snapshot, MemoryService.compact):
         step(service)
         service.close()
         service = open_service()
         assert contents(service, as_of=then) == expected
-        assert service.retrieve("old 7", k=3, as_of=then) == found
+        assert service.retrieve(Retrieval("old 7", k=3, as_of=then)).hits == found
         assert contents(service, as_of=then, filter={"at": {"$gte": 18}}) == {"k18": "old 18", "k19": "old 19"}
         assert events(service, "k3") == [("updated", "new 3"), ("stored", "old 3")]
 

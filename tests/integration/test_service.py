@@ -10,6 +10,7 @@ import pytest
 from memory_service.data_folder import DataFolder
 from memory_service.errors import Conflict, InvalidInput, NotFound, StartupError
 from memory_service.model import Mode, NewMemory, Refused, StoreStatus
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
@@ -28,7 +29,7 @@ def keys(hits):
 def test_what_is_stored_is_retrieved_by_meaning(service):
     for content in (COFFEE, BUDGET, PARKING):
         store(service, content)
-    hits = service.retrieve("what does Dana like to drink?", k=2)
+    hits = service.retrieve(Retrieval("what does Dana like to drink?", k=2)).hits
     assert hits[0].memory.content == COFFEE
     assert len(hits) == 2
     assert hits[0].score >= hits[1].score
@@ -41,7 +42,7 @@ def test_storing_again_under_a_key_updates_and_keeps_the_time_of_creation(servic
     assert (first.status, second.status) == (StoreStatus.STORED, StoreStatus.UPDATED)
     assert second.created_at_ms == first.created_at_ms
     assert second.updated_at_ms > first.updated_at_ms
-    assert [hit.memory.content for hit in service.retrieve("budget", k=10)] == ["The budget is 62,000."]
+    assert [hit.memory.content for hit in service.retrieve(Retrieval("budget", k=10)).hits] == ["The budget is 62,000."]
 
 
 def test_storing_the_same_thing_again_changes_nothing(service, tmp_path):
@@ -56,8 +57,8 @@ def test_storing_the_same_thing_again_changes_nothing(service, tmp_path):
 def test_new_metadata_for_the_same_text_need_no_new_embedding_and_are_found(service):
     store(service, COFFEE, "coffee", metadata={"v": 1})
     assert store(service, COFFEE, "coffee", metadata={"v": 2}).status == StoreStatus.UPDATED
-    assert keys(service.retrieve("drink", filter={"v": 2})) == ["coffee"]
-    assert service.retrieve("drink", filter={"v": 1}) == []
+    assert keys(service.retrieve(Retrieval("drink", filter={"v": 2})).hits) == ["coffee"]
+    assert service.retrieve(Retrieval("drink", filter={"v": 1})).hits == ()
 
 
 @pytest.mark.parametrize(
@@ -92,8 +93,8 @@ def test_a_deleted_memory_is_gone_from_every_path_at_once(service):
     for at in range(20):
         store(service, f"{COFFEE} Cup number {at}.", f"cup-{at}", metadata={"cup": at})
     service.delete("cup-7")
-    assert "cup-7" not in keys(service.retrieve("coffee cup number 7", k=20))
-    assert service.retrieve("coffee", filter={"cup": 7}) == []
+    assert "cup-7" not in keys(service.retrieve(Retrieval("coffee cup number 7", k=20)).hits)
+    assert service.retrieve(Retrieval("coffee", filter={"cup": 7})).hits == ()
     assert "cup-7" not in [memory.key for memory in service.list().memories]
     with pytest.raises(NotFound):
         service.get("cup-7")
@@ -111,7 +112,7 @@ def test_k_is_always_filled_with_memories_that_match(service):
             metadata={"at": at},
         )
     for wanted, count in (({"at": {"$gte": 117}}, 3), ({"at": {"$in": [5, 50, 99]}}, 3), ({"at": {"$lt": 60}}, 10)):
-        hits = service.retrieve("an unrelated question about music", k=10, filter=wanted)
+        hits = service.retrieve(Retrieval("an unrelated question about music", k=10, filter=wanted)).hits
         assert len(hits) == count
         assert len(set(keys(hits))) == count
 
@@ -128,21 +129,21 @@ def test_retrieval_equals_brute_force_over_the_same_vectors(service):
     query = "who wants milk?"
     scores = service.embed(texts) @ service.embed([query])[0]
     expected = [texts[at] for at in np.argsort(-scores)[:10]]
-    assert keys(service.retrieve(query, k=10, mode=Mode.DENSE)) == expected
+    assert keys(service.retrieve(Retrieval(query, k=10, mode=Mode.DENSE)).hits) == expected
 
 
 def test_namespaces_are_walls(service):
     store(service, COFFEE, "shared", "a")
     store(service, BUDGET, "shared", "b")
     store(service, PARKING, "only-b", "ab")
-    assert keys(service.retrieve("coffee", namespace="a", k=10)) == ["shared"]
+    assert keys(service.retrieve(Retrieval("coffee", namespace="a", k=10)).hits) == ["shared"]
     assert service.get("shared", namespace="b").content == BUDGET
     assert [memory.key for memory in service.list(namespace="ab").memories] == ["only-b"]
     service.delete("shared", namespace="a")
     assert service.get("shared", namespace="b").content == BUDGET
     assert service.delete_matching({"key": {"$exists": True}}, namespace="a").keys == ()
     assert service.counts() == {"ab": 1, "b": 1}
-    assert service.retrieve("coffee", namespace="nobody") == []
+    assert service.retrieve(Retrieval("coffee", namespace="nobody")).hits == ()
 
 
 def test_a_fact_at_the_end_of_a_long_memory_is_found(service):
@@ -151,7 +152,7 @@ def test_a_fact_at_the_end_of_a_long_memory_is_found(service):
     store(service, long + "The spare key to the cabinet is carried by Ines Falk.", "long")
     for at in range(30):
         store(service, f"{COFFEE} Day {at}.", f"filler-{at}")
-    hits = service.retrieve("who carries the spare key to the cabinet?", k=5)
+    hits = service.retrieve(Retrieval("who carries the spare key to the cabinet?", k=5)).hits
     assert keys(hits)[0] == "long"
     assert keys(hits).count("long") == 1, "windows belong to one memory"
     assert hits[0].memory.content.endswith("Ines Falk.")
@@ -160,13 +161,15 @@ def test_a_fact_at_the_end_of_a_long_memory_is_found(service):
 def test_a_long_query_is_read_to_its_end(service):
     store(service, COFFEE, "coffee")
     store(service, PARKING, "parking")
-    assert keys(service.retrieve("Where do visitors park their cars at the hall? " * 100, k=1)) == ["parking"]
+    assert keys(service.retrieve(Retrieval("Where do visitors park their cars at the hall? " * 100, k=1)).hits) == [
+        "parking"
+    ]
 
 
 def test_min_score_leaves_out_what_is_far(service):
     store(service, COFFEE, "coffee")
     store(service, PARKING, "parking")
-    hits = service.retrieve("what does Dana drink?", min_score=0.4)
+    hits = service.retrieve(Retrieval("what does Dana drink?", min_score=0.4)).hits
     assert keys(hits) == ["coffee"]
 
 
@@ -176,7 +179,7 @@ def test_a_memory_ends_with_its_lifetime(service, monkeypatch):
     assert service.get("brief").expires_at_ms is not None
     later = time.time_ns() + 61 * 10**9
     monkeypatch.setattr(time, "time_ns", lambda: later)
-    assert keys(service.retrieve("coffee", k=5)) == ["lasting"]
+    assert keys(service.retrieve(Retrieval("coffee", k=5)).hits) == ["lasting"]
     with pytest.raises(NotFound):
         service.get("brief")
     assert store(service, COFFEE, "brief").status == StoreStatus.STORED
@@ -190,13 +193,13 @@ def test_everything_is_there_after_a_restart(open_service, tmp_path):
     service.delete("day-4")
     before = service.list(limit=100).memories
     query = "what was drunk on day 8?"
-    hits = service.retrieve(query, k=20)
+    hits = service.retrieve(Retrieval(query, k=20)).hits
     service.close()
 
     reopened = open_service(tmp_path / "memory")
 
     assert reopened.list(limit=100).memories == before
-    assert reopened.retrieve(query, k=20) == hits
+    assert reopened.retrieve(Retrieval(query, k=20)).hits == hits
 
 
 def test_a_batch_judges_each_memory_on_its_own(service):
@@ -220,7 +223,7 @@ def test_a_content_that_comes_back_within_a_batch_keeps_its_own_vector(service):
     """The held content, another one, then the held one again: each must get the vector of its own text."""
     store(service, COFFEE, "k")
     service.store_batch([NewMemory(COFFEE, "k"), NewMemory(PARKING, "k"), NewMemory(COFFEE, "k")])
-    hit = service.retrieve(COFFEE, k=1)[0]
+    hit = service.retrieve(Retrieval(COFFEE, k=1)).hits[0]
     assert (hit.memory.content, round(hit.dense, 3)) == (COFFEE, 1.0)
 
 
@@ -304,7 +307,7 @@ def test_readers_beside_writers_always_get_full_and_true_answers(service):
 
     def read():
         while not stop.is_set():
-            hits = service.retrieve("Pallet 12 stands in row 34.", k=40)
+            hits = service.retrieve(Retrieval("Pallet 12 stands in row 34.", k=40)).hits
             if len(hits) != 40 or len(set(keys(hits))) != 40 or hits[0].memory.content != texts["k12"]:
                 failures.append(keys(hits))
 
@@ -325,7 +328,7 @@ def test_concurrent_stores_of_one_key_leave_one_of_them_whole(service):
     for thread in threads:
         thread.join(300)
     assert not any(thread.is_alive() for thread in threads)
-    hits = service.retrieve(COFFEE, k=5)
+    hits = service.retrieve(Retrieval(COFFEE, k=5)).hits
     assert len(hits) == 1
     expected = float(service.embed([hits[0].memory.content])[0] @ service.embed([COFFEE])[0])
     assert hits[0].dense == pytest.approx(expected, abs=1e-5)
@@ -403,9 +406,9 @@ def test_what_is_wrong_with_a_memory_is_named_and_nothing_is_stored(service, mem
 @pytest.mark.parametrize(
     "arguments", [{"k": 0}, {"k": 1_001}, {"k": True}, {"k": 2.0}, {"min_score": 2}, {"min_score": float("nan")}]
 )
-def test_what_is_wrong_with_a_retrieve_is_named(service, arguments):
+def test_what_is_wrong_with_a_retrieve_is_named(arguments):
     with pytest.raises(InvalidInput) as caught:
-        service.retrieve("query", **arguments)
+        Retrieval("query", **arguments)
     assert caught.value.field in arguments
 
 

@@ -11,6 +11,7 @@ from memory_service.clock import Moment
 from memory_service.data_folder import DataFolder
 from memory_service.errors import NotFound
 from memory_service.model import Mode, NewMemory
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 
@@ -27,7 +28,7 @@ def seen(service):
     for namespace in ("default", "other"):
         for memory in service.list(namespace=namespace, limit=1_000).memories:
             state[namespace, memory.key] = memory
-        hits = service.retrieve("what does Dana drink?", namespace=namespace, k=1_000)
+        hits = service.retrieve(Retrieval("what does Dana drink?", namespace=namespace, k=1_000)).hits
         state[namespace] = [(hit.memory, round(hit.score, 5)) for hit in hits]
     return state
 
@@ -51,7 +52,10 @@ def test_a_start_from_a_snapshot_gives_the_same_state_as_one_from_the_journals(o
 
     restored = open_service(tmp_path / "memory")
     assert seen(restored) == before
-    assert restored.retrieve("cup", filter={"tags": {"$contains": "cup"}, "at": 7})[0].memory.key == "cup-7"
+    assert (
+        restored.retrieve(Retrieval("cup", filter={"tags": {"$contains": "cup"}, "at": 7})).hits[0].memory.key
+        == "cup-7"
+    )
     assert restored.store(NewMemory("An idempotent fact.", "idem"), idempotency_key="job-1").status == "stored"
     restored.close()
 
@@ -74,7 +78,7 @@ def test_what_comes_after_a_snapshot_is_replayed_over_it(open_service, tmp_path)
     with pytest.raises(NotFound):
         restored.get("cup-4")
     restored.store(NewMemory("Stored after the restart.", "new"))
-    assert restored.retrieve("Stored after the restart.")[0].memory.key == "new"
+    assert restored.retrieve(Retrieval("Stored after the restart.")).hits[0].memory.key == "new"
 
 
 @pytest.mark.parametrize("name", ["catalog.sqlite", "vectors.f32", "groups.i64", "MANIFEST.json"])
@@ -131,9 +135,9 @@ def test_a_namespace_without_memories_survives_a_snapshot(open_service, tmp_path
     service.snapshot()
     service.close()
     restored = open_service(tmp_path / "memory")
-    assert restored.retrieve("coffee") == []
+    assert restored.retrieve(Retrieval("coffee")).hits == ()
     restored.store(NewMemory(COFFEE, "l"))
-    assert restored.retrieve("coffee")[0].memory.key == "l"
+    assert restored.retrieve(Retrieval("coffee")).hits[0].memory.key == "l"
 
 
 def test_without_any_usable_snapshot_the_journals_are_enough(open_service, tmp_path):
@@ -198,7 +202,7 @@ def test_a_snapshot_taken_amid_writes_is_one_moment_of_them(open_service, tmp_pa
     restored = open_service(tmp_path / "memory")
     assert seen(restored) == before
     for memory in restored.list().memories:
-        hit = restored.retrieve(memory.content, k=1, mode=Mode.DENSE)[0]
+        hit = restored.retrieve(Retrieval(memory.content, k=1, mode=Mode.DENSE)).hits[0]
         assert (hit.memory.content, round(hit.score, 4)) == (memory.content, 1.0)
 
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from memory_service.errors import LimitExceeded
 from memory_service.model import Hit
+from memory_service.tokens import estimate_tokens
 from research.packing import pack, room
 from research.prompt import build
-from research.tokens import estimate_tokens
 from tests.list_recall import hits, memory
 
 ROOM = 200

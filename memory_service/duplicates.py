@@ -1,0 +1,96 @@
+"""Near-duplicates: which memories say almost the same. They are reported, never merged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from indexes.group_index import GroupIndex, Vectors
+from memory_service.model import Memory
+from memory_service.projection import Projection
+
+ALIKE_MAX = 20
+"""Of one memory, so many are looked at that are most alike: who has more sees the others at these."""
+
+THRESHOLD_MIN = 0.5
+"""Below it memories have little to do with each other."""
+
+Age = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """A memory and how alike it is.
+
+    Attributes:
+        score: the least cosine of the other's windows, each with its best match in this memory.
+    """
+
+    memory: Memory
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicated:
+    """A memory and the earlier ones that say almost the same, most alike first."""
+
+    memory: Memory
+    alike: tuple[Alike, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatesPage:
+    """One page of the report; `cursor` is None on the last. A page may hold none and not be the last.
+
+    Attributes:
+        examined: how many memories were looked at for this page.
+    """
+
+    duplicates: tuple[Duplicated, ...]
+    examined: int
+    cursor: str | None
+
+
+def near_duplicates(
+    projection: Projection, namespace: str, memories: Sequence[Memory], threshold: float
+) -> tuple[Duplicated, ...]:
+    """Those of the memories that have earlier near-duplicates: a pair is reported once, by the later of the two.
+
+    Args:
+        projection: that has them.
+        namespace: of all of them.
+        memories: to be looked at.
+        threshold: the least score, a cosine.
+    """
+    index = projection.index(namespace)
+    if index is None:
+        return ()
+    ids = projection.catalog.ids(namespace, [memory.key for memory in memories])
+    found = {key: _alike(index.dense, id, threshold) for key, id in ids.items()}
+    others = projection.catalog.by_ids(sorted({id for scores in found.values() for id in scores}))
+    reported = []
+    for memory in memories:
+        scores = found.get(memory.key, {})
+        alike = [Alike(others[id], score) for id, score in scores.items() if id in others]
+        earlier = [each for each in alike if _age(each.memory) < _age(memory)]
+        if earlier:
+            reported.append(Duplicated(memory, tuple(sorted(earlier, key=lambda each: -each.score))))
+    return tuple(reported)
+
+
+def _age(memory: Memory) -> Age:
+    return memory.created_at_ms, memory.key
+
+
+def _alike(dense: GroupIndex, id: int, threshold: float) -> dict[int, float]:
+    """The scores of the others that are alike, by id."""
+    scores: dict[int, float] | None = None
+    for window in dense.vectors(id):
+        near = _near(dense, window, threshold)
+        scores = near if scores is None else {it: min(scores[it], near[it]) for it in scores.keys() & near.keys()}
+    return {it: score for it, score in (scores or {}).items() if it != id}
+
+
+def _near(dense: GroupIndex, window: Vectors, threshold: float) -> dict[int, float]:
+    ids, cosines = dense.search(window, ALIKE_MAX + 1)
+    return {
+        id: min(1.0, cosine) for id, cosine in zip(ids.tolist(), cosines.tolist(), strict=True) if cosine >= threshold
+    }

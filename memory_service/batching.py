@@ -58,8 +58,14 @@ class Batcher(Generic[Item, Result]):
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, items: Sequence[Item], *, urgent: bool = False) -> "list[Future[Result]]":
+    def submit(self, items: Sequence[Item], *, urgent: bool = False, beside: bool = False) -> "list[Future[Result]]":
         """Hand items over; they may run in different batches.
+
+        Args:
+            items: to run.
+            urgent: before those that are not.
+            beside: return at once, since the caller has something else to do meanwhile; otherwise a single batch is run
+                by the caller itself if nothing else runs, which saves two changes of threads.
 
         Raises:
             Unavailable: too many items wait already, or the batcher is closed.
@@ -70,7 +76,7 @@ class Batcher(Generic[Item, Result]):
                 raise Unavailable("The service is stopping.")
             if len(self._urgent) + len(self._patient) + len(jobs) > self._waiting_max and self._is_busy():
                 raise Unavailable(f"More than {self._waiting_max} items are waiting already; try again later.")
-            at_once = not self._running and not self._is_busy() and self._is_one_batch(items)
+            at_once = not beside and not self._running and not self._is_busy() and self._is_one_batch(items)
             if at_once:
                 self._running = True
             else:

@@ -1,6 +1,8 @@
 """The queue before the model: concurrent requests share its runs, and long texts are embedded window by window."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,6 +14,10 @@ EMBED_TOKENS_MAX = 256
 
 WAITING_WINDOWS_MAX = 100_000
 """Windows that may wait for the model: about ten minutes of work on two cores."""
+
+
+Awaited: TypeAlias = Callable[[], Vectors]
+"""Waits for a vector (dim,); asked again, it gives the same."""
 
 
 class EmbeddingQueue:
@@ -46,15 +52,31 @@ class EmbeddingQueue:
         ends = np.cumsum([len(windows) for windows in cut])
         return np.split(vectors, ends[:-1])
 
-    def directions(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
+    def directions(self, texts: Sequence[str]) -> Vectors:
         """One unit vector for each text, (len(texts), dim): the mean direction of its windows."""
         if not texts:
             return np.empty((0, self._dim), dtype=np.float32)
-        return np.stack([mean_direction(windows) for windows in self.windows(texts, urgent=urgent)])
+        return np.stack([mean_direction(windows) for windows in self.windows(texts)])
+
+    def awaited(self, texts: Sequence[str]) -> "list[Awaited]":
+        """The directions of queries, each to be called for: they are embedded meanwhile, before texts to be stored.
+
+        Raises:
+            Unavailable: as `windows`; from what is returned as well.
+        """
+        cut = [self._embedder.windows(text) for text in texts]
+        futures = iter(
+            self._batcher.submit([window for windows in cut for window in windows], urgent=True, beside=True)
+        )
+        return [_awaited([next(futures) for _ in windows]) for windows in cut]
 
     def close(self) -> None:
         """Finish what was submitted."""
         self._batcher.close()
+
+
+def _awaited(futures: "list[Future[Vectors]]") -> Awaited:
+    return lambda: mean_direction(np.stack([future.result() for future in futures]))
 
 
 def mean_direction(windows: Vectors) -> Vectors:

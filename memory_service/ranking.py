@@ -18,7 +18,7 @@ The weights were chosen on dialogues and documents that docs/retrieval.md names;
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -200,7 +200,7 @@ def by_words(
 
 def by_all(
     question: Question,
-    vector: Vectors,
+    vector: Vectors | Callable[[], Vectors],
     index: NamespaceIndex,
     k: int,
     among: Groups | None,
@@ -211,7 +211,7 @@ def by_all(
 
     Args:
         question: prepared for this namespace.
-        vector: (dim,) of its meaning.
+        vector: (dim,) of its meaning, or what waits for it: the words are counted meanwhile.
         index: of the namespace.
         k: at least 1.
         among: ids of the candidates; None admits all.
@@ -220,8 +220,9 @@ def by_all(
     view = _View(index)
     lexical = view.lexical(question.terms)
     count = max(CANDIDATES, k)
-    by_meaning, _ = index.dense.search(vector, count, among)
     with_words = view.largest(lexical, np.flatnonzero((lexical > 0) & view.allowed(among)), count)
+    vector = vector() if callable(vector) else vector
+    by_meaning, _ = index.dense.search(vector, count, among)
     rows = np.union1d(view.rows(by_meaning), with_words)
     if boosts:
         rows = np.union1d(rows, view.boosted(boosts, among))

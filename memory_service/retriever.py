@@ -33,7 +33,7 @@ class Retriever:
         self._clock = clock
 
     def prepare(self, retrievals: Sequence[Retrieval]) -> list[Search]:
-        """Understand and embed what is asked; all queries share the model's runs.
+        """Understand what is asked, and begin to embed it; all queries share the model's runs.
 
         Raises:
             InvalidInput: a filter is none, or `as_of` is out of bounds.
@@ -42,7 +42,7 @@ class Retriever:
         searches = [self._understood(retrieval) for retrieval in retrievals]
         is_asked = [it.vector is None and it.retrieval.ranked_by is not Mode.LEXICAL for it in searches]
         meanings = [it.question.meaning for it, asked in zip(searches, is_asked, strict=True) if asked]
-        vectors = iter(self._embedding.directions(meanings, urgent=True))
+        vectors = iter(self._embedding.awaited(meanings))
         return [
             replace(it, vector=next(vectors)) if asked else it for it, asked in zip(searches, is_asked, strict=True)
         ]
@@ -78,7 +78,8 @@ class Retriever:
         id, memory = found
         terms = sorted(frequencies(memory.content, None), key=index.texts.lexical.frequency)[:LIKE_TERMS_MAX]
         question = replace(_NO_QUESTION, terms=tuple(terms))
-        return replace(search, question=question, vector=mean_direction(windows), itself=id)
+        direction = mean_direction(windows)
+        return replace(search, question=question, vector=lambda: direction, itself=id)
 
     def _retrieved(self, search: Search, found: Look) -> Retrieved:
         retrieval = search.retrieval

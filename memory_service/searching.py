@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexes.group_index import Groups, Vectors
+from indexes.group_index import Groups
 from memory_service import ranking
+from memory_service.embedding_queue import Awaited
 from memory_service.filters import EVERYTHING, Filter
 from memory_service.model import Hit, Memory, Mode
 from memory_service.namespace_index import NamespaceIndex
@@ -28,7 +29,7 @@ class Search:
     Attributes:
         wanted: the filter.
         question: what the query asks.
-        vector: (dim,) of the question's meaning; None where meaning is not asked for.
+        vector: waits for that of the question's meaning, (dim,); None where meaning is not asked for.
         as_of_ms: the time to look back at; None is the present.
         boosts: what counts besides.
         itself: the id of the memory that hits are to be like.
@@ -37,7 +38,7 @@ class Search:
     retrieval: Retrieval
     wanted: Filter
     question: Question
-    vector: Vectors | None
+    vector: Awaited | None
     as_of_ms: int | None
     boosts: Boosts
     itself: int | None = None
@@ -105,7 +106,7 @@ def ranked(
     """The k best of the candidates, by ids and what speaks for them."""
     if search.as_of_ms is not None:
         assert search.vector is not None, "looking back is by meaning"
-        found = projection.nearest_then(search.retrieval.namespace, search.vector, k, among)
+        found = projection.nearest_then(search.retrieval.namespace, search.vector(), k, among)
         ids = np.array([id for id, _ in found], np.int64)
         scores = np.array([score for _, score in found], np.float32)
         return Ranked(ids, scores, scores)
@@ -114,7 +115,7 @@ def ranked(
     if search.vector is None or search.retrieval.ranked_by is Mode.LEXICAL:
         return ranking.by_words(search.question, index, k, among, boosts=search.boosts)
     if search.retrieval.ranked_by is Mode.DENSE:
-        return ranking.by_meaning(search.vector, index, k, among, boosts=search.boosts)
+        return ranking.by_meaning(search.vector(), index, k, among, boosts=search.boosts)
     return ranking.by_all(search.question, search.vector, index, k, among, boosts=search.boosts)
 
 

@@ -12,6 +12,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from gateway import wire
+from gateway.caching import CacheControl, cached
 from gateway.http_errors import documented
 from gateway.worker import Worker
 from memory_service import checks
@@ -51,11 +52,15 @@ def routes(worker: Worker) -> APIRouter:
         return JSONResponse({"results": results, **counts})
 
     @router.post("/retrieve", summary="Retrieve memories", responses=documented(400, 404, 413, 422, 503))
-    def retrieve(body: wire.RetrieveBody) -> JSONResponse:
+    def retrieve(body: wire.RetrieveBody, cache_control: CacheControl = None) -> JSONResponse:
         """The k memories that answer the query best, best first, among those that match the filter."""
         started = time.perf_counter()
         asked = body.retrieval()
-        found = wire.retrieved_body(worker.memories.retrieve(asked), asked)
+
+        def answer() -> dict[str, Any]:
+            return wire.retrieved_body(worker.memories.retrieve(asked), asked)
+
+        found = cached(worker, "retrieve", body.model_dump(), cache_control, answer)
         return JSONResponse({**found, "latency_ms": _since(started)})
 
     @router.post("/retrieve/batch", summary="Retrieve by many queries", responses=documented(400, 404, 413, 422, 503))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from memory_service.errors import StartupError
 from memory_service.settings import MemorySettings
@@ -44,6 +44,17 @@ class GatewaySettings(BaseModel):
     job_concurrency: int = Field(default=30, ge=1, le=300, description="RunPod jobs that run side by side.")
     request_bytes_max: int = Field(
         default=10_485_760, ge=1_024, le=104_857_600, description="Largest request body; RunPod's /run takes 10 MB."
+    )
+    cache_ttl_s: float = Field(
+        default=300.0,
+        ge=0,
+        le=86_400,
+        description="Seconds for which the same read of an unchanged namespace is answered from a cache; 0 keeps none.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis server that keeps the cache of several workers, such as redis://host:6379/0 (extra: redis).",
+        json_schema_extra={"env": "REDIS_URL"},
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log lines to write."

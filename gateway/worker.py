@@ -6,8 +6,10 @@ The composition root. A door asks for `memories` or `researcher` and gets it, or
 import logging
 import threading
 import time
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from gateway.response_cache import LocalShelf, RedisShelf, ResponseCache
 from gateway.settings import Settings
 from memory_service.data_folder import DataFolder
 from memory_service.embedding import Embedder
@@ -35,6 +37,7 @@ class Worker:
         self._folder: DataFolder | None = None
         self._failure: StartupError | None = None
         self._loaded = threading.Event()
+        self.cache = ResponseCache(None, "")
 
     @property
     def memories(self) -> "MemoryService":
@@ -107,6 +110,7 @@ class Worker:
         from research.researcher import Researcher
 
         memories = MemoryService(self._folder, _embedder(self.settings.memory), self.settings.memory)
+        self.cache = _cache(self.settings)
         self._memories = memories
         self._researcher = Researcher(memories, self.settings.llm, connect(self.settings.llm))
 
@@ -120,6 +124,26 @@ class Worker:
             memories.close()
         if self._temporary is not None:
             self._temporary.close()
+
+
+def _cache(settings: Settings) -> ResponseCache:
+    """The response cache that the settings ask for.
+
+    Raises:
+        StartupError: REDIS_URL cannot be used.
+    """
+    gateway = settings.gateway
+    salt = f"{version('vector-memory')} {settings.memory.embedder} {settings.llm.model}"
+    if gateway.cache_ttl_s == 0:
+        return ResponseCache(None, salt)
+    if gateway.redis_url is None:
+        return ResponseCache(LocalShelf(gateway.cache_ttl_s), salt)
+    try:
+        return ResponseCache(RedisShelf(gateway.redis_url.get_secret_value(), gateway.cache_ttl_s), salt)
+    except ImportError as error:
+        raise StartupError("REDIS_URL needs the extra redis: pip install 'vector-memory[redis]'.") from error
+    except ValueError as error:
+        raise StartupError("REDIS_URL must be such as redis://host:6379/0.") from error
 
 
 def _embedder(settings: MemorySettings) -> Embedder:

@@ -106,6 +106,7 @@ class NamespaceIndex:
         self.texts = texts or Texts(LexicalIndex(), Conversation())
         self._changes = 0
         self._coherence = (-1, 0.0)
+        self._state = (-1, "")
 
     def __len__(self) -> int:
         """Number of memories."""
@@ -150,6 +151,18 @@ class NamespaceIndex:
         if before_ms is not None:
             chosen &= times < before_ms
         return lexical.groups[:count][chosen]
+
+    def state(self) -> tuple[str, int]:
+        """A name for what is held, the same in every worker that holds the same; and how often it changed here."""
+        changes, state = self._state
+        if changes != self._changes:
+            changes = self._changes  # of before, as with coherence
+            lexical, talk = self.texts.lexical, self.texts.talk
+            alive = np.flatnonzero(lexical.alive[: lexical.count])
+            sums = talk.lot[alive].sum(dtype=np.uint64), talk.turn[alive].astype(np.uint64).sum()
+            state = f"{len(alive)}-{sums[0]:x}-{sums[1]:x}"
+            self._state = changes, state
+        return state, changes
 
     def coherence(self) -> float:
         """0 to 1: how far memories that follow each other belong together, where no session says so."""

@@ -195,6 +195,17 @@ class MemoryService:
         self._refresh(Consistency.STRONG if is_strong else Consistency.EVENTUAL)
         return [self._retriever.retrieve(search) for search in searches]
 
+    def state(self, namespace: str, *, consistency: Consistency = Consistency.EVENTUAL) -> tuple[str, int]:
+        """A name for what the namespace holds, and how often that changed here: for caches of answers.
+
+        Workers that hold the same memories give the same name; another one follows every store, delete and expiry. An
+        answer belongs to a name if neither it nor the number changed meanwhile.
+        """
+        checks.namespace(namespace)
+        self._refresh(consistency)
+        index = self._projection.index(namespace)
+        return ("", 0) if index is None else index.state()
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed texts, one vector each (the mean direction of its windows).
 

@@ -34,6 +34,7 @@ HOMES = {
     "Stemmer": {"memory_service/words.py"},
     "fcntl": {"memory_service/private_folder.py"},
     "openai": {"research/llm.py"},
+    "redis": {"gateway/response_cache.py"},
     "fastapi": {"gateway/"},
     "starlette": {"gateway/"},
     "uvicorn": {"gateway/server.py"},

@@ -13,6 +13,7 @@ from memory_service.model import DEFAULT_NAMESPACE, JSON, Metadata
 
 QUERY_CHARS_MAX = 5_000
 K_MAX = 50
+DEFAULT_K = 8
 MAX_TOKENS_MIN = 100
 MAX_TOKENS_MAX = 4_000
 TEMPERATURE_MAX = 2.0
@@ -44,7 +45,7 @@ class ResearchRequest:
 
     query: str
     namespace: str = DEFAULT_NAMESPACE
-    k: int = 8
+    k: int = DEFAULT_K
     filter: Mapping[str, JSON] | None = None
     min_score: float | None = None
     max_tokens: int = 2_000

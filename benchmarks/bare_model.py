@@ -10,7 +10,7 @@ import numpy as np
 
 from memory_service.embedding import Vectors, Window
 from memory_service.embedding_queue import EMBED_TOKENS_MAX
-from memory_service.minilm import MiniLM
+from memory_service.minilm import MiniLM, Precision
 
 PROGRESS_TEXTS = 1_000
 
@@ -18,8 +18,8 @@ PROGRESS_TEXTS = 1_000
 class BareModel:
     """The model with as many threads as the service uses by default."""
 
-    def __init__(self) -> None:
-        self._model = MiniLM.load()
+    def __init__(self, precision: Precision = "fp32") -> None:
+        self._model = MiniLM.load(precision=precision)
         self.fingerprint = self._model.fingerprint
 
     def embed_one(self, text: str) -> Vectors:

@@ -22,7 +22,7 @@ from benchmarks.prefilled import derived
 from benchmarks.texts import SEED
 from indexes.group_index import GroupIndex, Groups, Vectors
 from indexes.segments import room_for, split
-from memory_service.minilm import MiniLM
+from memory_service.minilm import MODEL
 
 K = 10
 QUERIES = 200
@@ -230,7 +230,7 @@ def main() -> None:
     arguments = parser.parse_args()
     source, vectors = _vectors(arguments, max(arguments.sizes) + QUERIES)
     queries, rows = vectors[:QUERIES], vectors[QUERIES:]
-    print(f"{', '.join(machine.described().values())}\n\nVectors of {MiniLM.fingerprint.model}: {source}.\n")
+    print(f"{', '.join(machine.described().values())}\n\nVectors of {MODEL}: {source}.\n")
     tiers = []
     for size in sorted(arguments.sizes):
         print(f"{size} vectors", file=sys.stderr)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,10 +31,14 @@ class ServiceProcess:
     Args:
         folder: of this process alone, so that what lies in its cache is this process's.
         python_flags: such as `-X importtime`.
+        settings: variables that differ from their defaults.
 
     """
 
-    def __init__(self, folder: Path, python_flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, python_flags: Sequence[str] = (), settings: Mapping[str, str] | None = None
+    ) -> None:
+        self._settings = dict(settings or {})
         self._data, self._cache, self._log = folder / DATA, folder / "cache", folder / "log"
         self._command: list[str | Path] = [
             sys.executable,
@@ -58,7 +62,7 @@ class ServiceProcess:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._cache,
-                env=own | {"MEMORY_CACHE_DIR": str(self._cache)},
+                env=own | self._settings | {"MEMORY_CACHE_DIR": str(self._cache)},
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )

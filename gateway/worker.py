@@ -14,6 +14,7 @@ from gateway.settings import Settings
 from memory_service.data_folder import DataFolder
 from memory_service.embedding import Embedder
 from memory_service.errors import StartupError, Unavailable
+from memory_service.minilm import FINGERPRINTS, MiniLM
 from memory_service.private_folder import PrivateFolder
 from memory_service.settings import MemorySettings
 
@@ -85,7 +86,10 @@ class Worker:
         if settings.ephemeral:
             self._temporary = PrivateFolder(settings.cache_dir)
         self._folder = DataFolder(self._temporary.path / "memory" if self._temporary else settings.data_dir)
-        self._folder.embedder()
+        if settings.embedder == "minilm":
+            self._folder.require(FINGERPRINTS[settings.embedding_precision])
+        else:
+            self._folder.embedder()  # whether it is of this model is known when the model is loaded
 
     def load(self) -> None:
         """Load model and memories; returns when they are served or when `failure` says why not."""
@@ -149,9 +153,7 @@ def _cache(settings: Settings) -> ResponseCache:
 def _embedder(settings: MemorySettings) -> Embedder:
     kind, _, name = settings.embedder.partition(":")
     if kind == "minilm":
-        from memory_service.minilm import MiniLM
-
-        return MiniLM.load(threads=settings.embedding_threads)
+        return MiniLM.load(threads=settings.embedding_threads, precision=settings.embedding_precision)
     from memory_service.sentence_transformer import SentenceTransformerEmbedder
 
     return SentenceTransformerEmbedder.load(name)

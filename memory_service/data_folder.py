@@ -18,6 +18,7 @@ from pathlib import Path
 from memory_service.embedding import Fingerprint
 from memory_service.errors import StartupError
 from memory_service.journal import sync_folder
+from memory_service.minilm import FINGERPRINTS
 from memory_service.records import FORMAT
 
 STORE_FILE = "store.json"
@@ -90,6 +91,16 @@ class DataFolder:
                 "backup, or move it away and start with the same embedder to have it written anew."
             ) from error
 
+    def require(self, embedder: Fingerprint) -> None:
+        """Make sure that the folder's vectors, if there are any, are of this embedder.
+
+        Raises:
+            StartupError: they are of another one, which the message names, or `store.json` cannot be read.
+        """
+        held = self.embedder()
+        if held is not None and held != embedder:
+            raise StartupError(mismatch(self.path / STORE_FILE, held, embedder))
+
     @property
     def is_compacted(self) -> bool:
         """Whether journals have been removed, so that a snapshot is needed to have everything."""
@@ -114,9 +125,7 @@ class DataFolder:
         """
         if self.embedder() is None:
             self._write_store_file(embedder)
-        held = self.embedder()
-        if held != embedder:
-            raise StartupError(mismatch(self.path / STORE_FILE, held, embedder))
+        self.require(embedder)
 
     def _write_store_file(self, embedder: Fingerprint) -> None:
         """Atomically, by rename: of two processes that do so at once, one wins and both then compare."""
@@ -136,8 +145,8 @@ def mismatch(where: Path, held: Fingerprint | None, running: Fingerprint) -> str
     """The sentence for vectors of another model."""
     return (
         f"{where} holds vectors of {_named(held)}, but this worker embeds with {_named(running)}; vectors of two "
-        "models cannot be compared. Start with the embedder that made the folder, or point MEMORY_DATA_DIR to a new "
-        "folder and store the memories again."
+        f"models cannot be compared. Start with {_choice(held)}, or point MEMORY_DATA_DIR to a new folder and store "
+        "the memories again."
     )
 
 
@@ -145,6 +154,19 @@ def _named(fingerprint: Fingerprint | None) -> str:
     if fingerprint is None:
         return "an unknown model"
     return f"{fingerprint.model} ({fingerprint.dim} dimensions, revision {fingerprint.revision[:12]})"
+
+
+def _choice(held: Fingerprint | None) -> str:
+    """The settings that choose an embedder."""
+    if held is None:
+        return "the embedder that made the folder"
+    for precision, fingerprint in FINGERPRINTS.items():
+        if held == fingerprint:
+            return f"MEMORY_EMBEDDER=minilm and MEMORY_EMBEDDING_PRECISION={precision}"
+    return (
+        f"MEMORY_EMBEDDER=sentence-transformers:{held.model}, the model's name or its folder, "
+        f"whose weights must have the sha256 {held.revision}"
+    )
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from memory_service import snapshots
 from memory_service.catalog import Catalog
 from memory_service.clock import HybridClock
-from memory_service.data_folder import STORE_FILE, DataFolder, mismatch
+from memory_service.data_folder import DataFolder, mismatch
 from memory_service.embedding import Fingerprint
 from memory_service.errors import StartupError
 from memory_service.journal import DamagedJournal, journal_paths
@@ -52,9 +52,7 @@ def recover(
     Raises:
         StartupError: the folder cannot be read or is of another embedder; the message says what to do.
     """
-    held = folder.embedder()
-    if held is not None and held != embedder:
-        raise StartupError(mismatch(folder.path / STORE_FILE, held, embedder))
+    folder.require(embedder)
     started = time.perf_counter()
     try:
         projection = _from_snapshot(

@@ -79,14 +79,20 @@ def _load(model: str, device: str | None) -> "SentenceTransformer":
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging
     except ImportError as error:
-        message = "This embedder needs torch: run `pip install '.[sentence-transformers]'`."
+        message = (
+            "A sentence-transformers model needs the library and torch: run `pip install '.[sentence-transformers]'`."
+        )
         raise StartupError(message) from error
     transformers_logging.disable_progress_bar()  # standard error is for log lines
     try:
         # eval: a model in training mode would drop parts of its input at random.
         return SentenceTransformer(model, device=device).eval()
     except (OSError, ValueError) as error:
-        message = f"sentence-transformers cannot load {model!r}: {error}"
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        message = (
+            f"sentence-transformers cannot load {model!r}: {reason}. MEMORY_EMBEDDER takes the folder of a model that "
+            "the library saved, or a model's name on a hub that this machine reaches or has fetched it from before."
+        )
         raise StartupError(message) from error
 
 

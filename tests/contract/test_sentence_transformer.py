@@ -6,14 +6,18 @@ What it has in common with MiniLM is in `test_embedders_agree.py`.
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
+from gateway.settings import load as load_settings
+from gateway.worker import Worker
 from memory_service.errors import StartupError
 from memory_service.minilm import packaged_folder
+from memory_service.model import NewMemory
 from memory_service.sentence_transformer import SentenceTransformerEmbedder
 
 PIECES_MAX = 48
@@ -34,6 +38,18 @@ def tiny_tokenizer() -> Tokenizer:
 
 def tiny_model(folder: Path, seed: int = 0) -> Path:
     """Save a model of two transformer layers, CLS pooling and a dense layer down to 16 dimensions."""
+    return saved_model(folder, "tiny", seed=seed, width=32, pieces_max=PIECES_MAX, pooling="cls", dense=16)
+
+
+def multilingual_model(folder: Path) -> Path:
+    """Save a model shaped like paraphrase-multilingual-MiniLM-L12-v2 (128 pieces, mean pooling, 384 dimensions)."""
+    name = "paraphrase-multilingual-MiniLM-L12-v2"
+    return saved_model(folder, name, seed=0, width=384, pieces_max=128, pooling="mean", dense=None)
+
+
+def saved_model(
+    folder: Path, name: str, *, seed: int, width: int, pieces_max: int, pooling: str, dense: int | None
+) -> Path:
     library = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed (an extra)")
     import torch
     import transformers
@@ -43,21 +59,22 @@ def tiny_model(folder: Path, seed: int = 0) -> Path:
     tokenizer = tiny_tokenizer()
     config = transformers.XLMRobertaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
+        hidden_size=width,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=PIECES_MAX + 2,
+        max_position_embeddings=pieces_max + 2,
         pad_token_id=1,
     )
     transformers.XLMRobertaModel(config).save_pretrained(folder / "transformer")
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder / "transformer")
-    transformer = layers.Transformer(str(folder / "transformer"), max_seq_length=PIECES_MAX)
-    modules = [transformer, layers.Pooling(32, pooling_mode="cls"), layers.Dense(32, 16)]
-    library.SentenceTransformer(modules=modules, device="cpu").save(str(folder / "tiny"))
-    return folder / "tiny"
+    transformer = layers.Transformer(str(folder / "transformer"), max_seq_length=pieces_max)
+    modules = [transformer, layers.Pooling(width, pooling_mode=pooling)]
+    modules += [layers.Dense(width, dense)] if dense else []
+    library.SentenceTransformer(modules=modules, device="cpu").save(str(folder / name))
+    return folder / name
 
 
 def load(folder: Path) -> SentenceTransformerEmbedder:
@@ -100,6 +117,50 @@ def test_the_library_gives_the_same_vectors_and_padding_changes_none(tmp_path: P
 
     expected = SentenceTransformer(str(folder), device="cpu").encode(texts, batch_size=1, normalize_embeddings=True)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_the_multilingual_siblings_shape_gives_its_fingerprint_and_windows_of_128_pieces(tmp_path: Path) -> None:
+    """MiniLM's 256 pieces would lose the second half of each window: the model reads 128."""
+    embedder = load(multilingual_model(tmp_path))
+    fingerprint = embedder.fingerprint
+    assert (fingerprint.model, fingerprint.dim, fingerprint.pooling) == (
+        "paraphrase-multilingual-MiniLM-L12-v2",
+        384,
+        "mean",
+    )
+    text = " ".join(SENTENCES)
+    windows = embedder.windows(text)
+    assert 64 < max(len(window.ids) for window in windows) <= 128
+    assert text.endswith(windows[-1].text)
+    assert embedder.embed(windows[:2]).shape == (2, 384)
+
+
+@pytest.mark.parametrize("make", [tiny_model, multilingual_model])
+def test_a_data_folder_is_served_by_the_model_that_the_settings_name_and_by_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = make(tmp_path / "models")
+    flags = {"MEMORY_DATA_DIR": tmp_path / "memory", "MEMORY_EMBEDDER": f"sentence-transformers:{model}"}
+    for _ in range(2):  # made by the first, opened again by the second
+        worker = Worker(load_settings(flags))
+        worker.load()
+        assert worker.failure is None
+        worker.memories.store(NewMemory("Größe is about 日本語.", key="size"))
+        assert [hit.memory.key for hit in worker.memories.retrieve("Größe is about 日本語.", k=1)] == ["size"]
+        worker.memories.close()
+    with pytest.raises(StartupError, match=f"Start with MEMORY_EMBEDDER=sentence-transformers:{model.name}, "):
+        Worker(load_settings({"MEMORY_DATA_DIR": tmp_path / "memory"})).check()
+    worker = Worker(load_settings(flags | {"MEMORY_EMBEDDER": f"sentence-transformers:{packaged_folder()}"}))
+    worker.load()
+    assert f"MEMORY_EMBEDDER=sentence-transformers:{model.name}, " in str(worker.failure)
+
+
+def test_a_model_that_is_nowhere_stops_the_start_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed (an extra)")
+    with pytest.raises(StartupError, match=r"not found\. MEMORY_EMBEDDER takes the folder of a model") as caught:
+        load(tmp_path / "nowhere")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_library_stops_the_start_and_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,3 +71,20 @@ def test_the_runpod_pair_gives_the_endpoint(tmp_path, monkeypatch):
     endpoint = load(folder=tmp_path).llm.endpoint
     assert endpoint is not None
     assert endpoint.base_url == "https://api.runpod.ai/v2/abc123/openai/v1"
+
+
+@pytest.mark.parametrize("value", ["int4", "FP32", "8", "int8 "])
+def test_a_precision_that_is_not_there_is_refused_and_those_there_are_named(tmp_path, monkeypatch, value):
+    monkeypatch.setenv("MEMORY_EMBEDDING_PRECISION", value)
+    with pytest.raises(StartupError, match=r"^MEMORY_EMBEDDING_PRECISION: .*'fp32' or 'int8'"):
+        load(folder=tmp_path)
+
+
+def test_int8_is_refused_for_a_model_that_is_not_minilm(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMORY_EMBEDDING_PRECISION", "int8")
+    assert load(folder=tmp_path).memory.embedding_precision == "int8"
+    monkeypatch.setenv("MEMORY_EMBEDDER", "sentence-transformers:some/model")
+    with pytest.raises(StartupError, match=r"^MEMORY_EMBEDDING_PRECISION: int8 is for MEMORY_EMBEDDER=minilm"):
+        load(folder=tmp_path)
+    monkeypatch.setenv("MEMORY_EMBEDDING_PRECISION", "fp32")
+    assert load(folder=tmp_path).memory.embedder == "sentence-transformers:some/model"

@@ -56,12 +56,14 @@ class Question:
 
     Attributes:
         evidence: their keys, at least one.
+        answer: what people wrote as the right one.
 
     """
 
     text: str
     category: str
     evidence: frozenset[str]
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ def _dialogue(source: str, name: str, turns: Sequence[Turn], asked: Sequence[Map
     kept = tuple(turn for turn in turns if turn.text)
     known = {turn.key for turn in kept}
     questions = tuple(
-        Question(one["question"], CATEGORIES[source][one["category"]], frozenset(evidence))
+        Question(one["question"], CATEGORIES[source][one["category"]], frozenset(evidence), str(one.get("answer", "")))
         for one in asked
         if one["category"] != NOT_ANSWERABLE and (evidence := turns_of(one.get("evidence", ())) & known)
     )

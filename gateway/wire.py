@@ -278,6 +278,9 @@ class ResearchBody(Body):
     )
     temperature: float = Field(default=0.7, json_schema_extra=_shown(minimum=0, maximum=research.TEMPERATURE_MAX))
     context_only: bool = Field(default=False, description="Return passages and the ready prompt; call no LLM.")
+    strict: bool = Field(
+        default=False, description="Leave out of the answer what no cited memory supports; `removed` tells what."
+    )
 
     def request(self) -> ResearchRequest:
         """The domain's value.

@@ -1,8 +1,8 @@
-"""Reads the citation marks of an answer: pure text in, numbers out.
+"""Reads the citation marks of an answer: pure text in, numbers and places out.
 
 Marks are [1], [1, 2], [1][3], [1-3] and 【1】. Not marks: Markdown links `[1](url)`, code between backticks, and an
 index such as a[1] or row_count[1]. Models do glue a mark to the word it follows ("62,000 euro[1]"); that counts unless
-the word looks like an identifier: a citation lost is worse than an index taken for one.
+the word looks like an identifier: a citation lost is worse than an index taken for one. No mark runs over a line break.
 """
 
 import re
@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 # Three digits hold every number that a prompt can give out, and keep a year in brackets from being a citation.
 _NUMBER = r"[0-9]{1,3}"
-_ITEM = rf"{_NUMBER}(?:\s?[-\u2013\u2014]\s?{_NUMBER})?"
-_LIST = rf"\s?({_ITEM}(?:\s?[,;]\s?{_ITEM})*)\s?"
+_SPACE = r"[^\S\n\r\u2028\u2029]?"
+_ITEM = rf"{_NUMBER}(?:{_SPACE}[-\u2013\u2014]{_SPACE}{_NUMBER})?"
+_LIST = rf"{_SPACE}({_ITEM}(?:{_SPACE}[,;]{_SPACE}{_ITEM})*){_SPACE}"
 _MARK = re.compile(rf"\[{_LIST}\](?!\]?\()|【{_LIST}】")
 _ITEM_ENDS = re.compile(rf"({_NUMBER})(?:\s?[-\u2013\u2014]\s?({_NUMBER}))?")
 
 # A fence that the token limit cut off runs to the end of the text.
-_CODE = re.compile(r"(?s:```.*?(?:```|\Z))|`[^`\n]*`")
+CODE = re.compile(r"(?s:```.*?(?:```|\Z))|`[^`\n]*`")
 
 # What stands directly before a glued mark: up to 40 characters of an expression are enough to judge it.
 _GLUED_WORD = re.compile(r"[A-Za-z0-9_.]*[A-Za-z0-9_]\Z")
@@ -28,6 +29,24 @@ _ATTRIBUTE = re.compile(r"\.[a-z_]")
 
 # A wider range is no range of passages; then only its two ends are read.
 _RANGE_NUMBERS_MAX = 50
+
+
+# Without the mark between them these would grow together to another mark.
+_GROWS_BEFORE, _GROWS_AFTER = re.compile(r"[\[【0-9,;\-\u2013\u2014]\s?\Z"), re.compile(r"\s?[\]】0-9,;\-\u2013\u2014]")
+_ENDS_A_WORD = re.compile(r"[\s.,;:!?)\]}。\uff0c\uff01\uff1f]|\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Characters start to stop of a text that cite.
+
+    Attributes:
+        numbers: each once, in order.
+    """
+
+    start: int
+    stop: int
+    numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +64,64 @@ class Cited:
 
 def find(text: str, passages: int) -> Cited:
     """Find the numbers that a text cites when `passages` of them were given out."""
-    numbers = dict.fromkeys(_numbers(_without_code(text)))
+    numbers = dict.fromkeys(n for mark in marks(text) for n in mark.numbers)
     return Cited(
         known=tuple(n for n in numbers if 1 <= n <= passages),
         unknown=tuple(n for n in numbers if not 1 <= n <= passages),
     )
 
 
-def _without_code(text: str) -> str:
-    return _CODE.sub(lambda code: " " * len(code.group()), text)
-
-
-def _numbers(text: str) -> Iterator[int]:
+def marks(text: str) -> list[Mark]:
+    """Find the marks of a text with their places, in order; brackets doubled around one belong to it."""
+    plain = CODE.sub(lambda code: " " * len(code.group()), text)
+    found: list[Mark] = []
     end = 0
-    for mark in _MARK.finditer(text):
-        if _is_index(text, mark, end):
+    for match in _MARK.finditer(plain):
+        if _is_index(plain, match, end):
             continue
-        end = mark.end()
-        for item in _ITEM_ENDS.finditer(mark[1] or mark[2]):
-            yield from _span(int(item[1]), int(item[2] or item[1]))
+        end = match.end()
+        is_doubled = plain[match.start() - 1 : match.start()] == "[" and plain[end : end + 1] == "]"
+        items = _ITEM_ENDS.finditer(match[1] or match[2])
+        numbers = dict.fromkeys(n for item in items for n in _span(int(item[1]), int(item[2] or item[1])))
+        found.append(Mark(match.start() - is_doubled, end + is_doubled, tuple(numbers)))
+    return found
+
+
+def without_unknown(text: str, passages: int) -> str:
+    """Take numbers that no passage has out of the marks, and marks that are empty then out of the text.
+
+    Nothing else changes but the white space around such a mark. One that stands within brackets of its own would make
+    a new mark of what is around it, and stays.
+    """
+    kept = ""
+    end = 0
+    for mark in marks(text):
+        known = [str(n) for n in mark.numbers if 1 <= n <= passages]
+        if len(known) == len(mark.numbers):
+            continue
+        if known:
+            kept += f"{text[end : mark.start]}[{', '.join(known)}]"
+            end = mark.stop
+        elif not (_GROWS_BEFORE.search(text[: mark.start][-2:]) and _GROWS_AFTER.match(text, mark.stop)):
+            kept, end = _closed(kept + text[end : mark.start], text, mark.stop)
+    return kept + text[end:]
+
+
+def _closed(before: str, text: str, stop: int) -> tuple[str, int]:
+    """What stays before a mark that is taken out, and from where on the text goes on."""
+    following = text[stop : stop + 1]
+    if not before or before[-1] in "\n\r":
+        return before, stop + (following in (" ", "\t"))
+    if _ENDS_A_WORD.match(text, stop):
+        return before.rstrip(" \t"), stop
+    return before + " " * (before[-1].isalnum() and following.isalnum()), stop
 
 
 def _is_index(text: str, mark: re.Match[str], previous_end: int) -> bool:
     """Tell code such as a[1], rows[i][1] or data.items[1] from a mark."""
     if text.endswith("]", 0, mark.start()):
         # [1][3] are two marks; after any other bracket this is the next index of the same expression.
-        return text[previous_end : mark.start()].strip("]") != ""
+        return text[max(previous_end, text.rfind("\n", 0, mark.start()) + 1) : mark.start()].strip("]") != ""
     glued = _GLUED_WORD.search(text[max(0, mark.start() - _GLUED_WORD_CHARS_MAX) : mark.start()])
     if glued is None or mark[1] is None or not re.search("[A-Za-z_]", glued.group()):
         return False

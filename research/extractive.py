@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from memory_service.embedding import Vectors
+from research.claims import Claim, Kind, Sentence
 from research.model import Passage
 from research.sentences import spans
 
@@ -52,10 +53,15 @@ _STEM_CHARS_MIN = 3
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """Quotations as one text, and the numbers of their passages in order of appearance."""
+    """Quotations as one text, and the numbers of their passages in order of appearance.
+
+    Attributes:
+        sentences: the quotations with their marks; a quoted text may itself look like one or like the end of one.
+    """
 
     text: str
     cited: tuple[int, ...]
+    sentences: tuple[Sentence, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +80,14 @@ def extract(question: str, passages: Sequence[Passage], embed: Embed) -> Extract
     vectors = embed([question, *(sentence.text for sentence in candidates)])
     scores = _scores(candidates, vectors[1:] @ vectors[0])
     quoted = _readable([candidates[i] for i in _choose(candidates, scores, vectors[1:])])
-    lines = [f"“{sentence.text}” [{sentence.n}]" for sentence in quoted]
-    return Extract("\n".join([NOTICE, "", *lines]), cited=tuple(dict.fromkeys(sentence.n for sentence in quoted)))
+    text = NOTICE + "\n"
+    sentences: list[Sentence] = []
+    for one in quoted:
+        said, mark = f"“{one.text}”", f" [{one.n}]"
+        start = len(text) + 1
+        text += f"\n{said}{mark}"
+        sentences.append(Sentence(start, len(text), start, Kind.STATEMENT, said, (Claim(said, (one.n,)),)))
+    return Extract(text, tuple(dict.fromkeys(one.n for one in quoted)), tuple(sentences))
 
 
 def stems(text: str) -> frozenset[str]:

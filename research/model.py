@@ -19,6 +19,9 @@ MAX_TOKENS_MAX = 4_000
 TEMPERATURE_MAX = 2.0
 
 
+Verdict = Literal["supported", "weak", "unsupported"]
+
+
 class ChatMessage(TypedDict):
     """One message of a prompt, as every OpenAI-compatible server takes it."""
 
@@ -38,6 +41,7 @@ class ResearchRequest:
         max_tokens: tokens the answer may have, 100 to 4,000.
         temperature: 0 to 2.
         context_only: prepare passages and prompt, and call no LLM.
+        strict: leave out of the answer what no passage supports.
 
     Raises:
         InvalidInput: a value is of the wrong type or out of bounds.
@@ -51,6 +55,7 @@ class ResearchRequest:
     max_tokens: int = 2_000
     temperature: float = 0.7
     context_only: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         checks.query(self.query, QUERY_CHARS_MAX)
@@ -61,6 +66,8 @@ class ResearchRequest:
         checks.number(self.temperature, "temperature", 0, TEMPERATURE_MAX)
         if not isinstance(self.context_only, bool):
             raise InvalidInput("context_only must be true or false.", field="context_only")
+        if not isinstance(self.strict, bool):
+            raise InvalidInput("strict must be true or false.", field="strict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,14 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A passage that the answer points to with [n]."""
+    """A sentence of the answer that points to a passage with [n], and whether the passage says so.
+
+    Attributes:
+        verdict: `supported`; `weak` when it says something like it or a part of it; `unsupported`.
+        answer_span: characters [start, end) of the answer: the sentence with its marks.
+        memory_span: characters [start, end) of the memory's content that come nearest; None when unsupported.
+        quote: what stands there.
+    """
 
     n: int
     key: str
@@ -96,6 +110,10 @@ class Citation:
     score: float
     date: str
     created_at: str
+    verdict: Verdict
+    answer_span: tuple[int, int]
+    memory_span: tuple[int, int] | None
+    quote: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +124,10 @@ class Answer:
         result: the answer's text with its [n] marks; empty with `context_only`.
         model: the model as its endpoint names it, `extractive` for quotations, None when nothing was generated.
         tokens_used: prompt and answer as the endpoint counted them; 0 when no LLM was called or none were reported.
-        citations: the passages that the answer cites, in order of first appearance.
-        unknown_citations: numbers that the answer cites and no passage has; their marks stay in the text.
+        citations: what the answer cites, in its order; a passage as often as sentences cite it.
+        unknown_citations: numbers that the answer cited and no passage has; their marks are taken out of the text.
+        uncited: characters [start, end) of each sentence that states something and cites nothing.
+        removed: what `strict` left out, as it stood there.
         context: the passages that the answer was made from, best first.
         omitted: memories that were retrieved and did not fit into the model's window.
         abstained: no memory matched, so nothing was asked of the LLM.
@@ -122,6 +142,8 @@ class Answer:
     timestamp: str
     citations: tuple[Citation, ...]
     unknown_citations: tuple[int, ...]
+    uncited: tuple[tuple[int, int], ...]
+    removed: tuple[str, ...]
     context: tuple[Passage, ...]
     omitted: int
     abstained: bool

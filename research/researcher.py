@@ -1,4 +1,4 @@
-"""Answers questions from memories: retrieve, pack, ask, check the citations.
+"""Answers questions from memories: retrieve, pack, ask, verify the citations.
 
 Knows no model, no protocol and no storage: memories come from a `Recall`, completions from an `LLMClient`. The
 gateway above translates requests into `ResearchRequest` and answers into its own words.
@@ -14,17 +14,30 @@ from typing import Final
 from memory_service.clock import iso_time, wall_ms
 from memory_service.errors import LLMNotConfigured
 from memory_service.retrieval import Retrieval
-from research import citations, extractive
+from research import citations, claims, extractive
+from research.claims import Sentence
 from research.llm import LLMClient
 from research.model import Answer, ChatMessage, Citation, Passage, ResearchRequest
 from research.packing import Packed, pack, room
 from research.prompt import build
 from research.recall import Recall
 from research.settings import LLMSettings
+from research.strictness import keep_supported
+from research.verification import verify
 
 ABSTAINED: Final = "No memory matches this question, so there is nothing to answer it from."
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What of an answer's text goes out, and what its citations are worth."""
+
+    text: str
+    citations: tuple[Citation, ...] = ()
+    uncited: tuple[tuple[int, int], ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +47,7 @@ class _Draft:
     text: str = ""
     model: str | None = None
     tokens_used: int = 0
-    cited: tuple[int, ...] = ()
+    sentences: tuple[Sentence, ...] = ()
     unknown: tuple[int, ...] = ()
     truncated: bool = False
     prompt: tuple[ChatMessage, ...] | None = None
@@ -64,7 +77,8 @@ class Researcher:
             raise LLMNotConfigured
         packed = await self._passages(request)
         draft = await self._draft(request, packed.passages)
-        answer = _answer(packed, draft, started)
+        verified = await asyncio.to_thread(self._verified, request, draft, packed.passages)
+        answer = _answer(packed, draft, verified, started)
         _report(request, answer)
         return answer
 
@@ -97,46 +111,44 @@ class Researcher:
     async def _generated(self, llm: LLMClient, request: ResearchRequest, passages: Sequence[Passage]) -> _Draft:
         messages = build(request.query, passages)
         completion = await llm.complete(messages, max_tokens=request.max_tokens, temperature=request.temperature)
-        cited = citations.find(completion.text, len(passages))
+        text = citations.without_unknown(completion.text, len(passages))
         return _Draft(
-            text=completion.text,
+            text=text,
             model=completion.model,
             tokens_used=completion.tokens_used,
-            cited=cited.known,
-            unknown=cited.unknown,
+            sentences=tuple(claims.read(text)),
+            unknown=citations.find(completion.text, len(passages)).unknown,
             truncated=completion.finish_reason == "length",
         )
 
     def _quoted(self, request: ResearchRequest, passages: Sequence[Passage]) -> _Draft:
         extract = extractive.extract(request.query, passages, self._recall.embed)
-        return _Draft(text=extract.text, model=extractive.MODEL, cited=extract.cited)
+        return _Draft(text=extract.text, model=extractive.MODEL, sentences=extract.sentences)
+
+    def _verified(self, request: ResearchRequest, draft: _Draft, passages: Sequence[Passage]) -> _Verified:
+        found = verify(draft.sentences, passages, self._recall.embed)
+        if request.strict and draft.sentences and draft.model != extractive.MODEL:
+            kept = keep_supported(draft.text, draft.sentences, found)
+            return _Verified(kept.text, kept.citations, removed=kept.removed)
+        return _Verified(draft.text, tuple(one for cited in found for one in cited), claims.uncited(draft.sentences))
 
 
-def _answer(packed: Packed, draft: _Draft, started: float) -> Answer:
+def _answer(packed: Packed, draft: _Draft, verified: _Verified, started: float) -> Answer:
     return Answer(
-        result=draft.text,
+        result=verified.text,
         model=draft.model,
         tokens_used=draft.tokens_used,
         latency_ms=round((time.perf_counter() - started) * 1000),
         timestamp=iso_time(wall_ms()),
-        citations=tuple(_citation(packed.passages[n - 1]) for n in draft.cited),
+        citations=verified.citations,
         unknown_citations=draft.unknown,
+        uncited=verified.uncited,
+        removed=verified.removed,
         context=packed.passages,
         omitted=packed.omitted,
         abstained=not packed.passages,
         truncated=draft.truncated,
         prompt=draft.prompt,
-    )
-
-
-def _citation(passage: Passage) -> Citation:
-    return Citation(
-        n=passage.n,
-        key=passage.key,
-        namespace=passage.namespace,
-        score=passage.score,
-        date=passage.date,
-        created_at=passage.created_at,
     )
 
 
@@ -151,7 +163,11 @@ def _report(request: ResearchRequest, answer: Answer) -> None:
             "passages": len(answer.context),
             "omitted": answer.omitted,
             "citations": len(answer.citations),
+            "supported": sum(citation.verdict == "supported" for citation in answer.citations),
+            "unsupported": sum(citation.verdict == "unsupported" for citation in answer.citations),
             "unknown_citations": len(answer.unknown_citations),
+            "uncited": len(answer.uncited),
+            "removed": len(answer.removed),
             "model": answer.model,
             "tokens_used": answer.tokens_used,
             "latency_ms": answer.latency_ms,

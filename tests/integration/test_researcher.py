@@ -16,6 +16,7 @@ from research.model import Answer, ResearchRequest
 from research.prompt import SYSTEM
 from research.researcher import ABSTAINED, Researcher
 from research.settings import LLMSettings
+from research.strictness import NOTHING_LEFT
 from tests.list_recall import ListRecall, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, replying
 
@@ -44,11 +45,45 @@ async def test_an_answer_cites_the_memories_that_its_marks_name() -> None:
     assert {c.key for c in answer.citations} == {"budget-1", "budget-2"}
     assert all((c.score, c.date) == (by_number[c.n].score, by_number[c.n].date) for c in answer.citations)
     assert answer.unknown_citations == (9,)
-    assert answer.result == "First 48,000 [2], now 62,000 euro [1]; see also [9]."
+    assert answer.result == "First 48,000 [2], now 62,000 euro [1]; see also."
     assert (answer.model, answer.tokens_used) == ("stand-in", 120)
     assert (answer.abstained, answer.truncated, answer.omitted, answer.prompt) == (False, False, 0, None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer.timestamp)
     assert answer.latency_ms >= 0
+
+
+async def test_every_citation_has_a_verdict_with_its_places_in_answer_and_memory() -> None:
+    text = "The budget of Brightwater is now 62,000 euro. [1] It was 99,000 euro [2]. Everybody agreed."
+    with StandInLLM(answering(text)) as server:
+        answer = await research(
+            ResearchRequest("The budget of Brightwater is now 62,000 euro."), LLMSettings(base_url=server.base_url)
+        )
+
+    right, wrong = answer.citations
+    assert (right.verdict, right.quote) == ("supported", "The budget of Brightwater is now 62,000 euro.")
+    assert answer.result[slice(*right.answer_span)] == "The budget of Brightwater is now 62,000 euro. [1]"
+    assert (wrong.verdict, wrong.memory_span, wrong.quote) == ("unsupported", None, None)
+    assert [answer.result[start:end] for start, end in answer.uncited] == ["Everybody agreed."]
+    assert answer.removed == ()
+
+
+async def test_strict_leaves_out_what_no_memory_supports_and_tells_what() -> None:
+    text = "The budget of Brightwater is now 62,000 euro [1]. It was 99,000 euro [2]. Everybody agreed."
+    request = ResearchRequest("The budget of Brightwater is now 62,000 euro.", strict=True)
+    with StandInLLM(answering(text)) as server:
+        answer = await research(request, LLMSettings(base_url=server.base_url))
+
+    assert answer.result == "The budget of Brightwater is now 62,000 euro [1]."
+    assert [citation.n for citation in answer.citations] == [1]
+    assert answer.removed == ("It was 99,000 euro [2].", "Everybody agreed.")
+
+
+async def test_strict_says_so_when_nothing_is_left() -> None:
+    with StandInLLM(answering("It was 99,000 euro [1].")) as server:
+        request = ResearchRequest(QUESTION.query, strict=True)
+        answer = await research(request, LLMSettings(base_url=server.base_url))
+
+    assert (answer.result, answer.citations) == (NOTHING_LEFT, ())
 
 
 async def test_the_llm_gets_rules_passages_and_question_and_the_callers_limits() -> None:
@@ -120,7 +155,11 @@ async def test_the_extractive_fallback_quotes_and_says_so() -> None:
     assert "62,000 euro.” [" in answer.result
     assert (answer.model, answer.tokens_used) == ("extractive", 0)
     assert answer.citations
-    assert all(f"[{citation.n}]" in answer.result for citation in answer.citations)
+    assert all(citation.verdict == "supported" for citation in answer.citations)
+    assert all(
+        answer.result[slice(*citation.answer_span)] == f"“{citation.quote}” [{citation.n}]"
+        for citation in answer.citations
+    )
 
 
 async def test_the_extractive_fallback_abstains_where_nothing_matches() -> None:

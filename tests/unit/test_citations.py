@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.citations import find
+from research.citations import find, marks, without_unknown
 
 MARKS_AND_NOISE = st.lists(
     st.one_of(
@@ -130,3 +130,41 @@ def test_every_mark_in_plain_prose_is_found(numbers: list[int]) -> None:
 def test_a_hostile_page_is_read_in_linear_time(unit: str) -> None:
     """A quadratic expression would not come back from these for minutes."""
     find(unit * 100_000, passages=8)
+
+
+def test_marks_have_places_and_doubled_brackets_belong_to_them() -> None:
+    text = "One [1], two [[2]] and three【3】."
+
+    assert [(text[mark.start : mark.stop], mark.numbers) for mark in marks(text)] == [
+        ("[1]", (1,)),
+        ("[[2]]", (2,)),
+        ("【3】", (3,)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Known [1], invented [9].", "Known [1], invented."),
+        ("Invented [9] and known [1, 12].", "Invented and known [1]."),
+        ("All [2-5].", "All [2, 3]."),
+        ("[9] begins.\n[9] too [1].", "begins.\ntoo [1]."),
+        ("Two [9][10] gone.", "Two gone."),
+        ("Glued[9].", "Glued."),
+        ("`rows [9]` stays.", "`rows [9]` stays."),
+        ("Known [1] [2].", "Known [1] [2]."),
+    ],
+)
+def test_unknown_numbers_are_taken_out_and_nothing_else(text: str, left: str) -> None:
+    assert without_unknown(text, passages=3) == left
+
+
+@given(MARKS_AND_NOISE, st.integers(0, 8))
+def test_taking_unknown_marks_out_changes_only_them_and_white_space(text: str, passages: int) -> None:
+    left = without_unknown(text, passages)
+
+    if not find(text, passages).unknown:
+        assert left == text
+    assert set(find(text, passages).known) <= set(find(left, passages).known)
+    characters = iter("".join(text.split()))
+    assert all(char in characters for char in "".join(left.split()) if char not in "[], 0123456789")

@@ -68,6 +68,8 @@ class FrozenPart:
 class GroupIndex:
     """Groups of float32 vectors of length 1. One writer at a time, any number of readers."""
 
+    __slots__ = ("_exact_rows_max", "_groups", "_segments", "dim")
+
     def __init__(self, dim: int, exact_rows_max: int = EXACT_ROWS_MAX) -> None:
         """Args:
         dim: of the vectors.
@@ -102,6 +104,11 @@ class GroupIndex:
     def __len__(self) -> int:
         """Number of groups."""
         return self._groups
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in RAM, about."""
+        return sum(segment.nbytes for segment in self._segments)
 
     def add(self, groups: Groups, vectors: Vectors) -> None:
         """Append rows.

@@ -23,6 +23,9 @@ SEGMENT_ROWS = 16_384
 ROWS_MIN = 1
 """First allocation, and least room to grow: small, because there may be thousands of small indexes."""
 
+OBJECT_BYTES = 700
+"""What the objects of a segment take beside the numbers in its arrays."""
+
 DEAD_SHARE_MAX = 0.25
 """Removed rows of a segment are reclaimed above this share."""
 
@@ -46,6 +49,12 @@ class Segment:
     owners: Groups
     alive: NDArray[np.bool_]
     count: int
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in RAM, about, once its room to grow is used."""
+        arrays = self.rows.nbytes + self.sketches.nbytes + self.owners.nbytes + self.alive.nbytes
+        return OBJECT_BYTES + arrays
 
     @classmethod
     def over(cls, rows: Vectors) -> "Segment":

@@ -65,7 +65,14 @@ _TIMED_LINE, _STORED_LINE = -2, -1
 """Where those stand that have no session, by their event time or by when they were stored."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ROWS_MIN = 16
+_ROWS_MIN = 8
+"""First allocation: small, because there may be thousands of small namespaces."""
+
+OBJECT_BYTES = 2_000
+ROW_BYTES = 6
+SESSION_BYTES = 250
+NAME_BYTES = 500
+"""What an empty structure takes, each row in its line, each given session and each name, about."""
 
 _NUMBERED = ("before", "after", "session", "speaker", "label")
 _PLAIN = ("flags", "time_ms", "created_ms", "importance", "turn", "lot")
@@ -108,6 +115,8 @@ class Conversation:
         sessions: how many there are.
     """
 
+    __slots__ = ("_given", "_numbers", "_order", "_rows", "labels", "sessions", "speakers", *_NUMBERED, *_PLAIN)
+
     def __init__(self) -> None:
         self.before = np.full(_ROWS_MIN, NONE, np.int32)
         self.after = np.full(_ROWS_MIN, NONE, np.int32)
@@ -126,6 +135,14 @@ class Conversation:
         self._given: dict[str, int] = {}
         self._numbers = 0
         self._order: dict[int, array[int]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in RAM, about."""
+        arrays: int = sum(getattr(self, name).nbytes for name in _NUMBERED + _PLAIN)
+        names = len(self.speakers) + len(self.labels)
+        objects = OBJECT_BYTES + len(self._given) * SESSION_BYTES + names * NAME_BYTES
+        return arrays + len(self.flags) * ROW_BYTES + objects
 
     def add(self, row: int, text: Text, event_ms: int | None) -> None:
         """Take note of the next row, and of when what it tells of happened, if it says so."""
@@ -347,10 +364,16 @@ class Conversation:
 class Names:
     """Names, a number for each, and how many rows have it."""
 
+    __slots__ = ("_by_word", "_counts", "_numbers")
+
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self._counts: array[int] = array("i")
         self._by_word: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        """How many there ever were."""
+        return len(self._numbers)
 
     @classmethod
     def over(cls, names: list[str], column: NDArray[np.int32]) -> "Names":

@@ -32,8 +32,14 @@ living memories alone: every worker ranks by the same."""
 PACKED_VERSION = 2
 """Of what is packed of words and structure, and of what counts as a word: what another version packed is made anew."""
 
+PACKED_VALUES = 6
+"""Into so many msgpack values."""
+
 ALL_ALIKE = 1e-4
 """Where any two memories are as alike as this, neighbours cannot be more so than by rounding."""
+
+OBJECT_BYTES = 300
+"""What the objects that hold the three indexes together take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,10 @@ class FrozenIndex:
     _lexical: LexicalIndex
     _talk: Conversation
 
+    def __len__(self) -> int:
+        """Number of memories."""
+        return len(self._lexical)
+
     def packed_texts(self) -> Iterator[bytes]:
         """Words and structure, for `unpacked_texts`: one msgpack value after the other.
 
@@ -80,7 +90,7 @@ class FrozenIndex:
 
 def unpacked_texts(values: Iterator[Any]) -> Texts:
     """Words and structure, of the next values of those that `FrozenIndex.packed_texts` packed."""
-    groups, lengths, terms, counts, postings, talk = (next(values) for _ in range(6))
+    groups, lengths, terms, counts, postings, talk = (next(values) for _ in range(PACKED_VALUES))
     arrays = Arrays(
         np.frombuffer(groups, "<i8").astype(np.int64),
         np.frombuffer(lengths, "<u4").astype(np.uint32),
@@ -111,6 +121,11 @@ class NamespaceIndex:
     def __len__(self) -> int:
         """Number of memories."""
         return len(self.dense)
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in RAM, about; Python's objects included."""
+        return OBJECT_BYTES + self.dense.nbytes + self.texts.lexical.nbytes + self.texts.talk.nbytes
 
     def add(self, entries: Sequence[tuple[int, Entry]]) -> None:
         """Add memories under ids that are ascending and larger than all before."""

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from memory_service.catalog import Version
 from memory_service.clock import Stamp
 from memory_service.embedding import Vectors
-from memory_service.errors import Conflict, ServiceError
+from memory_service.errors import Conflict, ServiceError, Unavailable
 from memory_service.filters import Filter
 from memory_service.model import Deleted, Refused, Stored, StoreStatus
 from memory_service.projection import Projection
@@ -72,7 +72,7 @@ WriteRequest: TypeAlias = StoreRequest | DeleteRequest
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """Nothing was stored: a content that was there when its item was prepared has changed since.
+    """Nothing was stored: a content that was there when its item was prepared has changed since, or lost its vectors.
 
     Prepare the items again, with vectors.
     """
@@ -117,6 +117,15 @@ class Group:
         index = self.projection.index(namespace)
         assert index is not None, "a memory in the catalog has vectors in its namespace's index"
         return index.dense.vectors(held.version.id)
+
+    def has_vectors(self, namespace: str, held: _Held) -> bool:
+        """Whether its vectors can be had: its namespace's index may be lost (`resident.py`)."""
+        if held.vectors is not None:
+            return True
+        try:
+            return self.projection.index(namespace) is not None
+        except Unavailable:
+            return False
 
     def reply(self, namespace: str, idempotency: Idempotency) -> Any | None:
         """What the same request was answered before.
@@ -180,7 +189,7 @@ def plan(request: WriteRequest, group: Group) -> Plan:
 
 def _plan_store(request: StoreRequest, group: Group) -> Plan:
     held = [group.held(item.namespace, item.key) for item in request.items]
-    if any(item.vectors is None and not _holds(memory, item) for item, memory in zip(request.items, held, strict=True)):
+    if any(_lacks_vectors(item, memory, group) for item, memory in zip(request.items, held, strict=True)):
         return Plan(Stale(), [])
     outcome: list[Stored | Refused] = []
     needs: list[int] = []
@@ -190,8 +199,13 @@ def _plan_store(request: StoreRequest, group: Group) -> Plan:
     return Plan(outcome, needs)
 
 
-def _holds(held: _Held | None, item: Prepared) -> bool:
-    return held is not None and held.version.content == item.content
+def _lacks_vectors(item: Prepared, held: _Held | None, group: Group) -> bool:
+    """Whether it came without vectors, and those of what is held will not do."""
+    if item.vectors is not None:
+        return False
+    if held is None or held.version.content != item.content:
+        return True
+    return not (_is_unchanged(held.version, item) or group.has_vectors(item.namespace, held))
 
 
 def _store(item: Prepared, group: Group) -> Stored:

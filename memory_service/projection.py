@@ -29,7 +29,9 @@ from memory_service.embedding import Fingerprint, Vectors
 from memory_service.journal import DamagedJournal, journal_paths, read_tail
 from memory_service.namespace_index import Entry, NamespaceIndex
 from memory_service.records import Delete, Header, Put, Record, Reply
+from memory_service.resident import AT_ONCE, Residents
 from memory_service.snapshots import FrozenProjection, Snapshot
+from memory_service.spilling import Spill
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,10 @@ class _Changes:
         text = Text(put.content, json.loads(put.metadata), put.created_at_ms, stamp)
         self.added[put.namespace][id] = Entry(text, put.vectors)
 
+    def namespaces(self) -> set[str]:
+        """Those whose index changes."""
+        return {namespace for changed in (self.added, self.removed) for namespace, of_it in changed.items() if of_it}
+
     def remove(self, namespace: str, id: int) -> None:
         if self.added[namespace].pop(id, None) is None:
             self.removed[namespace].append(id)
@@ -79,6 +85,7 @@ class Projection:
         embedder: Fingerprint,
         clock: HybridClock,
         superseded_kept_ms: int = SUPERSEDED_KEPT_MS,
+        spill: Spill | None = None,
     ) -> None:
         self.catalog = catalog
         self.superseded_kept_ms = superseded_kept_ms
@@ -86,7 +93,7 @@ class Projection:
         self.skipped: list[DamagedJournal] = []
         self.embedder = embedder
         self._clock = clock
-        self._indexes: dict[str, NamespaceIndex] = {}
+        self._indexes = Residents(embedder.dim, spill or Spill(catalog.folder.parent))
         self._headers: dict[str, Header] = {}
         self._applied: dict[str, int] = {}
         self._torn: dict[str, int] = {}
@@ -100,16 +107,28 @@ class Projection:
         """Begin with a snapshot, whose catalog is the one that this projection was made with."""
         for namespace, (groups, rows) in snapshot.indexes.items():
             dense = GroupIndex.over(self.embedder.dim, groups, rows)
-            self._indexes[namespace] = index = NamespaceIndex(dense, snapshot.texts.get(namespace))
+            self._indexes.add(namespace, NamespaceIndex(dense, snapshot.texts.get(namespace)))
             if namespace not in snapshot.texts:
-                for id, text in self.catalog.texts(namespace):
-                    index.add_text(id, text)
+                self._restore_texts(namespace)
+        for namespace, spilled in snapshot.spilled.items():
+            self._indexes.add_spilled(namespace, spilled)
+            if spilled.texts is None:
+                self._restore_texts(namespace)
         self._next_id = snapshot.next_id
         self._applied = self.catalog.watermarks()
         self._next_expiry_ms = self._next_due_ms()
         last = self.catalog.last_stamp()
         if last is not None:
             self._clock.observe(last)
+
+    def _restore_texts(self, namespace: str) -> None:
+        """Index the words of a namespace anew, since another version did it."""
+        index = self._indexes.to_change(namespace)
+        if index is not None:
+            for id, text in self.catalog.texts(namespace):
+                index.add_text(id, text)
+        self._indexes.changed([namespace])
+        self._indexes.fit(self._writing)
 
     def make_up_for_removed(self, folder: DataFolder) -> list[str]:
         """Merge the snapshots that hold what was never applied here and whose journal is gone by now.
@@ -124,7 +143,7 @@ class Projection:
         """
         if not self._lacking(folder):
             return []
-        for snapshot in snapshots.usable(folder.snapshots, self.embedder):
+        for snapshot in snapshots.usable(folder.snapshots, self.embedder, self._indexes.spill):
             if snapshot.path.name in self._lacking(folder):
                 log.info("snapshot.merged", extra={"snapshot": snapshot.path.name})
                 with contextlib.suppress(FileNotFoundError):  # newer ones took its place
@@ -161,29 +180,32 @@ class Projection:
         self.apply([], {writer: max(end, self._applied.get(writer, 0)) for writer, end in snapshot.journals.items()})
 
     def freeze(self) -> FrozenProjection:
-        """The projection of this moment, to be written as a snapshot while this one goes on."""
-        with self._writing:
+        """The projection of this moment, to be written as a snapshot while this one goes on.
+
+        Raises:
+            Unavailable: an index is lost (`resident.py`).
+        """
+        with self._indexes.frozen(self._writing) as indexes:
             self.records_since_freeze = 0
-            indexes = {namespace: index.freeze() for namespace, index in self._indexes.items()}
             return FrozenProjection(self.catalog.freeze(), indexes, self._next_id)
 
     def close(self) -> None:
-        """Close the catalog when no thread is writing to it."""
+        """Close the catalog, and remove what is on local disk, when no thread is writing to it."""
         with self._writing:
             self.catalog.close()
+            self._indexes.close()
 
     def index(self, namespace: str) -> NamespaceIndex | None:
-        """What a namespace is searched by, by the catalog's ids; None when it never had a memory."""
-        return self._indexes.get(namespace)
+        """What a namespace is searched by, by the catalog's ids; None when it never had a memory.
 
-    def _index(self, namespace: str) -> NamespaceIndex:
-        if namespace not in self._indexes:
-            self._indexes[namespace] = NamespaceIndex(GroupIndex(self.embedder.dim))
-        return self._indexes[namespace]
+        Raises:
+            Unavailable: it was evicted and cannot be read back.
+        """
+        return self._indexes.get(namespace)
 
     def memories_held(self) -> int:
         """How many memories there are."""
-        return sum(len(index) for index in self._indexes.values())
+        return self._indexes.memories
 
     def undisturbed(self) -> threading.Lock:
         """While it is held, catalog and indexes agree and nothing changes; hold it for a millisecond or two."""
@@ -258,12 +280,15 @@ class Projection:
             self._publish(changes)
         self._applied |= applied
         self.records_since_freeze += len(records)
+        self._indexes.fit(self._writing, max(AT_ONCE, 2 * len(changes.namespaces())))
 
     def expire(self, now_ms: int) -> None:
         """Drop the memories whose time is over, and old replies. Cheap when nothing is due.
 
-        What expires is buried under its own stamp, so that an older record of the key, read later, stays dead.
+        What expires is buried under its own stamp, so that an older record of the key, read later, stays dead. Every
+        call comes by here, so this is also where indexes are evicted that are beyond the budget.
         """
+        self._indexes.fit(self._writing)
         due = self._next_expiry_ms
         if due is None or now_ms < due:
             return
@@ -290,7 +315,7 @@ class Projection:
         """
         if among is None:
             return []
-        index = self._indexes.get(namespace)
+        index = self.index(namespace)
         found = list(_pairs(index.dense.search(vector, k, among))) if index is not None else []
         if past := self.catalog.superseded_vectors(among.tolist()):
             then = GroupIndex(self.embedder.dim)
@@ -344,13 +369,19 @@ class Projection:
             self.catalog.bury(namespace, key, found)
 
     def _supersede(self, namespace: str, current: Version, until_ms: int, changes: _Changes) -> None:
-        if self._is_kept(until_ms):
-            added = changes.added[namespace].get(current.id)
-            vectors = self._indexes[namespace].dense.vectors(current.id) if added is None else added.vectors
+        vectors = self._vectors(namespace, current.id, changes) if self._is_kept(until_ms) else None
+        if vectors is not None:
             self.catalog.supersede(current.id, until_ms, vectors)
         else:
             self.catalog.remove(current.id)
         changes.remove(namespace, current.id)
+
+    def _vectors(self, namespace: str, id: int, changes: _Changes) -> Vectors | None:
+        """The vectors of a memory that is about to be superseded; None when its namespace's index is lost."""
+        if (added := changes.added[namespace].get(id)) is not None:
+            return added.vectors
+        index = self._indexes.to_change(namespace)
+        return None if index is None else index.dense.vectors(id)
 
     def _is_kept(self, until_ms: int) -> bool:
         """Whether a version superseded then can still be looked back at."""
@@ -372,17 +403,21 @@ class Projection:
         self._next_expiry_ms = at_ms if self._next_expiry_ms is None else min(self._next_expiry_ms, at_ms)
 
     def _publish(self, changes: _Changes) -> None:
+        changing = {namespace: self._indexes.to_change(namespace) for namespace in changes.namespaces()}
         with self._publishing:
             self.catalog.commit()
-            self._apply_to_indexes(changes)
+            _apply_to_indexes(changes, {namespace: index for namespace, index in changing.items() if index is not None})
+        self._indexes.changed(changing)
 
-    def _apply_to_indexes(self, changes: _Changes) -> None:
-        """Add first: a reader in between meets ids too many, which it notices, never too few, which it could not."""
-        for namespace, added in changes.added.items():
-            if added:
-                self._index(namespace).add(list(added.items()))
-        for namespace, ids in changes.removed.items():
-            self._indexes[namespace].remove(np.array(ids, dtype=np.int64))
+
+def _apply_to_indexes(changes: _Changes, indexes: Mapping[str, NamespaceIndex]) -> None:
+    """Add first: a reader in between meets ids too many, which it notices, never too few, which it could not."""
+    for namespace, index in indexes.items():
+        if added := changes.added.get(namespace):
+            index.add(list(added.items()))
+    for namespace, index in indexes.items():
+        if ids := changes.removed.get(namespace):
+            index.remove(np.array(ids, dtype=np.int64))
 
 
 def _pairs(found: tuple[Groups, Vectors]) -> Iterable[tuple[int, float]]:

@@ -14,6 +14,7 @@ from memory_service.embedding import Fingerprint
 from memory_service.errors import StartupError
 from memory_service.journal import DamagedJournal, journal_paths
 from memory_service.projection import SUPERSEDED_KEPT_MS, OtherEmbedder, Projection
+from memory_service.spilling import Spill
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def recover(
     *,
     superseded_kept_ms: int = SUPERSEDED_KEPT_MS,
     skip_damage: bool = False,
+    index_budget_bytes: float = 0,
 ) -> Recovered:
     """The folder's state; the folder is the embedder's from now on.
 
@@ -48,15 +50,21 @@ def recover(
         cache_dir: on local disk, for the catalog; default: the system's temporary folder.
         superseded_kept_ms: how long versions are kept that others superseded.
         skip_damage: apply also what is readable behind damage in a journal.
+        index_budget_bytes: of indexes in RAM; 0 for no limit.
 
     Raises:
         StartupError: the folder cannot be read or is of another embedder; the message says what to do.
     """
     folder.require(embedder)
     started = time.perf_counter()
+    spill = Spill(cache_dir, index_budget_bytes)
     try:
         projection = _from_snapshot(
-            folder, embedder, cache_dir, lambda catalog: Projection(catalog, embedder, clock, superseded_kept_ms)
+            folder,
+            embedder,
+            cache_dir,
+            spill,
+            lambda catalog: Projection(catalog, embedder, clock, superseded_kept_ms, spill),
         )
         try:
             records, damaged = _replay(projection, folder, skip_damage=skip_damage)
@@ -65,8 +73,11 @@ def recover(
         except BaseException:
             projection.catalog.close()
             raise
-    except OSError as error:
-        raise StartupError(f"The data folder {folder.path} cannot be read: {error}.") from error
+    except BaseException as error:
+        spill.close()
+        if isinstance(error, OSError):
+            raise StartupError(f"The data folder {folder.path} cannot be read: {error}.") from error
+        raise
     _warn(projection, damaged)
     memories = sum(projection.catalog.counts().values())
     took_ms = round((time.perf_counter() - started) * 1000)
@@ -84,10 +95,14 @@ def _warn(projection: Projection, damaged: Sequence[DamagedJournal]) -> None:
 
 
 def _from_snapshot(
-    folder: DataFolder, embedder: Fingerprint, cache_dir: Path | None, over: Callable[[Catalog], Projection]
+    folder: DataFolder,
+    embedder: Fingerprint,
+    cache_dir: Path | None,
+    spill: Spill,
+    over: Callable[[Catalog], Projection],
 ) -> Projection:
     """A projection as of the newest usable snapshot; an empty one when there is none."""
-    for snapshot in snapshots.usable(folder.snapshots, embedder):
+    for snapshot in snapshots.usable(folder.snapshots, embedder, spill):
         try:
             projection = over(Catalog(cache_dir, snapshot.catalog))
         except FileNotFoundError:

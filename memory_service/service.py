@@ -73,6 +73,7 @@ class MemoryService:
             settings.cache_dir,
             superseded_kept_ms=round(settings.versions_kept_days * checks.DAY_MS),
             skip_damage=settings.skip_damaged,
+            index_budget_bytes=settings.index_budget_mb * 1e6,
         )
         self._folder = folder
         self._projection = recovered.projection

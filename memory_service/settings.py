@@ -56,6 +56,12 @@ class MemorySettings(BaseModel):
         description="Pass over damaged parts of journals at the start and go on with what is readable behind them; "
         "without it such a start is read-only.",
     )
+    index_budget_mb: float = Field(
+        default=1_024.0,
+        ge=0,
+        description="Megabytes of indexes in RAM; beyond, namespaces not used for long wait in MEMORY_CACHE_DIR. "
+        "0: no limit.",
+    )
     embedding_threads: int = Field(default=2, ge=1, le=64, description="Processor threads of one embedding run.")
 
     @field_validator("embedding_precision")

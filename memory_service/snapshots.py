@@ -24,9 +24,9 @@ import shutil
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgpack
 import numpy as np
@@ -38,8 +38,16 @@ from memory_service.clock import wall_ms
 from memory_service.data_folder import write_synced
 from memory_service.embedding import Fingerprint, Vectors
 from memory_service.journal import SUFFIX, sync_folder
-from memory_service.namespace_index import PACKED_VERSION, FrozenIndex, Texts, unpacked, unpacked_texts
+from memory_service.namespace_index import (
+    PACKED_VALUES,
+    PACKED_VERSION,
+    FrozenIndex,
+    Texts,
+    unpacked,
+    unpacked_texts,
+)
 from memory_service.records import FORMAT
+from memory_service.spilling import Aside, Extent, Spill, Spilled, Unspillable, filled
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +74,14 @@ class UnusableSnapshot(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FrozenProjection:
-    """A projection as it was at one moment, whatever happens to it since."""
+    """A projection as it was at one moment, whatever happens to it since.
+
+    Attributes:
+        indexes: from RAM, or where they are on local disk.
+    """
 
     catalog: FrozenCatalog
-    indexes: dict[str, FrozenIndex]
+    indexes: dict[str, FrozenIndex | Spilled]
     next_id: int
 
 
@@ -83,6 +95,7 @@ class Snapshot:
         texts: for each namespace its words and structure; none of them where another version made them.
         next_id: the first id that no memory of the snapshot ever had.
         journals: how far each journal is covered.
+        spilled: namespaces that are in none of the former, since they were copied to local disk.
     """
 
     path: Path
@@ -91,9 +104,16 @@ class Snapshot:
     texts: dict[str, Texts]
     next_id: int
     journals: dict[str, int]
+    spilled: dict[str, Spilled] = field(default_factory=dict)
 
     def vectors(self, namespace: str, id: int) -> Vectors:
-        """The vectors of one memory."""
+        """The vectors of one memory.
+
+        Raises:
+            OSError: they are on local disk, and cannot be read.
+        """
+        if namespace in self.spilled:
+            return self.spilled[namespace].vectors(id)
         groups, rows = self.indexes[namespace]
         begin, end = np.searchsorted(groups, id, side="left"), np.searchsorted(groups, id, side="right")
         return np.array([rows[at // SEGMENT_ROWS][at % SEGMENT_ROWS] for at in range(begin, end)])
@@ -130,17 +150,22 @@ def write(frozen: FrozenProjection, folder: Path, journal_folder: Path, embedder
     return path
 
 
-def usable(folder: Path, embedder: Fingerprint) -> Iterator[Snapshot]:
+def usable(folder: Path, embedder: Fingerprint, spill: Spill | None = None) -> Iterator[Snapshot]:
     """The snapshots that can be used, newest first. Those that cannot are named in the log.
 
     Others may take snapshots meanwhile, which push out those listed first; so each look lists again.
+
+    Args:
+        folder: of the snapshots.
+        embedder: whose vectors they are to hold.
+        spill: takes small namespaces, and those beyond its budget; None reads all into RAM.
     """
     tried: set[Path] = set()
     while fresh := [path for path in _complete(folder) if path not in tried]:
         path = fresh[-1]
         tried.add(path)
         try:
-            yield _read(path, embedder)
+            yield _read(path, embedder, spill)
         except (UnusableSnapshot, OSError) as error:
             log.warning("snapshot.rejected", extra={"snapshot": path.name, "reason": str(error)})
 
@@ -194,6 +219,13 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
     namespaces: list[tuple[str, int]] = []
     with _HashedFile(path / GROUPS) as groups_file, _HashedFile(path / VECTORS) as vectors_file:
         for namespace, index in frozen.indexes.items():
+            if isinstance(index, Spilled):
+                namespaces.append((namespace, index.count))
+                chunks = index.row_chunks()
+                groups_file.write(next(chunks))
+                for chunk in chunks:
+                    vectors_file.write(chunk)
+                continue
             namespaces.append((namespace, len(index.dense)))
             for part in index.dense.parts():
                 groups_file.write(part.groups().astype("<i8", copy=False).data)
@@ -201,8 +233,9 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
     files[GROUPS], files[VECTORS] = groups_file.sha256, vectors_file.sha256
     with _HashedFile(path / TEXTS) as texts_file:
         for namespace, index in frozen.indexes.items():
-            for part in (msgpack.packb(namespace), *index.packed_texts()):
-                texts_file.write(part)
+            texts_file.write(msgpack.packb(namespace))
+            for packed in index.packed_texts():
+                texts_file.write(packed)
     files[TEXTS] = texts_file.sha256
     manifest = {
         "format": FORMAT,
@@ -220,7 +253,7 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
     sync_folder(path)
 
 
-def _read(path: Path, embedder: Fingerprint) -> Snapshot:
+def _read(path: Path, embedder: Fingerprint, spill: Spill | None) -> Snapshot:
     manifest = _manifest(path)
     if manifest["format"] != FORMAT or manifest["schema"] not in SCHEMAS_READ:
         raise UnusableSnapshot("it is of another format")
@@ -228,16 +261,24 @@ def _read(path: Path, embedder: Fingerprint) -> Snapshot:
         raise UnusableSnapshot("it holds vectors of another embedder")
     with ThreadPoolExecutor(1) as beside:
         catalog_sha256 = beside.submit(_sha256, path / CATALOG)
-        indexes, sha256 = _read_indexes(path, manifest["namespaces"], embedder.dim)
-        packed = (path / TEXTS).read_bytes() if TEXTS in manifest["sha256"] else b""
-        if packed:
-            sha256[TEXTS] = hashlib.sha256(packed).hexdigest()
+        rows = _read_rows(path, manifest["namespaces"], embedder.dim, spill)
+        sha256 = dict(rows.sha256)
+        packed: bytes | Extent = b""
+        if TEXTS in manifest["sha256"]:
+            packed, sha256[TEXTS] = _read_texts(path / TEXTS, spill if rows.spilled else None)
         sha256[CATALOG] = catalog_sha256.result()
     for name, found in sha256.items():
         if manifest["sha256"].get(name) != found:
             raise UnusableSnapshot(f"{name} does not match its checksum")
-    texts = dict(_texts(packed)) if manifest.get("words") == PACKED_VERSION else {}
-    return Snapshot(path, path / CATALOG, indexes, texts, manifest["next_id"], manifest["journals"])
+    if manifest.get("words") != PACKED_VERSION:
+        packed = b""
+    texts: dict[str, Texts] = {}
+    if isinstance(packed, Extent):
+        _share_texts(packed, texts, rows.spilled)
+    elif packed:
+        texts = dict(_texts(packed))
+        rows.take_back(embedder.dim)
+    return Snapshot(path, path / CATALOG, rows.in_ram, texts, manifest["next_id"], manifest["journals"], rows.spilled)
 
 
 def _texts(data: bytes) -> Iterator[tuple[str, Texts]]:
@@ -246,19 +287,69 @@ def _texts(data: bytes) -> Iterator[tuple[str, Texts]]:
         yield namespace, unpacked_texts(values)
 
 
-def _read_indexes(
-    path: Path, namespaces: Sequence[tuple[str, int]], dim: int
-) -> tuple[dict[str, tuple[Groups, list[Vectors]]], dict[str, str]]:
-    """The arrays of each namespace, and the sha256 of the two files that they were read from."""
+def _read_texts(path: Path, spill: Spill | None) -> "tuple[bytes | Extent, str]":
+    """The file of all words and structure, in RAM or copied to local disk, and its sha256."""
+    if spill is not None:
+        hashed = hashlib.sha256()
+        with path.open("rb") as file, contextlib.suppress(Unspillable), spill.writer() as writer:
+            copy = writer.extent(_hashed(file, hashed))
+            return copy, hashed.hexdigest()
+    data = path.read_bytes()
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def _hashed(file: BinaryIO, hashed: "hashlib._Hash") -> Iterator[bytes]:
+    while chunk := file.read(COPY_BYTES):
+        hashed.update(chunk)
+        yield chunk
+
+
+def _share_texts(packed: Extent, texts: dict[str, Texts], spilled: dict[str, Spilled]) -> None:
+    """Of a copy of the file of words and structure, unpack those of namespaces in RAM, and find those of the others."""
+    with packed.open() as file:
+        values = msgpack.Unpacker(file, read_size=COPY_BYTES, max_buffer_size=0, strict_map_key=False)
+        for namespace in values:
+            if namespace not in spilled:
+                texts[namespace] = unpacked_texts(values)
+                continue
+            begin = values.tell()
+            for _ in range(PACKED_VALUES):
+                values.skip()
+            found = packed.part(file, begin, values.tell() - begin)
+            spilled[namespace] = replace(spilled[namespace], texts=found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The vectors of a snapshot, and the sha256 of the two files that they were read from."""
+
+    in_ram: dict[str, tuple[Groups, list[Vectors]]]
+    spilled: dict[str, Spilled]
+    sha256: dict[str, str]
+
+    def take_back(self, dim: int) -> None:
+        """Read what was copied to local disk, which has no room for the rest."""
+        for namespace, spilled in self.spilled.items():
+            self.in_ram[namespace] = spilled.arrays(dim)
+        self.spilled.clear()
+
+
+def _read_rows(path: Path, namespaces: Sequence[tuple[str, int]], dim: int, spill: Spill | None) -> _Rows:
     rows = sum(count for _, count in namespaces)
-    with _Hashing(path / GROUPS, rows * 8) as groups_file, _Hashing(path / VECTORS, rows * dim * 4) as vectors_file:
-        indexes: dict[str, tuple[Groups, list[Vectors]]] = {}
+    in_ram: dict[str, tuple[Groups, list[Vectors]]] = {}
+    with (
+        _Hashing(path / GROUPS, rows * 8) as groups_file,
+        _Hashing(path / VECTORS, rows * dim * 4) as vectors_file,
+        Aside(spill, dim) as aside,
+    ):
         for namespace, count in namespaces:
-            indexes[namespace] = groups, parts = np.empty(count, dtype="<i8"), room_for(count, dim)
+            groups, parts = np.empty(count, dtype="<i8"), room_for(count, dim)
             groups_file.read_into(groups)
-            for at, part in enumerate(parts):
-                vectors_file.read_into(part[: count - at * SEGMENT_ROWS])
-    return indexes, {GROUPS: groups_file.sha256, VECTORS: vectors_file.sha256}
+            for part in filled(parts, count):
+                vectors_file.read_into(part)
+            if not aside.takes(namespace, groups, parts):
+                in_ram[namespace] = groups, parts
+    return _Rows(in_ram, aside.spilled, {GROUPS: groups_file.sha256, VECTORS: vectors_file.sha256})
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from memory_service.data_folder import DataFolder
 from memory_service.embedding import Fingerprint, Vectors, Window
 from memory_service.journal import JournalWriter
 from memory_service.records import Put, Record
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 
@@ -144,9 +145,9 @@ def measure(folder: Path, namespaces: int, budget_mb: float) -> Opened:
 
 def _ask(service: MemoryService, namespace: int) -> float:
     begun = time.perf_counter()
-    hits = service.retrieve("what did the client say of the blue door?", namespace=_name(namespace), k=3)
+    found = service.retrieve(Retrieval("what did the client say of the blue door?", namespace=_name(namespace), k=3))
     took_s = time.perf_counter() - begun
-    assert len(hits) == 3, "every namespace holds five"
+    assert len(found.hits) == 3, "every namespace holds five"
     return took_s
 
 

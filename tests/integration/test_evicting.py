@@ -18,6 +18,7 @@ from memory_service.model import Mode, NewMemory
 from memory_service.namespace_index import Entry, NamespaceIndex
 from memory_service.recovery import recover
 from memory_service.resident import Residents
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from memory_service.spilling import Spill
@@ -44,7 +45,7 @@ def seen(service, namespaces=10):
     found = {}
     for at in range(namespaces):
         for question in ("fact 1", f"fact 2 of {at}"):
-            hits = service.retrieve(question, namespace=f"n{at}", k=50)
+            hits = service.retrieve(Retrieval(question, namespace=f"n{at}", k=50)).hits
             found[at, question] = [(hit.memory.key, hit.memory.content, hit.score) for hit in hits]
     return found
 
@@ -202,7 +203,7 @@ def test_readers_writers_evictions_and_snapshots_at_once(tmp_path):
             service.store_batch([NewMemory(f"note {seed} {at} {n}", f"w{seed}-{n}", namespace) for n in range(3)])
             gone = f"w{seed}-{chooser.randrange(3)}"
             service.delete_keys([gone], namespace=namespace)
-            hits = service.retrieve(f"note {seed} {at}", namespace=namespace, k=100)
+            hits = service.retrieve(Retrieval(f"note {seed} {at}", namespace=namespace, k=100)).hits
             assert gone not in [hit.memory.key for hit in hits], "a load brought back what was deleted"
             assert sum(hit.memory.key.startswith(f"w{seed}-") for hit in hits) == 2
 
@@ -210,7 +211,7 @@ def test_readers_writers_evictions_and_snapshots_at_once(tmp_path):
         chooser = random.Random(seed)
         while not done.is_set():
             at, n = chooser.randrange(10), chooser.randrange(6)
-            hits = service.retrieve(f"fact {n} of {at}", namespace=f"n{at}", k=3, mode=Mode.DENSE)
+            hits = service.retrieve(Retrieval(f"fact {n} of {at}", namespace=f"n{at}", k=3, mode=Mode.DENSE)).hits
             assert (hits[0].memory.key, len(hits)) == (f"k{n}", 3)
             assert len({hit.memory.key for hit in hits}) == 3
 
@@ -261,7 +262,7 @@ def test_a_snapshot_amid_writes_to_many_namespaces_is_one_moment_of_them(tmp_pat
     contents = {again.get("k", namespace=f"n{at}").content.split(" of ")[0] for at in range(60)}
     assert len(contents) == 1, "a group of writes is in a snapshot or not"
     for at in range(60):
-        [hit] = again.retrieve(f"{min(contents)} of {at}", namespace=f"n{at}", mode=Mode.DENSE)
+        [hit] = again.retrieve(Retrieval(f"{min(contents)} of {at}", namespace=f"n{at}", mode=Mode.DENSE)).hits
         assert hit.score == pytest.approx(1)
     again.close()
 
@@ -281,7 +282,7 @@ def test_a_snapshot_holds_what_is_evicted_and_a_start_from_it_builds_nothing(tmp
         assert seen(again) == before
         again.delete("k1", namespace="n3")
         again.store(NewMemory("fact 1 of 3", "k1", "n3"))
-        assert again.retrieve("fact 1 of 3", namespace="n3")[0].memory.key == "k1"
+        assert again.retrieve(Retrieval("fact 1 of 3", namespace="n3")).hits[0].memory.key == "k1"
         again.close()
         shutil.rmtree(tmp_path / "memory" / "journal")
         moved.rename(tmp_path / "memory" / "snapshots")
@@ -391,7 +392,12 @@ def test_an_index_that_cannot_be_read_back_is_one_namespaces_trouble_and_a_resta
         service.snapshot()
     service.close()
     again = opened(tmp_path)
-    assert sorted(hit.memory.key for hit in again.retrieve("x", namespace=namespace)) == ["k0", "k2", "k3", "k7"]
+    assert sorted(hit.memory.key for hit in again.retrieve(Retrieval("x", namespace=namespace)).hits) == [
+        "k0",
+        "k2",
+        "k3",
+        "k7",
+    ]
     others = [at for at in range(2, 10) if at != lost]
     after = seen(again)
     assert [after[at, "fact 1"] for at in others] == [before[at, "fact 1"] for at in others]
@@ -401,7 +407,7 @@ def test_an_index_that_cannot_be_read_back_is_one_namespaces_trouble_and_a_resta
 
 def readable(service, namespace):
     try:
-        service.retrieve("x", namespace=namespace)
+        service.retrieve(Retrieval("x", namespace=namespace)).hits
     except Unavailable:
         return False
     return True

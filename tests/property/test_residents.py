@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from memory_service.clock import HybridClock
 from memory_service.data_folder import DataFolder
 from memory_service.model import Mode, NewMemory
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
@@ -80,7 +81,7 @@ def seen(service, namespace, question):
     answers = []
     for mode in Mode:
         for k in (3, 50):
-            hits = service.retrieve(question, namespace=namespace, k=k, mode=mode)
+            hits = service.retrieve(Retrieval(question, namespace=namespace, k=k, mode=mode)).hits
             answers.append([(hit.memory.key, hit.memory.content, hit.score, hit.dense, hit.lexical) for hit in hits])
     return answers
 

@@ -5,10 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LINTERS := $(VENV)/.linters
+PLOTTER := $(VENV)/.plotter
+FIGURES := docs/figures
+TEXTS_GIVEN := $(if $(TEXTS),--texts $(TEXTS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test serve doctor check bench bench-quality bench-volume faults test-torch test-llm test-image image clean
+.PHONY: help install demo test serve doctor check bench bench-all bench-index bench-peers bench-quality bench-volume plots faults test-torch test-llm test-image image clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,19 +42,34 @@ $(LINTERS): $(INSTALLED)
 	@$(PIP) -e '.[lint]'
 	@touch $@
 
+$(PLOTTER): $(INSTALLED)
+	@$(PIP) -e '.[bench]'
+	@touch $@
+
 check: $(LINTERS) ## lint, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 bench: install ## measure cold start, store, retrieve and size (some minutes); TEXTS=file for your own lines
-	@$(BIN)/python -m benchmarks.main_job $(if $(TEXTS),--texts $(TEXTS))
+	@$(BIN)/python -m benchmarks.main_job $(TEXTS_GIVEN) --json $(FIGURES)/main_job.json
 
 bench-volume: install ## measure what the data folder costs: starts, replay, workers, syncs, snapshots (some minutes)
-	@$(BIN)/python -m benchmarks.volume $(if $(TEXTS),--texts $(TEXTS))
+	@$(BIN)/python -m benchmarks.volume $(TEXTS_GIVEN) --json $(FIGURES)/volume.json
+
+bench-index: install ## measure search alone: recall beside latency by size
+	@$(BIN)/python -m benchmarks.index_tier $(TEXTS_GIVEN) --sizes 2000 10000 25000 100000 --json $(FIGURES)/index_tier.json
 
 bench-quality: install ## measure how well the right memories are found; QUALITY="--locomo FILE --realtalk FOLDER --beir FOLDER"
-	@$(BIN)/python -m benchmarks.quality $(QUALITY)
+	@$(BIN)/python -m benchmarks.quality $(QUALITY) --json $(FIGURES)/quality.json
+
+bench-peers: install ## measure this beside Chroma, txtai and LanceDB, which it installs; PEERS="--locomo FILE --realtalk FOLDER"
+	@$(BIN)/python -m benchmarks.peers $(TEXTS_GIVEN) $(PEERS) --json $(FIGURES)/peers.json
+
+plots: $(PLOTTER) ## draw docs/figures/*.json as PNGs beside them
+	@$(BIN)/python -m benchmarks.plots
+
+bench-all: $(if $(QUALITY),bench-quality) bench-index bench bench-volume plots ## quality (if QUALITY= is given) and speed: tables, docs/figures/*.json and plots
 
 faults: install ## kill, fill, cut and freeze at full size (some minutes), and write the table of docs/durability.md
 	@$(BIN)/python -m tests.faults

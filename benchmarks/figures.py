@@ -1,8 +1,11 @@
-"""Percentiles, ratios and plain tables. Knows nothing of what is measured."""
+"""Percentiles, ratios, plain tables, and the JSON that plots are drawn from. Knows nothing of what is measured."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -70,3 +73,20 @@ def times(ratio: float) -> str:
 def verdict(*, is_met: bool) -> str:
     """Whether an aim was met."""
     return "met" if is_met else "missed"
+
+
+def write_json(path: Path, results: Mapping[str, Any]) -> None:
+    """Write a run's figures, whose folder is made; nothing measured has more than four digits that mean something."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_rounded(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return float(f"{value:.4g}")
+        case Mapping():
+            return {name: _rounded(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_rounded(one) for one in value]
+    return value

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import machine, texts
 from benchmarks.bare_model import BareModel
-from benchmarks.figures import Latencies, Table, latencies, ms, rendered
+from benchmarks.figures import Latencies, Table, latencies, ms, rendered, write_json
 from benchmarks.prefilled import derived
 from benchmarks.texts import SEED
 from indexes.group_index import GroupIndex, Groups, Vectors
@@ -227,15 +227,19 @@ def main() -> None:
     parser.add_argument("--vectors", type=Path, help="a .npy of float32 unit vectors, instead of texts")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="of the index")
     parser.add_argument("--embedded", type=int, default=EMBEDDED_MAX, help="texts that are embedded")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     arguments = parser.parse_args()
     source, vectors = _vectors(arguments, max(arguments.sizes) + QUERIES)
     queries, rows = vectors[:QUERIES], vectors[QUERIES:]
+    about = {**machine.described(), "vectors": source}
     print(f"{', '.join(machine.described().values())}\n\nVectors of {MODEL}: {source}.\n")
     tiers = []
     for size in sorted(arguments.sizes):
         print(f"{size} vectors", file=sys.stderr)
         tiers.append(measure(rows[:size], queries))
     print("\n\n".join(rendered(table) for table in tables(tiers)))
+    if arguments.json:
+        write_json(arguments.json, {"run": about, "tiers": [asdict(tier) for tier in tiers]})
 
 
 if __name__ == "__main__":

@@ -96,6 +96,11 @@ def mean(judged: Sequence[Judged], measure: str) -> float:
     return 100 * float(np.mean([MEASURES[measure](one) for one in judged]))
 
 
+def any_by_k(judged: Sequence[Judged]) -> list[float]:
+    """any@1 to any@`DEPTH` of at least one, in percent."""
+    return [100 * float(np.mean([one.recall(k) > 0 for one in judged])) for k in range(1, DEPTH + 1)]
+
+
 def interval(judged: Sequence[Judged], measure: str) -> tuple[float, float]:
     """The middle 95 % of the mean over questions drawn again with replacement, in percent.
 

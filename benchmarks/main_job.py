@@ -5,7 +5,6 @@ service in the same run. Progress goes to stderr, tables to stdout.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import cold_start, footprint, machine, prefilled, retrieving, storing, texts
 from benchmarks.bare_model import BareModel
-from benchmarks.figures import Latencies, Table, ms, rendered
+from benchmarks.figures import Latencies, Table, ms, rendered, write_json
 from benchmarks.http_client import Client
 from benchmarks.prefilled import Prefilled
 from benchmarks.service_process import ServiceProcess
@@ -115,7 +114,7 @@ def main() -> None:
     about["load at the end"] = machine.load()
     print(_report(about, results))
     if arguments.json:
-        arguments.json.write_text(json.dumps({"run": about, **asdict(results)}, indent=2), encoding="utf-8")
+        write_json(arguments.json, {"run": about, **asdict(results)})
 
 
 def _arguments() -> argparse.Namespace:

@@ -15,16 +15,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from benchmarks import asking, conversations, judged_documents, judging, machine, quality_plot
-from benchmarks.asking import MODES, VARIANTS, WITH_METADATA
+from benchmarks import asking, conversations, judged_documents, judging, machine
+from benchmarks.asking import MODES, VARIANTS
 from benchmarks.conversations import Dialogue
-from benchmarks.figures import Table, rendered
+from benchmarks.figures import Table, rendered, write_json
 from benchmarks.http_client import Client
 from benchmarks.judged_documents import Collection
 from benchmarks.judging import HEADLINES, MEASURES, Judged, interval, mean
 from benchmarks.service_process import ServiceProcess
 
 PARTS = ("development", "held out", "not looked at")
+ALL = "all"
+"""Every part together."""
+
 BRIEF = ("any@1", "any@5", "any@10", "any@20", "recall@10", "all@10", "nDCG@10", "MRR")
 
 
@@ -64,9 +67,9 @@ def main() -> None:
     tables = list(_tables(dialogues, runs, documents))
     print("\n\n".join(["\n".join(f"{name}: {value}" for name, value in about.items()), *map(rendered, tables)]))
     if arguments.json:
-        arguments.json.write_text(json.dumps(_results(about, runs, documents), indent=1), encoding="utf-8")
-    if arguments.plot and runs:
-        quality_plot.write(arguments.plot, {run.mode: run.judged for run in runs if run.variant == WITH_METADATA.name})
+        write_json(arguments.json, _results(about, runs, documents))
+    if arguments.ranks:
+        arguments.ranks.write_text(json.dumps(_ranks(runs)), encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -76,8 +79,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--beir", type=Path, metavar="FOLDER", action="append", default=[], help="a BEIR collection")
     parser.add_argument("--skip-beir", action="store_true", help="leave the collections out")
     parser.add_argument("--quick", action="store_true", help="the first conversation alone, in a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and ranks there too, no texts")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw any@k there, if matplotlib is installed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--ranks", type=Path, metavar="FILE", help="write the ranks of each question's evidence there")
     return parser.parse_args()
 
 
@@ -241,24 +244,27 @@ def _results(about: Mapping[str, str], runs: Sequence[Run], documents: Sequence[
     return {
         "run": about,
         "asked": [
-            {
-                "variant": run.variant,
-                "mode": run.mode,
-                "figures": _by_source_and_part(run.judged),
-                "questions": [asdict(one) for one in run.judged],
-            }
-            for run in runs
+            {"variant": run.variant, "mode": run.mode, **group} for run in runs for group in _by_source_and_part(run)
         ],
         "documents": [asdict(one) for one in documents],
     }
 
 
-def _by_source_and_part(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
-    groups: dict[str, list[Judged]] = {}
-    for one in judged:
-        for name in (one.source, f"{one.source}, {one.part}"):
-            groups.setdefault(name, []).append(one)
-    return {name: {measure: mean(group, measure) for measure in MEASURES} for name, group in groups.items()}
+def _by_source_and_part(run: Run) -> Iterator[dict[str, object]]:
+    for source in dict.fromkeys(one.source for one in run.judged):
+        of_source = _of_source(run, source).judged
+        for part in (ALL, *PARTS):
+            judged = [one for one in of_source if part in (ALL, one.part)]
+            if judged:
+                means = {measure: mean(judged, measure) for measure in MEASURES}
+                counted = {"source": source, "part": part, "questions": len(judged)}
+                yield {**counted, "figures": means, "any_by_k": judging.any_by_k(judged)}
+
+
+def _ranks(runs: Sequence[Run]) -> list[dict[str, object]]:
+    return [
+        {"variant": run.variant, "mode": run.mode, "questions": [asdict(one) for one in run.judged]} for run in runs
+    ]
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ class ServiceProcess:
             process.kill()
             process.wait()
 
+    def kill(self) -> None:
+        """End the process as `kill -9` does."""
+        self._require().kill()
+        self._require().wait()
+
     def port(self) -> int:
         """The port, as soon as the process listens.
 

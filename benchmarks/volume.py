@@ -5,7 +5,6 @@ to stdout.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import amplification, group_commit, machine, pausing, prefilled, snapshot_start, texts, visibility
 from benchmarks.bare_model import BareModel
-from benchmarks.figures import Table, rendered
+from benchmarks.figures import Table, rendered, write_json
 from memory_service.embedding import Fingerprint, Vectors
 
 DISK_BYTES_PER_MEMORY = 12_000
@@ -91,7 +90,7 @@ def main() -> None:
     about["load at the end"] = machine.load()
     print(_report(about, results))
     if arguments.json:
-        arguments.json.write_text(json.dumps({"run": about, **asdict(results)}, indent=2), encoding="utf-8")
+        write_json(arguments.json, {"run": about, **asdict(results)})
 
 
 def _arguments() -> argparse.Namespace:

@@ -407,7 +407,7 @@ def test_an_index_that_cannot_be_read_back_is_one_namespaces_trouble_and_a_resta
 
 def readable(service, namespace):
     try:
-        service.retrieve(Retrieval("x", namespace=namespace)).hits
+        service.retrieve(Retrieval("x", namespace=namespace))
     except Unavailable:
         return False
     return True

@@ -1,0 +1,224 @@
+"""What a contender does all day: bulk and single stores, retrieves alone, filtered and from many clients, kills."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import texts
+from benchmarks.bare_model import BareModel
+from benchmarks.figures import Latencies, latencies
+from benchmarks.peers.contender import Contender
+from benchmarks.peers.runner import Memory
+from benchmarks.storing import timed_embedding_s
+
+COLLECTION = "main"
+K = 10
+CLIENTS = 8
+WARM_UP = 20
+
+FILTERED_K = 20
+FILTERS: tuple[Mapping[str, str], ...] = (
+    {"kind": "kind-4"},
+    {"lead": "lead-42"},
+    {"lead": "lead-42", "kind": "kind-4"},
+)
+"""A tenth, a hundredth and a thousandth of the memories. The last leaves fewer than are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of everything is measured.
+
+    Attributes:
+        memories: held, `bulk` of them included.
+        bulk: texts of these that are embedded and stored at once, for the rate.
+        singles: texts stored one at a time.
+        queries: of each row.
+        kills: rounds of single stores and a kill.
+        killed: stores of each.
+
+    """
+
+    memories: int
+    bulk: int
+    singles: int
+    queries: int
+    kills: int
+    killed: int
+
+    @property
+    def texts(self) -> int:
+        """Distinct texts that all this needs."""
+        return self.memories + self.singles + self.queries + self.kills * self.killed
+
+
+FULL = Plan(10_000, 1_000, 100, 200, 3, 20)
+QUICK = Plan(1_000, 200, 20, 40, 1, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The plan's texts, split by use: nothing is stored twice or asked for verbatim."""
+
+    filled: Sequence[Memory]
+    bulk: Sequence[Memory]
+    singles: Sequence[Memory]
+    queries: Sequence[str]
+    killed: Sequence[Sequence[Memory]]
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """Queries under one filter.
+
+    Attributes:
+        matches: memories that have what the filter asks for.
+        due: ids that all queries together should bring back.
+        returned: ids that came back and match.
+        wrong: ids that came back and do not match, or came back twice.
+        short: queries that brought back fewer than are due.
+
+    """
+
+    matches: int
+    queries: int
+    due: int
+    returned: int
+    wrong: int
+    short: int
+    took: Latencies
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Memories whose store was acknowledged just before the processes were killed.
+
+    Attributes:
+        lost: how many were not there afterwards; None if it did not open again.
+
+    """
+
+    acknowledged: int
+    lost: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """All that was measured of one contender.
+
+    Attributes:
+        bare_p50_ms: embedding a query by the bare model, while this contender was measured: the machine's part.
+        bulk_per_s: texts embedded and stored a second.
+        started_s: from the start of the process to the first answer, over all memories.
+        crowd_per_s: queries answered a second, for many clients.
+
+    """
+
+    bare_p50_ms: float
+    bulk_per_s: float
+    single: Latencies
+    started_s: float
+    retrieve: Latencies
+    crowd: Latencies
+    crowd_per_s: float
+    filtered: tuple[Filtered, ...]
+    resident_bytes: int
+    kills: tuple[Kill, ...]
+
+
+def split(lines: Sequence[str], plan: Plan) -> Work:
+    """Share out lines, `plan.texts` of them."""
+    numbered = [_memory(number, line) for number, line in enumerate(lines)]
+    singles, queries = plan.memories + plan.singles, plan.memories + plan.singles + plan.queries
+    return Work(
+        numbered[: plan.memories - plan.bulk],
+        numbered[plan.memories - plan.bulk : plan.memories],
+        numbered[plan.memories : singles],
+        [texts.query(line) for line in lines[singles:queries]],
+        [numbered[queries:][at :: plan.kills] for at in range(plan.kills)],
+    )
+
+
+def _memory(number: int, line: str) -> Memory:
+    labels = texts.metadata(number)
+    return {"id": f"m{number}", "text": line, "metadata": {name: str(labels[name]) for name in ("lead", "kind")}}
+
+
+def measure(opened: Callable[[], Contender], work: Work, vectors: Path, model: BareModel) -> Done:
+    """Everything, over one folder.
+
+    Args:
+        opened: makes the contender over its folder, anew each time.
+        work: what is stored and asked.
+        vectors: of what is filled, for peers.
+        model: tells how quick the machine is meanwhile.
+
+    """
+    with opened() as contender:
+        contender.fill(COLLECTION, work.filled, vectors)
+        bulk_s = contender.store(COLLECTION, work.bulk)
+        single_s = contender.store_each(COLLECTION, work.singles)
+    bare_s = _bare_s(model, work.queries)
+    began = time.perf_counter()
+    with opened() as contender:
+        contender.retrieve(COLLECTION, work.queries[:1], K, {})
+        started_s = time.perf_counter() - began
+        contender.retrieve(COLLECTION, work.queries[:WARM_UP], K, {})
+        alone = contender.retrieve(COLLECTION, work.queries, K, {})
+        crowd = contender.retrieve(COLLECTION, work.queries, K, {}, CLIENTS)
+        stored = [*work.filled, *work.bulk, *work.singles]
+        bare_s += _bare_s(model, work.queries)
+        filtered = tuple(_filtered(contender, work.queries, stored, equal) for equal in FILTERS)
+        resident = contender.resident_bytes()
+    return Done(
+        latencies(bare_s).p50_ms,
+        len(work.bulk) / bulk_s,
+        latencies(single_s),
+        started_s,
+        latencies(alone.took_s),
+        latencies(crowd.took_s),
+        len(work.queries) / crowd.wall_s,
+        filtered,
+        resident,
+        tuple(_killed(opened, work.killed)),
+    )
+
+
+def _bare_s(model: BareModel, queries: Sequence[str]) -> list[float]:
+    return [timed_embedding_s(model, query) for query in queries]
+
+
+def _filtered(
+    contender: Contender, queries: Sequence[str], stored: Sequence[Memory], equal: Mapping[str, str]
+) -> Filtered:
+    matching = {one["id"] for one in stored if equal.items() <= one["metadata"].items()}
+    asked = contender.retrieve(COLLECTION, queries, FILTERED_K, equal)
+    return judged(asked.found, matching, FILTERED_K, latencies(asked.took_s))
+
+
+def judged(found: Sequence[Sequence[str]], matching: set[str], k: int, took: Latencies) -> Filtered:
+    """Compare what came back with what matches: min(k, matches) of them are due for each query."""
+    due = min(k, len(matching))
+    right = [len(set(ids) & matching) for ids in found]
+    wrong = sum(len(ids) for ids in found) - sum(right)
+    short = sum(count < due for count in right)
+    return Filtered(len(matching), len(found), due * len(found), sum(right), wrong, short, took)
+
+
+def _killed(opened: Callable[[], Contender], rounds: Sequence[Sequence[Memory]]) -> list[Kill]:
+    kills: list[Kill] = []
+    for memories in rounds:
+        try:
+            with opened() as contender:
+                contender.store_each(COLLECTION, memories)
+                contender.kill()
+            with opened() as contender:
+                held = contender.held(COLLECTION, [one["id"] for one in memories])
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            kills.append(Kill(len(memories), None))
+            break
+        kills.append(Kill(len(memories), len(memories) - len(held)))
+    return kills

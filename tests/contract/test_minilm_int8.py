@@ -16,6 +16,7 @@ from memory_service.embedding import Vectors
 from memory_service.errors import StartupError
 from memory_service.minilm import FINGERPRINTS, MiniLM, Precision
 from memory_service.model import NewMemory
+from memory_service.retrieval import Retrieval
 from memory_service.service import MemoryService
 from tests.contract.test_embedders_agree import TEXTS
 
@@ -107,7 +108,7 @@ def test_a_folder_of_the_other_precision_is_refused_and_the_setting_named(
     with pytest.raises(StartupError, match=remedy):
         MemoryService(DataFolder(folder), model(opened_with))
     again = MemoryService(DataFolder(folder), model(made_with))
-    assert again.retrieve("what does Dana drink?", k=1)
+    assert again.retrieve(Retrieval("what does Dana drink?", k=1)).hits
     again.close()
 
 

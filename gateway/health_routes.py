@@ -39,7 +39,7 @@ def routes(worker: Worker, app: FastAPI) -> APIRouter:
                 "status": "healthy",
                 "service": SERVICE,
                 "timestamp": iso_time(wall_ms()),
-                "vllm_configured": worker.settings.llm.endpoint is not None,
+                "vllm_configured": bool(worker.settings.llm.endpoints),
             }
         )
 
@@ -90,6 +90,6 @@ def _health(worker: Worker) -> dict[str, Any]:
         "memories": sum(counts.values()),
         "namespaces": len(counts),
         "embedder": {"model": embedder.model, "dim": embedder.dim},
-        "vllm_configured": worker.settings.llm.endpoint is not None,
+        "vllm_configured": bool(worker.settings.llm.endpoints),
         "llm_fallback": worker.settings.llm.fallback,
     }

@@ -26,7 +26,11 @@ STATUS: dict[type[ServiceError], int] = {
     errors.StorageUnavailable: 507,
     errors.LLMNotConfigured: 500,
     errors.LLMUnreachable: 503,
+    errors.LLMNotConnected: 503,
+    errors.LLMBusy: 503,
+    errors.LLMStarting: 503,
     errors.LLMReplyInvalid: 502,
+    errors.LLMRefused: 502,
     errors.LLMTimeout: 504,
 }
 
@@ -60,7 +64,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         422: "A field is wrong; the error names it.",
         500: "No LLM is configured (llm_not_configured).",
         502: "The LLM endpoint's answer is no completion.",
-        503: "Not now: loading, overloaded, or the LLM endpoint cannot be reached.",
+        503: "Not now: loading, overloaded, or the LLM endpoint is starting or cannot be reached; see Retry-After.",
         504: "The LLM endpoint did not answer in time.",
         507: "The data folder takes no writes at the moment.",
     }
@@ -71,7 +75,8 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def error_response(error: ServiceError, status: int | None = None) -> JSONResponse:
     """An error as a response."""
     status = status or STATUS[type(error)]
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == STATUS[errors.Unavailable] else None
+    is_passing = status == STATUS[errors.Unavailable]
+    headers = {"Retry-After": str(error.retry_after_s or RETRY_AFTER_S)} if is_passing else None
     return JSONResponse({"error": error_body(error, request_id.get())}, status, headers)
 
 

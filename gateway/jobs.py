@@ -161,6 +161,8 @@ def translated(job: Mapping[str, Any]) -> httpx.Request:
     """
     delivery = job.get("id")
     call = _call(job.get("input"))
+    if call.path == ACTIONS["research"].path and isinstance(call.body, dict) and call.body.get("stream") is True:
+        raise InvalidInput("A job answers once and cannot stream; leave stream out.", field="stream")
     headers = {"content-type": "application/json", **call.headers}
     if isinstance(delivery, str) and delivery not in ("", TEST_JOB_ID):
         headers = {"x-request-id": delivery, "idempotency-key": delivery, **headers}

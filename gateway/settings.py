@@ -148,4 +148,5 @@ def _section(section: str, values: Mapping[str, str]) -> BaseModel:
         first = error.errors(include_url=False, include_input=False)[0]
         field = str(first["loc"][0]) if first["loc"] else section
         variable = next((name for name, at in variables().items() if at == (section, field)), field)
-        raise StartupError(f"{variable}: {first['msg']}.") from error
+        inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][1:])
+        raise StartupError(f"{variable}{inside}: {first['msg']}.") from error

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 
+from gateway.logs import request_id
 from memory_service import checks, duplicates, metadata, retrieval
 from memory_service.clock import iso_time
 from memory_service.duplicates import DuplicatesPage
@@ -30,6 +31,7 @@ from memory_service.model import (
 from memory_service.receipts import Receipt
 from memory_service.retrieval import RETRIEVALS_MAX, Condition, Retrieval, Retrieved
 from research import model as research
+from research.events import Cited, Context, Failed, Step, Token
 from research.model import Answer, ResearchRequest
 
 DELETED_KEYS_MAX = 1_000
@@ -281,6 +283,34 @@ class ResearchBody(Body):
     strict: bool = Field(
         default=False, description="Leave out of the answer what no cited memory supports; `removed` tells what."
     )
+    min_relevance: float | None = Field(
+        default=None,
+        description="Abstain, with `nearest`, when no memory is at least so likely to answer; default: the operator's.",
+        json_schema_extra=_shown(minimum=0, maximum=1),
+    )
+    context_tokens: int | None = Field(
+        default=None,
+        description="Tokens that prompt and answer may have together; default: the model's window.",
+        json_schema_extra=_shown(minimum=research.CONTEXT_TOKENS_MIN, maximum=research.CONTEXT_TOKENS_MAX),
+    )
+    passages: int | None = Field(
+        default=None,
+        description="Passages that the prompt may hold; default: as many as fit.",
+        json_schema_extra=_shown(minimum=1, maximum=research.K_MAX),
+    )
+    timeout_s: float | None = Field(
+        default=None,
+        description="Seconds for everything; default: the operator's setting.",
+        json_schema_extra=_shown(minimum=research.TIMEOUT_S_MIN, maximum=research.TIMEOUT_S_MAX),
+    )
+    on_llm_error: Literal["fail", "context"] = Field(
+        default="fail", description="context: when the LLM fails, answer with the passages, `degraded` and `llm_error`."
+    )
+    stream: bool = Field(
+        default=False,
+        description="Answer with server-sent events: `context`, then `token` for each piece of text, then `answer` "
+        "or `error`.",
+    )
 
     def request(self) -> ResearchRequest:
         """The domain's value.
@@ -288,7 +318,7 @@ class ResearchBody(Body):
         Raises:
             InvalidInput: a value is out of bounds.
         """
-        return ResearchRequest(**dict(self))
+        return ResearchRequest(**{name: value for name, value in self if name != "stream"})
 
 
 class ListQuery(BaseModel):
@@ -503,6 +533,21 @@ _BYTES_PENDING = (
     "replaces them now, save for journals of other workers, which go when they have been silent for a day."
 )
 _BYTES_GONE = "No call returns what was deleted, and no file of the data folder holds its bytes."
+
+
+def step_body(step: Step) -> tuple[str, dict[str, Any]]:
+    """A step of a streamed research: the event's name, and its data."""
+    match step:
+        case Context():
+            return "context", asdict(step)
+        case Token(text):
+            return "token", {"text": text}
+        case Cited(citation):
+            return "citation", asdict(citation)
+        case Answer():
+            return "answer", answer_body(step)
+        case Failed(error):
+            return "error", {"error": error_body(error, request_id.get())}
 
 
 def answer_body(answer: Answer) -> dict[str, Any]:

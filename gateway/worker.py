@@ -110,7 +110,7 @@ class Worker:
             self.check()
         assert self._folder is not None, "check leaves a folder"
         from memory_service.service import MemoryService
-        from research.llm import connect
+        from research.endpoints import connect
         from research.researcher import Researcher
 
         memories = MemoryService(self._folder, _embedder(self.settings.memory), self.settings.memory)

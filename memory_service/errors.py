@@ -9,7 +9,11 @@
     │   └── StorageUnavailable                 the data folder takes no writes; reads go on
     ├── LLMNotConfigured      llm_not_configured
     ├── LLMUnreachable        upstream         no answer from the LLM endpoint
+    │   ├── LLMNotConnected                    nothing was sent, so asking again costs nothing
+    │   ├── LLMBusy                            it is alive, and has no room for this request
+    │   └── LLMStarting                        no worker of it is up yet
     ├── LLMReplyInvalid       upstream         an answer that is no completion
+    │   └── LLMRefused                         the request itself gets no answer, from whichever endpoint
     └── LLMTimeout            upstream_timeout
 
 The tree knows nothing of HTTP, jobs or the command line: each of those edges owns one table from these
@@ -41,11 +45,15 @@ class ServiceError(Exception):
 
     code: ClassVar[Code] = "internal"
 
-    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, field: str | None = None, retry_after_s: int | None = None
+    ) -> None:
         """Args:
         message: one sentence for the caller: what is wrong, the bound, the remedy.
         field: path of the offending part of the request, such as `metadata.price` or `filter.$and[1]`.
+        retry_after_s: whole seconds after which the same request is worth another try, where that can be told.
         """
+        self.retry_after_s = retry_after_s
         self.message = message or type(self).__doc__ or type(self).__name__
         self.field = field
         super().__init__(self.message)
@@ -97,10 +105,26 @@ class LLMUnreachable(ServiceError):
     code = "upstream"
 
 
+class LLMNotConnected(LLMUnreachable):
+    """No connection to the LLM endpoint could be made."""
+
+
+class LLMBusy(LLMUnreachable):
+    """The LLM endpoint is too busy to answer; try again later."""
+
+
+class LLMStarting(LLMUnreachable):
+    """The LLM endpoint is starting; try again later."""
+
+
 class LLMReplyInvalid(ServiceError):
     """The LLM endpoint answered with something that is not a completion."""
 
     code = "upstream"
+
+
+class LLMRefused(LLMReplyInvalid):
+    """The LLM endpoint refused the request."""
 
 
 class LLMTimeout(ServiceError):

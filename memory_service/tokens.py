@@ -12,6 +12,9 @@ from collections import Counter
 # are often tokens of their own, and what lies beyond 16 bits (emoji, rare scripts) may be spelt out in four bytes.
 _LETTER, _SPACE, _DIGIT, _SIGN, _NOT_ASCII, _BEYOND_16_BITS = 4, 3, 12, 9, 12, 48
 
+TEMPLATE_TOKENS = 64
+"""What a chat template puts around two messages; Llama 3.1's also states two dates, together about 40 tokens."""
+
 # The lightest character is the space, so no more characters than this can be one token.
 CHARS_PER_TOKEN_MAX = 12 // _SPACE
 

@@ -7,7 +7,7 @@ object; the SDK takes all of these for completions. So the body is read here, as
 import json
 from dataclasses import dataclass
 
-from memory_service.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
+from memory_service.errors import LLMRefused, LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 
 _EXCERPT_CHARS_MAX = 200
 
@@ -23,13 +23,18 @@ class Completion:
         text: not blank, and valid Unicode.
         model: as the endpoint names it.
         tokens_used: prompt and answer as the endpoint counted them; 0 when it reports none.
-        finish_reason: `stop`, or `length` when max_tokens cut it off; None when the endpoint gives none.
+        finish_reason: `stop`, or `length` when max_tokens or the model's window cut it off; None when the endpoint
+            gives none.
+        prompt_tokens: of these, those of the prompt; 0 when it reports none.
+        completion_tokens: of these, those of the answer; 0 when it reports none.
     """
 
     text: str
     model: str
     tokens_used: int
     finish_reason: str | None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 def read(body: str, *, model: str, secret: str) -> Completion:
@@ -42,20 +47,24 @@ def read(body: str, *, model: str, secret: str) -> Completion:
 
     Raises:
         LLMReplyInvalid: it is no completion, or one without text.
+        LLMRefused: max_tokens were spent before the first word.
         LLMUnreachable: it says that the model is still starting.
         LLMTimeout: it says that the job ran out of time.
     """
     reply = decode(body)
     match reply:
         case {"choices": [{"message": {"content": str(content)}, **choice}, *_], **rest} if content.strip():
+            usage = rest.get("usage")
             return Completion(
-                text=content.encode("utf-8", "replace").decode("utf-8"),
-                model=_text(rest.get("model")) or model,
-                tokens_used=_total_tokens(rest.get("usage")),
-                finish_reason=_text(choice.get("finish_reason")),
+                text=whole_text(content),
+                model=word(rest.get("model")) or model,
+                tokens_used=tokens(usage, "total_tokens"),
+                finish_reason=word(choice.get("finish_reason")),
+                prompt_tokens=tokens(usage, "prompt_tokens"),
+                completion_tokens=tokens(usage, "completion_tokens"),
             )
         case _:
-            raise _rejection(reply, body, secret)
+            raise rejection(reply, body, secret)
 
 
 def decode(body: str) -> object:
@@ -75,12 +84,13 @@ def excerpt(body: str, secret: str) -> str:
     return line if len(line) <= _EXCERPT_CHARS_MAX else line[: _EXCERPT_CHARS_MAX - 1] + "…"
 
 
-def _rejection(reply: object, body: str, secret: str) -> ServiceError:
+def rejection(reply: object, body: str, secret: str) -> ServiceError:
+    """What a body that is no completion with text says instead, as an error."""
     match reply:
         case {"choices": [{"message": {"tool_calls": [_, *_]}}, *_]}:
             return LLMReplyInvalid("The LLM asked to call a tool instead of answering; none was offered to it")
         case {"choices": [{"finish_reason": "length"}, *_]}:
-            return LLMReplyInvalid("The LLM reached max_tokens before it wrote any text; raise max_tokens")
+            return LLMRefused("The LLM reached max_tokens before it wrote any text; raise max_tokens")
         case {"choices": [_, *_]}:
             return LLMReplyInvalid("The LLM's answer has no text")
         case {"status": "IN_QUEUE" | "IN_PROGRESS"}:
@@ -108,13 +118,17 @@ def _message(reply: object) -> str:
             return ""
 
 
-def _text(value: object) -> str | None:
+def word(value: object) -> str | None:
+    """A name or reason where the server gave one."""
     return value if isinstance(value, str) and value else None
 
 
-def _total_tokens(usage: object) -> int:
-    match usage:
-        case {"total_tokens": int(total)} if total > 0 and not isinstance(total, bool):
-            return total
-        case _:
-            return 0
+def whole_text(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can carry and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def tokens(usage: object, name: str) -> int:
+    """A count of the usage; 0 where there is none."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0

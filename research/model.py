@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from memory_service import checks
-from memory_service.errors import InvalidInput
+from memory_service.errors import Code, InvalidInput
 from memory_service.model import DEFAULT_NAMESPACE, JSON, Metadata
 
 QUERY_CHARS_MAX = 5_000
@@ -17,6 +17,12 @@ DEFAULT_K = 8
 MAX_TOKENS_MIN = 100
 MAX_TOKENS_MAX = 4_000
 TEMPERATURE_MAX = 2.0
+CONTEXT_TOKENS_MIN = 1_024
+CONTEXT_TOKENS_MAX = 1_048_576
+TIMEOUT_S_MIN = 1.0
+
+TIMEOUT_S_MAX = 300.0
+"""Below what RunPod lets a request run: 5.5 minutes behind a load balancer, 10 as a job."""
 
 
 Verdict = Literal["supported", "weak", "unsupported"]
@@ -42,6 +48,13 @@ class ResearchRequest:
         temperature: 0 to 2.
         context_only: prepare passages and prompt, and call no LLM.
         strict: leave out of the answer what no passage supports.
+        min_relevance: abstain when no memory is at least so likely to answer the question, 0 to 1; None takes the
+            setting.
+        context_tokens: tokens that prompt and answer may have together, 1,024 to 1,048,576 and at most the model's
+            window; None takes the whole window.
+        passages: passages that the prompt may hold, 1 to 50; None takes as many as fit.
+        timeout_s: seconds for everything, 1 to 300; None takes the setting.
+        on_llm_error: `context` answers with the passages alone when the LLM fails.
 
     Raises:
         InvalidInput: a value is of the wrong type or out of bounds.
@@ -56,6 +69,11 @@ class ResearchRequest:
     temperature: float = 0.7
     context_only: bool = False
     strict: bool = False
+    min_relevance: float | None = None
+    context_tokens: int | None = None
+    passages: int | None = None
+    timeout_s: float | None = None
+    on_llm_error: Literal["fail", "context"] = "fail"
 
     def __post_init__(self) -> None:
         checks.query(self.query, QUERY_CHARS_MAX)
@@ -68,6 +86,16 @@ class ResearchRequest:
             raise InvalidInput("context_only must be true or false.", field="context_only")
         if not isinstance(self.strict, bool):
             raise InvalidInput("strict must be true or false.", field="strict")
+        if self.min_relevance is not None:
+            checks.number(self.min_relevance, "min_relevance", 0, 1)
+        if self.context_tokens is not None:
+            checks.whole_number(self.context_tokens, "context_tokens", CONTEXT_TOKENS_MIN, CONTEXT_TOKENS_MAX)
+        if self.passages is not None:
+            checks.whole_number(self.passages, "passages", 1, K_MAX)
+        if self.timeout_s is not None:
+            checks.number(self.timeout_s, "timeout_s", TIMEOUT_S_MIN, TIMEOUT_S_MAX)
+        if self.on_llm_error not in ("fail", "context"):
+            raise InvalidInput("on_llm_error must be fail or context.", field="on_llm_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +119,42 @@ class Passage:
     date: str
     created_at: str
     truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """A memory that was retrieved and is not among the passages.
+
+    Attributes:
+        reason: `no room` in the window, `passages` when the request wanted no more of them, or `duplicate`: it says
+            nearly what another passage says, and for both there was no room.
+    """
+
+    key: str
+    reason: Literal["no room", "passages", "duplicate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A memory that came close to answering a question, and not close enough.
+
+    Attributes:
+        relevance: 0 to 1, how likely it answers.
+    """
+
+    key: str
+    namespace: str
+    content: str
+    score: float
+    relevance: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LLMFailure:
+    """Why an answer has passages only."""
+
+    code: Code
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +193,18 @@ class Answer:
         uncited: characters [start, end) of each sentence that states something and cites nothing.
         removed: what `strict` left out, as it stood there.
         context: the passages that the answer was made from, best first.
-        omitted: memories that were retrieved and did not fit into the model's window.
-        abstained: no memory matched, so nothing was asked of the LLM.
-        truncated: the answer stopped at `max_tokens`.
+        omitted: memories that were retrieved and are not among them, at most 50, in the order of retrieval.
+        abstained: no memory matched, or none was relevant enough, so nothing was asked of the LLM.
+        nearest: in the latter case, what came closest.
+        truncated: the answer stopped at `max_tokens`, or before it at the end of the model's window.
         prompt: the messages ready for an LLM; only with `context_only`.
+        endpoint: the one that answered: `primary`, `fallback 1` ...; None when no LLM did.
+        prompt_tokens: of `tokens_used`, those of the prompt.
+        completion_tokens: of `tokens_used`, those of the answer.
+        tokens_counted: by whom the prompt was measured before it was sent.
+        cost: of this answer by the configured prices; None without them, or when no tokens were reported.
+        degraded: the LLM failed, so there are passages and no text.
+        llm_error: how it failed.
     """
 
     result: str
@@ -145,7 +217,15 @@ class Answer:
     uncited: tuple[tuple[int, int], ...]
     removed: tuple[str, ...]
     context: tuple[Passage, ...]
-    omitted: int
+    omitted: tuple[Omitted, ...]
     abstained: bool
+    nearest: tuple[Miss, ...]
     truncated: bool
     prompt: tuple[ChatMessage, ...] | None
+    endpoint: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    tokens_counted: Literal["server", "estimate"] = "estimate"
+    cost: float | None = None
+    degraded: bool = False
+    llm_error: LLMFailure | None = None

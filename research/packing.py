@@ -1,18 +1,21 @@
-"""Fits passages into a model's window, and says what did not fit."""
+"""Fits passages into a model's window, and says what was left out and why.
+
+What matters first is relevance: hits are taken in their order. Then diversity: what says nearly the same as a passage
+that is in already comes behind all others. Then recency: of equal hits, and of such repetitions, the newest first.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from memory_service.clock import iso_time
 from memory_service.errors import LimitExceeded
 from memory_service.model import Hit, Memory
-from memory_service.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
-from research.model import Passage
+from memory_service.tokens import CHARS_PER_TOKEN_MAX, TEMPLATE_TOKENS, estimate_tokens
+from research.model import Omitted, Passage
 from research.prompt import build, passage_line, quote
 from research.sentences import ends
-
-# What a chat template puts around two messages; Llama 3.1's also states two dates, together about 40 tokens.
-_TEMPLATE_TOKENS = 64
+from research.shingles import Shingles, are_alike, shingles
 
 # Below this no passage is worth sending: a number, a date, even one in emoji, and a sentence or two.
 _ROOM_TOKENS_MIN = 256
@@ -23,10 +26,30 @@ _DATE_CHARS_MAX = 40
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """The passages that fit, numbered from 1 in the order of the hits, and how many hits did not."""
+    """The passages that fit.
+
+    Attributes:
+        passages: numbered from 1 in the order of the prompt.
+        omitted: the other hits, in the order of the hits.
+        tokens: of the passages, by the estimate that they were packed by.
+    """
 
     passages: tuple[Passage, ...]
-    omitted: int
+    omitted: tuple[Omitted, ...]
+    tokens: int
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether more room would hold more passages, or longer ones."""
+        return any(left.reason != "passages" for left in self.omitted) or any(p.truncated for p in self.passages)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A hit, and what tells whether it repeats another."""
+
+    hit: Hit
+    shingles: Shingles
 
 
 def room(question: str, *, context_tokens: int, max_tokens: int) -> int:
@@ -36,7 +59,7 @@ def room(question: str, *, context_tokens: int, max_tokens: int) -> int:
         LimitExceeded: question and answer leave no room.
     """
     frame = sum(estimate_tokens(message["content"]) for message in build(question, ()))
-    left = context_tokens - max_tokens - frame - _TEMPLATE_TOKENS
+    left = context_tokens - max_tokens - frame - TEMPLATE_TOKENS
     if left < _ROOM_TOKENS_MIN:
         raise LimitExceeded(
             f"The question and max_tokens {max_tokens:,} leave no room for memories in the model's window of "
@@ -46,21 +69,75 @@ def room(question: str, *, context_tokens: int, max_tokens: int) -> int:
     return left
 
 
-def pack(hits: Sequence[Hit], room_tokens: int) -> Packed:
-    """Take the hits in their order, best first, and leave out each that does not fit any more.
+def candidates(hits: Sequence[Hit]) -> list[Candidate]:
+    """Prepare hits for packing: best first, and of equal ones the newest."""
+    ordered = (
+        hit
+        for _, equals in groupby(hits, key=lambda hit: hit.score)
+        for hit in sorted(equals, key=lambda hit: -hit.memory.created_at_ms)
+    )
+    return [Candidate(hit, shingles(hit.memory.content)) for hit in ordered]
+
+
+def pack(hits: Sequence[Hit], room_tokens: int, passages_max: int | None = None) -> Packed:
+    """Prepare hits and pack them once."""
+    return pack_candidates(candidates(hits), room_tokens, passages_max)
+
+
+def pack_candidates(found: Sequence[Candidate], room_tokens: int, passages_max: int | None = None) -> Packed:
+    """Take the candidates in their order, and leave out each that does not fit any more.
 
     Only the best is cut to fit, at the end of a sentence or a word: one that fills the window alone would otherwise
     leave nothing to answer from.
     """
-    passages: list[Passage] = []
-    for hit in hits:
-        passage = _passage(hit, len(passages) + 1)
-        if not passages and _cost(passage) > room_tokens:
-            passage = _clipped(hit, room_tokens)
-        if _cost(passage) <= room_tokens:
-            passages.append(passage)
-            room_tokens -= _cost(passage)
-    return Packed(tuple(passages), omitted=len(hits) - len(passages))
+    packing = _Packing(room_tokens, len(found) if passages_max is None else passages_max)
+    repeated = [one for one in found if not packing.take(one)]
+    for one in sorted(repeated, key=lambda one: -one.hit.memory.created_at_ms):
+        packing.take_repeated(one)
+    order = {one.hit.memory.key: position for position, one in enumerate(found)}
+    omitted = sorted(packing.omitted, key=lambda left: order[left.key])
+    return Packed(tuple(packing.passages), tuple(omitted), tokens=room_tokens - packing.room_tokens)
+
+
+class _Packing:
+    """A window that is being filled."""
+
+    def __init__(self, room_tokens: int, passages_max: int) -> None:
+        self.room_tokens = room_tokens
+        self.passages: list[Passage] = []
+        self.omitted: list[Omitted] = []
+        self._passages_max = passages_max
+        self._taken: list[Shingles] = []
+
+    def take(self, one: Candidate) -> bool:
+        """Take a candidate or note why not; False, and neither, when it repeats what is in."""
+        if any(are_alike(one.shingles, taken) for taken in self._taken):
+            return False
+        if not self._add(one):
+            self._leave_out(one, Omitted(one.hit.memory.key, "no room"))
+        return True
+
+    def take_repeated(self, one: Candidate) -> None:
+        if not self._add(one):
+            self._leave_out(one, Omitted(one.hit.memory.key, "duplicate"))
+
+    def _add(self, one: Candidate) -> bool:
+        if len(self.passages) >= self._passages_max:
+            return False
+        passage = _passage(one.hit, len(self.passages) + 1)
+        if not self.passages and _cost(passage) > self.room_tokens:
+            passage = _clipped(one.hit, self.room_tokens)
+        tokens = _cost(passage)
+        if tokens > self.room_tokens:
+            return False
+        self.passages.append(passage)
+        self._taken.append(one.shingles)
+        self.room_tokens -= tokens
+        return True
+
+    def _leave_out(self, one: Candidate, omitted: Omitted) -> None:
+        is_full = len(self.passages) >= self._passages_max
+        self.omitted.append(Omitted(one.hit.memory.key, "passages") if is_full else omitted)
 
 
 def _passage(hit: Hit, n: int, content: str | None = None) -> Passage:

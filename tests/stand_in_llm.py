@@ -4,14 +4,16 @@
         ... LLMSettings(base_url=server.base_url) ...
         assert len(server.requests) == 1
 
-A script is a function that gets the open connection once the request has been read. The server runs in a thread of
-its own, so that it serves sync and async tests and other processes alike.
+A script is a function that gets the open connection once the request has been read. What is no question, such as
+/tokenize or RunPod's /health, has scripts of its own by its path, else it is answered with 404. The server runs in a
+thread of its own, so that it serves sync and async tests and other processes alike.
 """
 
 import asyncio
 import json
+import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,11 +22,12 @@ from typing import Any, Self
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 _START_S_MAX = 10.0
+_QUESTIONS = "/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A POST that arrived: its path, its headers in lower case, and its JSON body."""
+    """A request that arrived: its path, its headers in lower case, and its JSON body."""
 
     path: str
     headers: dict[str, str]
@@ -32,11 +35,31 @@ class Received:
 
 
 class StandInLLM:
-    """Listens on 127.0.0.1 while its `with` block runs, and keeps every request."""
+    """Listens on 127.0.0.1 while its `with` block runs, and keeps every request.
 
-    def __init__(self, script: Script) -> None:
+    Attributes:
+        requests: the questions.
+        other_requests: everything else.
+        left: set when a client has closed its connection before the script was through.
+    """
+
+    def __init__(
+        self, script: Script, routes: Mapping[str, Script] | None = None, listener: socket.socket | None = None
+    ) -> None:
+        """Args:
+        routes: scripts of other paths than that of questions.
+        listener: a bound port to serve at; default: a free one.
+        """
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.requests: list[Received] = []
+        self.other_requests: list[Received] = []
+        self.left = threading.Event()
+        self._arrival = threading.Condition()
         self._script = script
+        self._routes = dict(routes or {})
+        self._open: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: Future[tuple[int, Callable[[], object]]] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -44,6 +67,37 @@ class StandInLLM:
     def base_url(self) -> str:
         port, _ = self._ready.result(timeout=_START_S_MAX)
         return f"http://127.0.0.1:{port}/v1"
+
+    @property
+    def runpod_url(self) -> str:
+        """The same server under a path like that of a RunPod queue endpoint."""
+        return f"{self.base_url.removesuffix('/v1')}/v2/abc123/openai/v1"
+
+    async def arrived(self, count: int = 1, path: str = _QUESTIONS) -> None:
+        """Wait until so many requests for a path have come."""
+
+        def have_come() -> bool:
+            return sum(request.path.endswith(path) for request in (*self.requests, *self.other_requests)) >= count
+
+        def wait() -> None:
+            with self._arrival:
+                assert self._arrival.wait_for(have_come, _START_S_MAX)
+
+        await asyncio.to_thread(wait)
+
+    def kill(self) -> None:
+        """Drop the port and every connection, as a process that is killed does."""
+        assert self._loop is not None
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(self._drop, done)
+        assert done.wait(_START_S_MAX)
+
+    def _drop(self, done: threading.Event) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._open:
+            writer.transport.abort()
+        done.set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -59,20 +113,41 @@ class StandInLLM:
 
     async def _serve(self) -> None:
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        self._loop = loop
+        self._server = server = await asyncio.start_server(self._handle, sock=self._listener)
         port = server.sockets[0].getsockname()[1]
         self._ready.set_result((port, lambda: loop.call_soon_threadsafe(stopped.set)))
         await stopped.wait()
         server.close()  # Connections that still hang are cancelled with the loop.
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
         try:
-            self.requests.append(await _read_request(reader))
-            await self._script(writer)
-        except ConnectionError:
-            pass  # The client gave up, as some tests make it do.
+            request = await _read_request(reader)
+            is_question = request.path.endswith(_QUESTIONS)
+            with self._arrival:
+                (self.requests if is_question else self.other_requests).append(request)
+                self._arrival.notify_all()
+            script = self._script if is_question else self._routes.get(request.path, replying("{}", status=404))
+            await self._run(script, reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # The client gave up, as some tests make it do, or the test is over.
         finally:
+            self._open.discard(writer)
             writer.close()
+
+    async def _run(self, script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Run a script until it is through or the client has gone."""
+        running = asyncio.ensure_future(script(writer))
+        leaving = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                self.left.set()
+        finally:
+            running.cancel()
+            leaving.cancel()
+            await asyncio.gather(running, leaving, return_exceptions=True)
 
 
 def completion(content: object, **changes: object) -> dict[str, object]:
@@ -118,6 +193,64 @@ def cutting_off(body: str) -> Script:
     async def script(writer: asyncio.StreamWriter) -> None:
         writer.write(_head(200, "application/json", len(body.encode())) + body.encode()[: len(body) // 2])
         await writer.drain()
+
+    return script
+
+
+def chunk(content: str | None = None, *, finish_reason: str | None = None, **changes: object) -> dict[str, object]:
+    """One event of a streamed completion."""
+    delta = {} if content is None else {"content": content}
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "stand-in", "choices": [choice]} | changes
+
+
+USAGE: dict[str, object] = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+
+
+def stream_of(*pieces: str, finish_reason: str = "stop") -> list[object]:
+    """The events of a usual stream, as vLLM sends them with `include_usage`."""
+    return [
+        chunk("", choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]),
+        *(chunk(piece) for piece in pieces),
+        chunk("", finish_reason=finish_reason),
+        chunk(choices=[], usage=USAGE),
+        "[DONE]",
+    ]
+
+
+def streaming(
+    *events: object,
+    cut: bool = False,
+    hang: bool = False,
+    pause_s: float = 0.0,
+    content_type: str = "text/event-stream",
+) -> Script:
+    """Send events one by one: dicts as JSON, texts as they are; then end well, cut the connection or hang."""
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        lines = ["HTTP/1.1 200 Scripted", f"content-type: {content_type}", "transfer-encoding: chunked"]
+        writer.write(("\r\n".join([*lines, "connection: close"]) + "\r\n\r\n").encode())
+        for event in events:
+            text = event if isinstance(event, str) else json.dumps(event)
+            data = f"data: {text}\n\n".encode()
+            writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+        if hang:
+            await asyncio.Event().wait()
+        if not cut:
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+
+    return script
+
+
+def in_turn(*scripts: Script) -> Script:
+    """Another script for every request, the last one for all that follow."""
+    left = list(scripts)
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        await (left.pop(0) if len(left) > 1 else left[0])(writer)
 
     return script
 

@@ -10,8 +10,10 @@ import pytest
 
 from memory_service.errors import LLMReplyInvalid
 from memory_service.model import Memory
-from research.llm import connect
-from research.model import Answer, ResearchRequest
+from research.deadline import Deadline
+from research.endpoints import connect
+from research.events import Context, Token
+from research.model import Answer, ChatMessage, ResearchRequest
 from research.researcher import Researcher
 from research.settings import LLMSettings
 from tests.list_recall import ListRecall, memory
@@ -104,8 +106,87 @@ async def test_a_packed_window_is_never_too_long_for_the_model(text: str) -> Non
     answer = await ask(request, settings(context_tokens=2_048), memories)
 
     print(f"\n{answer.tokens_used} tokens of 2048 with {len(answer.context)} passages")
-    assert answer.omitted > 0
+    assert answer.omitted
     assert answer.tokens_used <= 2_048
+
+
+async def test_the_server_counts_and_more_fits_than_by_the_estimate() -> None:
+    request = ResearchRequest("What do the memories say?", k=50, max_tokens=100, temperature=0)
+    memories = [memory(f"{i}: {'The quick brown fox jumps over the lazy dog. ' * 4}", key=f"m{i}") for i in range(50)]
+
+    answer = await ask(request, settings(context_tokens=2_048), memories)
+
+    print(f"\n{answer.prompt_tokens} + {answer.completion_tokens} tokens of 2048, {len(answer.context)} passages")
+    assert answer.tokens_counted == "server"
+    assert 0.9 * (2_048 - 100) < answer.prompt_tokens <= 2_048 - 100
+    assert answer.prompt_tokens + answer.completion_tokens == answer.tokens_used
+
+
+async def test_a_streamed_answer_is_the_same_as_the_one_at_once() -> None:
+    request = ResearchRequest(QUESTIONS[0], max_tokens=100, temperature=0)
+    whole = await ask(request, settings(), MEMORIES)
+    made = settings()
+    researcher = Researcher(ListRecall(MEMORIES), made, connect(made))
+
+    steps = [step async for step in researcher.research_stream(request)]
+    await researcher.close()
+
+    first, *tokens, last = steps
+    assert isinstance(first, Context)
+    assert isinstance(last, Answer)
+    pieces = [token.text for token in tokens if isinstance(token, Token)]
+    print(f"\n{len(pieces)} pieces: {last.result!r}")
+    assert len(pieces) == len(tokens) > 1
+    assert "".join(pieces) == last.result == whole.result
+    assert (last.tokens_used, last.prompt_tokens, last.model) == (whole.tokens_used, whole.prompt_tokens, whole.model)
+
+
+async def test_a_stream_that_is_left_frees_the_server_for_the_next_question() -> None:
+    made = settings(concurrency=1, queue_max=0)
+    researcher = Researcher(ListRecall(MEMORIES), made, connect(made))
+    steps = researcher.research_stream(ResearchRequest(QUESTIONS[0], max_tokens=4_000, temperature=1))
+    async for step in steps:
+        if isinstance(step, Token):
+            break
+    await steps.aclose()
+
+    answer = await researcher.research(ResearchRequest(QUESTIONS[1], max_tokens=100, temperature=0))
+    await researcher.close()
+
+    assert_consistent(answer)
+
+
+async def test_an_answer_that_the_window_cuts_short_says_so() -> None:
+    """vLLM shortens the output in silence when prompt and max_tokens together exceed the window."""
+    made = settings()
+    llm = connect(made)
+    assert llm is not None
+    filler: ChatMessage = {"role": "user", "content": "Count upwards for ever: " + "one two three " * 2_600}
+    counted = await llm.count([filler], Deadline.after(300))
+    assert counted is not None
+    assert counted.window is not None
+    assert counted.window - 500 < counted.tokens < counted.window, "the filler must nearly fill the window"
+    researcher = Researcher(ListRecall(MEMORIES), made, llm)
+
+    reply = await llm.complete([filler], max_tokens=500, temperature=1, deadline=Deadline.after(300))
+    await researcher.close()
+
+    print(
+        f"\n{reply.completion.prompt_tokens} + {reply.completion.completion_tokens}: {reply.completion.finish_reason}"
+    )
+    assert reply.completion.finish_reason in ("length", "stop")
+    if reply.completion.finish_reason == "length":
+        assert reply.completion.completion_tokens < 500
+        assert reply.completion.tokens_used == counted.window
+
+
+async def test_a_second_server_answers_where_the_first_has_no_such_model() -> None:
+    fallback = {"base_url": BASE_URL, "api_key": API_KEY or None, "model": MODEL}
+    made = settings(model="no-such-model", fallback_endpoints=[fallback], second_price=1.0)
+
+    answer = await ask(ResearchRequest(QUESTIONS[0], max_tokens=100, temperature=0), made, MEMORIES)
+
+    assert (answer.endpoint, answer.model, answer.cost) == ("fallback 1", MODEL, None)
 
 
 async def test_a_model_that_the_server_does_not_have_is_named() -> None:
@@ -119,8 +200,13 @@ async def test_a_wrong_key_is_refused_in_plain_words() -> None:
         await ask(ResearchRequest("Why Grimsby?"), settings(api_key="wrong-key"), MEMORIES)
 
 
-async def test_a_window_larger_than_the_models_own_is_reported_in_the_servers_words() -> None:
-    memories = [memory("word " * 400_000, key="huge")]
+async def test_a_window_larger_than_the_models_own_is_known_from_the_server() -> None:
+    memories = [memory("The quick brown fox jumps over the lazy dog. " * 900, key="long")]
+    request = ResearchRequest("What does the fox do?", max_tokens=100, temperature=0)
 
-    with pytest.raises(LLMReplyInvalid, match="HTTP 400"):
-        await ask(ResearchRequest("word?", max_tokens=100), settings(context_tokens=200_000), memories)
+    answer = await ask(request, settings(context_tokens=200_000), memories)
+
+    print(f"\n{answer.prompt_tokens} + {answer.completion_tokens} tokens")
+    assert answer.tokens_counted == "server"
+    assert answer.context[0].truncated
+    assert answer.prompt_tokens <= 8_192 - 100

@@ -10,9 +10,17 @@ import httpx2
 import openai
 import pytest
 
-from memory_service.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
+from memory_service.errors import (
+    LLMBusy,
+    LLMNotConnected,
+    LLMRefused,
+    LLMReplyInvalid,
+    LLMTimeout,
+    LLMUnreachable,
+    ServiceError,
+)
 from research.completion import Completion
-from research.llm import LLMClient, connect
+from research.llm import LLMClient
 from research.model import ChatMessage
 from research.settings import LLMSettings
 from tests.stand_in_llm import (
@@ -35,9 +43,9 @@ SHORT_TIMEOUT_S = 1.0
 
 
 def client(base_url: str, **settings: object) -> LLMClient:
-    made = connect(LLMSettings.model_validate({"base_url": base_url, "api_key": KEY, "model": "m-8b", **settings}))
-    assert made is not None
-    return made
+    made = LLMSettings.model_validate({"base_url": base_url, "api_key": KEY, "model": "m-8b", **settings})
+    assert made.endpoint is not None
+    return LLMClient(made.endpoint, made)
 
 
 async def ask(llm: LLMClient) -> Completion:
@@ -62,7 +70,7 @@ async def test_a_completion_comes_back_and_the_request_carries_everything() -> N
     with StandInLLM(answering("Grimsby [1].")) as server:
         answer = await ask(client(server.base_url))
 
-    assert answer == Completion("Grimsby [1].", "stand-in", 120, "stop")
+    assert answer == Completion("Grimsby [1].", "stand-in", 120, "stop", 100, 20)
     (request,) = server.requests
     assert request.path == "/v1/chat/completions"
     assert request.headers["authorization"] == f"Bearer {KEY}"
@@ -85,8 +93,8 @@ async def test_settings_for_another_endpoint_are_not_sent_along(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("status", "body", "error", "says"),
     [
-        (400, '{"error":{"message":"maximum context length is 4096","code":400}}', LLMReplyInvalid, "length is 4096"),
-        (400, f'{{"error":{{"message":"bad key {KEY}"}}}}', LLMReplyInvalid, r"bad key \*\*\*"),
+        (400, '{"error":{"message":"maximum context length is 4096","code":400}}', LLMRefused, "length is 4096"),
+        (400, f'{{"error":{{"message":"bad key {KEY}"}}}}', LLMRefused, r"bad key \*\*\*"),
         (401, '{"error":"Unauthorized"}', LLMReplyInvalid, "LLM_API_KEY"),
         (403, f'{{"error":{{"message":"{KEY} is not allowed"}}}}', LLMReplyInvalid, "RUNPOD_API_KEY"),
         (
@@ -97,13 +105,13 @@ async def test_settings_for_another_endpoint_are_not_sent_along(monkeypatch: pyt
         ),
         (404, '{"detail":"Not Found"}', LLMReplyInvalid, "LLM_BASE_URL"),
         (408, "", LLMTimeout, "HTTP 408"),
-        (413, "", LLMReplyInvalid, "HTTP 413"),
+        (413, "", LLMRefused, "HTTP 413"),
         (418, "[]", LLMReplyInvalid, "HTTP 418"),
-        (422, '{"detail":"unknown field"}', LLMReplyInvalid, "unknown field"),
-        (429, '{"error":{"message":"slow down"}}', LLMUnreachable, "busy or starting"),
+        (422, '{"detail":"unknown field"}', LLMRefused, "unknown field"),
+        (429, '{"error":{"message":"slow down"}}', LLMBusy, "busy or starting"),
         (500, '{"error":{"message":"EngineCore encountered an issue."}}', LLMReplyInvalid, "EngineCore"),
         (502, "<html>Bad gateway</html>", LLMUnreachable, "busy or starting"),
-        (503, '{"error":{"message":"The engine is currently busy"}}', LLMUnreachable, "busy or starting"),
+        (503, '{"error":{"message":"The engine is currently busy"}}', LLMBusy, "busy or starting"),
         (504, "", LLMTimeout, "HTTP 504"),
         (524, "<html>A timeout occurred</html>", LLMTimeout, "HTTP 524"),
     ],
@@ -172,7 +180,7 @@ async def test_a_connection_that_breaks_off_is_unreachable(script: Script) -> No
 async def test_a_port_where_nobody_listens_is_unreachable() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
-        with pytest.raises(LLMUnreachable, match="LLM_BASE_URL"):
+        with pytest.raises(LLMNotConnected, match="LLM_BASE_URL"):
             await ask(client(f"http://127.0.0.1:{reserved.getsockname()[1]}/v1"))
 
 
@@ -249,14 +257,14 @@ KNOWN: dict[openai.OpenAIError, type[ServiceError]] = {
     openai.APIError("message", REQUEST, body=None): LLMReplyInvalid,
     openai.APIResponseValidationError(httpx2.Response(200, request=REQUEST), None): LLMReplyInvalid,
     status_error(openai.APIStatusError, 418): LLMReplyInvalid,
-    status_error(openai.BadRequestError, 400): LLMReplyInvalid,
+    status_error(openai.BadRequestError, 400): LLMRefused,
     status_error(openai.AuthenticationError, 401): LLMReplyInvalid,
     status_error(openai.OAuthError, 401): LLMReplyInvalid,
     status_error(openai.PermissionDeniedError, 403): LLMReplyInvalid,
     status_error(openai.NotFoundError, 404): LLMReplyInvalid,
     status_error(openai.ConflictError, 409): LLMReplyInvalid,
-    status_error(openai.UnprocessableEntityError, 422): LLMReplyInvalid,
-    status_error(openai.RateLimitError, 429): LLMUnreachable,
+    status_error(openai.UnprocessableEntityError, 422): LLMRefused,
+    status_error(openai.RateLimitError, 429): LLMBusy,
     status_error(openai.InternalServerError, 500): LLMReplyInvalid,
 }
 

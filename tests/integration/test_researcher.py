@@ -10,8 +10,8 @@ import pytest
 from memory_service.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMUnreachable
 from memory_service.model import Memory, NewMemory
 from memory_service.service import MemoryService
+from research.endpoints import connect
 from research.extractive import NOTICE
-from research.llm import connect
 from research.model import Answer, ResearchRequest
 from research.prompt import SYSTEM
 from research.researcher import ABSTAINED, Researcher
@@ -47,7 +47,7 @@ async def test_an_answer_cites_the_memories_that_its_marks_name() -> None:
     assert answer.unknown_citations == (9,)
     assert answer.result == "First 48,000 [2], now 62,000 euro [1]; see also."
     assert (answer.model, answer.tokens_used) == ("stand-in", 120)
-    assert (answer.abstained, answer.truncated, answer.omitted, answer.prompt) == (False, False, 0, None)
+    assert (answer.abstained, answer.truncated, answer.omitted, answer.prompt) == (False, False, (), None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer.timestamp)
     assert answer.latency_ms >= 0
 
@@ -129,7 +129,7 @@ async def test_the_prompt_alone_is_not_sent_although_an_llm_is_there() -> None:
         request = ResearchRequest(QUESTION.query, context_only=True)
         answer = await research(request, LLMSettings(base_url=server.base_url))
 
-    assert server.requests == []
+    assert server.requests == server.other_requests == []
     assert answer.result == ""
 
 
@@ -192,7 +192,7 @@ async def test_memories_beyond_the_window_are_counted_and_not_sent() -> None:
         answer = await research(ResearchRequest("Brightwater budget?", max_tokens=1_000), settings, memories)
 
     assert 1 <= len(answer.context) < 5
-    assert answer.omitted == 5 - len(answer.context)
+    assert [left.reason for left in answer.omitted] == ["no room"] * (5 - len(answer.context))
     assert str(server.requests[0].body).count("Brightwater budget ") == len(answer.context)
 
 

@@ -35,7 +35,7 @@ def read_json(body: object) -> Completion:
 
 
 def test_a_completion_is_read_as_it_stands() -> None:
-    assert read_json(completion("Grimsby [1].")) == Completion("Grimsby [1].", "stand-in", 120, "stop")
+    assert read_json(completion("Grimsby [1].")) == Completion("Grimsby [1].", "stand-in", 120, "stop", 100, 20)
 
 
 def test_what_a_lean_server_leaves_out_is_filled_in_honestly() -> None:

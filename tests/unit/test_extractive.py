@@ -118,10 +118,10 @@ def test_every_quotation_is_a_verbatim_stretch_of_the_passage_it_cites(question:
 
     quotations = extracted.text.removeprefix(f"{NOTICE}\n\n")
     assert 1 <= len(extracted.cited) <= 4
+    passages = pack(hits(*contents), ROOM).passages  # repetitions come behind the others
     for n in extracted.cited:
-        assert any(
-            f"“{contents[n - 1][span.start : span.stop]}” [{n}]" in quotations for span in spans(contents[n - 1], 400)
-        )
+        text = passages[n - 1].content
+        assert any(f"“{text[span.start : span.stop]}” [{n}]" in quotations for span in spans(text, 400))
 
 
 @pytest.mark.parametrize(

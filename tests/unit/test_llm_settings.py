@@ -3,7 +3,8 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from research.llm import connect
+from research.cost import Prices
+from research.endpoints import connect
 from research.settings import LLMSettings
 
 
@@ -109,8 +110,82 @@ def test_a_value_out_of_bounds_or_an_unknown_name_is_refused(values: dict[str, o
         LLMSettings.model_validate(values)
 
 
+FALLBACKS = """[
+    {"base_url": "https://two.example/v1/", "api_key": "sk-two-secret", "model": "m-two", "input_price": 0.5},
+    {"base_url": "https://api.runpod.ai/v2/abc-123/openai/v1"}
+]"""
+
+
+def test_fallbacks_follow_in_their_order_with_url_key_model_and_prices_of_their_own() -> None:
+    settings = LLMSettings.model_validate(
+        {"base_url": "http://h/v1", "model": "m-one", "second_price": 0.01, "fallback_endpoints": FALLBACKS}
+    )
+
+    one, two, three = settings.endpoints
+    assert [e.name for e in settings.endpoints] == ["primary", "fallback 1", "fallback 2"]
+    assert [e.model for e in settings.endpoints] == ["m-one", "m-two", "m-one"]
+    assert (two.base_url, two.api_key.get_secret_value()) == ("https://two.example/v1", "sk-two-secret")
+    assert three.api_key != two.api_key
+    assert (one.prices, two.prices, three.prices) == (
+        Prices(per_second=0.01),
+        Prices(per_million_input=0.5),
+        Prices(),
+    )
+
+
+def test_fallbacks_alone_are_endpoints_too() -> None:
+    settings = LLMSettings.model_validate({"fallback_endpoints": FALLBACKS})
+
+    assert [e.name for e in settings.endpoints] == ["fallback 1", "fallback 2"]
+    assert settings.endpoint is None
+
+
+@pytest.mark.parametrize("blank", ["", " ", "[]"])
+def test_no_fallback_is_said_by_an_empty_variable(blank: str) -> None:
+    assert LLMSettings.model_validate({"fallback_endpoints": blank}).fallback_endpoints == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-two-secret",
+        "[",
+        '{"base_url": "sk-two-secret"}',
+        '["sk-two-secret"]',
+        '[{"api_key": "sk-two-secret"}]',
+        '[{"base_url": "http://u:sk-two-secret@h/v1"}]',
+        '[{"base_url": "http://h/v1", "api_key": "sk-two-secret with a space"}]',
+        '[{"base_url": "http://h/v1", "apikey": "sk-two-secret"}]',
+        '[{"base_url": "http://h/v1", "input_price": -1}]',
+        "[" + ",".join(['{"base_url": "http://h/v1"}'] * 9) + "]",
+    ],
+)
+def test_a_fallback_that_is_none_is_refused_without_showing_a_key(text: str) -> None:
+    with pytest.raises(ValidationError, match="fallback_endpoints") as caught:
+        LLMSettings.model_validate({"fallback_endpoints": text})
+
+    assert "sk-two" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "runpod_url"),
+    [
+        ("https://api.runpod.ai/v2/abc-123/openai/v1", "https://api.runpod.ai/v2/abc-123"),
+        ("http://127.0.0.1:8000/v2/abc/openai", "http://127.0.0.1:8000/v2/abc"),
+        ("https://abc123.api.runpod.ai/v1", None),
+        ("http://localhost:8000/v1", None),
+    ],
+)
+def test_a_runpod_queue_is_known_by_its_url(base_url: str, runpod_url: str | None) -> None:
+    endpoint = LLMSettings(base_url=base_url).endpoint
+
+    assert endpoint is not None
+    assert endpoint.runpod_url == runpod_url
+
+
 def test_keys_are_not_shown_and_every_field_explains_itself() -> None:
     settings = LLMSettings(base_url="http://h/v1", api_key=SecretStr("sk-1234"), runpod_api_key=SecretStr("rpa_1234"))
 
     assert "1234" not in repr(settings) + repr(settings.endpoint)
+    assert "two-secret" not in repr(LLMSettings.model_validate({"fallback_endpoints": FALLBACKS}))
     assert all(field.description for field in LLMSettings.model_fields.values())

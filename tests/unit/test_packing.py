@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from memory_service.errors import LimitExceeded
 from memory_service.model import Hit
 from memory_service.tokens import estimate_tokens
+from research.model import Omitted
 from research.packing import pack, room
 from research.prompt import build
 from tests.list_recall import hits, memory
@@ -50,7 +51,7 @@ def test_passages_are_numbered_in_the_order_of_the_hits() -> None:
         (2, "m2", "second"),
         (3, "m3", "third"),
     ]
-    assert packed.omitted == 0
+    assert packed.omitted == ()
 
 
 def test_one_that_does_not_fit_is_left_out_and_counted_and_the_numbers_have_no_gap() -> None:
@@ -58,7 +59,7 @@ def test_one_that_does_not_fit_is_left_out_and_counted_and_the_numbers_have_no_g
 
     assert [(p.n, p.key) for p in packed.passages] == [(1, "m1"), (2, "m3")]
     assert not any(p.truncated for p in packed.passages)
-    assert packed.omitted == 1
+    assert packed.omitted == (Omitted("m2", "no room"),)
 
 
 def test_the_best_alone_is_cut_at_the_end_of_a_sentence_when_it_does_not_fit() -> None:
@@ -93,10 +94,88 @@ def test_whatever_the_memories_the_prompt_stays_within_its_estimate(contents: li
 
     empty, full = build("Why?", []), build("Why?", packed.passages)
     assert estimate_tokens(full[1]["content"]) - estimate_tokens(empty[1]["content"]) <= ROOM + 10
-    assert len(packed.passages) + packed.omitted == len(contents)
+    assert len(packed.passages) + len(packed.omitted) == len(contents)
+    assert len({p.key for p in packed.passages} | {left.key for left in packed.omitted}) == len(contents)
     assert bool(packed.passages) == bool(contents)
     assert all(p.content and contents[int(p.key[1:]) - 1].startswith(p.content) for p in packed.passages)
     assert all(p.truncated == (p.content != contents[int(p.key[1:]) - 1]) for p in packed.passages)
+
+
+STORY = "The alarm of chamber seven goes to a fax machine that nobody has looked at since the spring."
+
+
+def test_what_nearly_repeats_a_passage_comes_behind_the_others_and_the_newest_of_such_first() -> None:
+    found = [
+        Hit(memory(STORY, key="first"), 0.9),
+        Hit(memory(f"Indeed: {STORY}", key="old", created_at_ms=1_000), 0.8),
+        Hit(memory(f"Note. {STORY}", key="new", created_at_ms=2_000), 0.7),
+        Hit(memory("Priya drinks rooibos.", key="other"), 0.2),
+    ]
+
+    packed = pack(found, 1_000)
+
+    assert [p.key for p in packed.passages] == ["first", "other", "new", "old"]
+    assert [p.n for p in packed.passages] == [1, 2, 3, 4]
+    assert packed.omitted == ()
+
+
+def test_a_repetition_that_finds_no_room_is_called_one() -> None:
+    found = [Hit(memory(STORY, key="first"), 0.9), Hit(memory(f"Note. {STORY}", key="again"), 0.8), *hits(LONG)]
+
+    packed = pack(found, 60)
+
+    assert [p.key for p in packed.passages] == ["first"]
+    assert packed.omitted == (Omitted("again", "duplicate"), Omitted("m1", "no room"))
+
+
+def test_a_repetition_of_what_did_not_fit_repeats_nothing() -> None:
+    """Only what is in can be repeated."""
+    found = [
+        Hit(memory("Priya drinks rooibos.", key="tea"), 0.9),
+        Hit(memory(f"{STORY} {'Padding follows here again. ' * 8}", key="long"), 0.8),
+        Hit(memory(STORY, key="short"), 0.7),
+    ]
+
+    packed = pack(found, 100)
+
+    assert [p.key for p in packed.passages] == ["tea", "short"]
+    assert packed.omitted == (Omitted("long", "no room"),)
+
+
+def test_a_correction_is_no_repetition() -> None:
+    fact = "The budget of Brightwater for the first year was set to 48,000 euro by Gareth in September."
+    found = [
+        Hit(memory(fact, key="fact"), 0.9),
+        Hit(memory(fact.replace("48,000", "62,000"), key="correction"), 0.8),
+        Hit(memory("Priya drinks rooibos.", key="other"), 0.2),
+    ]
+
+    assert [p.key for p in pack(found, 1_000).passages] == ["fact", "correction", "other"]
+
+
+def test_of_equally_good_hits_the_newest_comes_first() -> None:
+    found = [
+        Hit(memory(f"{name} text", key=name, created_at_ms=at), 0.5) for name, at in (("a", 1), ("b", 3), ("c", 2))
+    ]
+
+    assert [p.key for p in pack(found, 1_000).passages] == ["b", "c", "a"]
+
+
+def test_no_more_passages_than_wanted_and_the_rest_says_why() -> None:
+    packed = pack(hits("best", "second", "best"), 1_000, passages_max=1)
+
+    assert [p.key for p in packed.passages] == ["m1"]
+    assert packed.omitted == (Omitted("m2", "passages"), Omitted("m3", "passages"))
+    assert not packed.lacks_room
+
+
+@given(st.lists(st.text(alphabet="ab 1", min_size=1, max_size=30), max_size=8), st.integers(1, 8))
+def test_what_is_packed_costs_what_it_says(contents: list[str], passages_max: int) -> None:
+    packed = pack(hits(*contents), ROOM, passages_max)
+
+    cost = sum(estimate_tokens(line + "\n") for line in build("?", packed.passages)[1]["content"].splitlines()[1:-2])
+    assert packed.tokens == cost
+    assert len(packed.passages) <= passages_max
 
 
 def test_a_passage_is_dated_by_its_event_time() -> None:

@@ -26,6 +26,13 @@ def test_a_question_alone_is_a_request() -> None:
         {"min_score": -1},
         {"min_score": 1.0},
         {"filter": {}},
+        {"context_tokens": 1_024},
+        {"context_tokens": 1_048_576},
+        {"passages": 1},
+        {"passages": 50},
+        {"timeout_s": 1},
+        {"timeout_s": 300.0},
+        {"on_llm_error": "context"},
     ],
 )
 def test_the_bounds_themselves_are_allowed(values: dict[str, object]) -> None:
@@ -59,6 +66,18 @@ def test_the_bounds_themselves_are_allowed(values: dict[str, object]) -> None:
         ("temperature", "0.7"),
         pytest.param("temperature", 10**400, id="temperature-beyond-any-float"),
         ("context_only", 1),
+        ("context_tokens", 1_023),
+        ("context_tokens", 1_048_577),
+        ("context_tokens", True),
+        ("passages", 0),
+        ("passages", 51),
+        ("passages", "8"),
+        ("timeout_s", 0.9),
+        ("timeout_s", 300.1),
+        ("timeout_s", float("nan")),
+        ("timeout_s", True),
+        ("on_llm_error", "ignore"),
+        ("on_llm_error", None),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:

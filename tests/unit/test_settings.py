@@ -65,6 +65,13 @@ def test_a_bad_value_is_named_and_a_secret_never_quoted(tmp_path, monkeypatch):
     assert "very" not in str(caught.value)
 
 
+def test_a_bad_fallback_is_named_to_its_field_and_its_key_never_quoted(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM_FALLBACK_ENDPOINTS", '[{"base_url": "http://h/v1", "api_key": "sk-very secret"}]')
+    with pytest.raises(StartupError, match=r"LLM_FALLBACK_ENDPOINTS\[0\].api_key: ") as caught:
+        load(folder=tmp_path)
+    assert "very" not in str(caught.value)
+
+
 def test_the_runpod_pair_gives_the_endpoint(tmp_path, monkeypatch):
     monkeypatch.setenv("RUNPOD_API_KEY", "rp-key")
     monkeypatch.setenv("RUNPOD_VLLM_ENDPOINT_ID", "abc123")

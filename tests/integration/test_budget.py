@@ -1,0 +1,154 @@
+"""Filling the window by a server's own count of tokens, in both dialects of /tokenize, or by the estimate."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memory_service.errors import LimitExceeded
+from memory_service.tokens import TEMPLATE_TOKENS
+from research.budget import Filled, Window, fill
+from research.counting import Count, TokenCounter
+from research.llm import LLMClient
+from research.model import ChatMessage
+from research.prompt import build
+from research.settings import LLMSettings
+from tests.list_recall import hits
+from tests.stand_in_llm import Script, StandInLLM, hanging, replying
+
+MESSAGES: tuple[ChatMessage, ...] = ({"role": "system", "content": "Rules."}, {"role": "user", "content": "Why?"})
+VLLM = replying(json.dumps({"count": 41, "max_model_len": 4_096, "tokens": [1] * 41}))
+LLAMA_CPP = replying('{"tokens": [1, 2, 3]}')
+QUESTION = "What do the memories say?"
+TEXTS = [f"{i}: " + "The quick brown fox jumps over the lazy dog. " * 6 for i in range(40)]
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+async def counts(script: Script, times: int = 1, clock: Clock | None = None) -> tuple[list[Count | None], StandInLLM]:
+    with StandInLLM(hanging, {"/tokenize": script}) as server:
+        made = LLMSettings(base_url=server.base_url, model="m-8b")
+        assert made.endpoint is not None
+        llm = LLMClient(made.endpoint, made)
+        counter = TokenCounter(llm, made.endpoint.root_url, now=clock or Clock())
+        found = [await counter.count(MESSAGES) for _ in range(times)]
+        await llm.close()
+    return found, server
+
+
+async def test_vllm_counts_messages_with_its_template_and_tells_its_window() -> None:
+    found, server = await counts(VLLM, times=2)
+
+    assert found == [Count(41, 4_096)] * 2
+    assert [request.body for request in server.other_requests] == [{"model": "m-8b", "messages": list(MESSAGES)}] * 2
+
+
+async def test_llama_cpp_counts_text_and_the_template_is_added() -> None:
+    found, server = await counts(LLAMA_CPP, times=2)
+
+    assert found == [Count(3 + TEMPLATE_TOKENS, None)] * 2
+    assert [list(request.body) for request in server.other_requests] == [
+        ["model", "messages"],
+        ["content"],
+        ["content"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(replying('{"detail": "Not Found"}', status=404), id="absent"),
+        pytest.param(replying("<html>"), id="page"),
+        pytest.param(replying('{"count": 0}'), id="nothing"),
+        pytest.param(replying('{"count": "41"}'), id="text"),
+        pytest.param(replying('{"tokens": []}'), id="empty list"),
+        pytest.param(replying("", status=503), id="busy"),
+        pytest.param(hanging, id="slow"),
+    ],
+)
+async def test_a_server_that_does_not_count_is_not_asked_again_for_a_while(script: Script) -> None:
+    found, server = await counts(script, times=3)
+
+    assert found == [None] * 3
+    assert len(server.other_requests) <= 2, "the second is llama.cpp's dialect"
+
+
+def by_words(per_word: float, frame: int = 40) -> object:
+    """A server whose tokens are words, and that is asked so often."""
+
+    async def count(messages: Sequence[ChatMessage]) -> Count:
+        return Count(round(per_word * sum(len(m["content"].split()) for m in messages)) + frame, None)
+
+    return count
+
+
+async def filled(texts: Sequence[str], window: Window, count: object = None) -> Filled:
+    return await fill(QUESTION, hits(*texts), window, count)  # type: ignore[arg-type]
+
+
+async def test_without_a_count_the_estimate_stands_and_says_so() -> None:
+    async def silent(_messages: Sequence[ChatMessage]) -> None:
+        return None
+
+    alone = await filled(TEXTS, Window(2_048, 500))
+
+    assert alone.counted == "estimate"
+    assert await filled(TEXTS, Window(2_048, 500), silent) == alone
+
+
+async def test_a_count_lets_in_what_the_estimate_kept_out() -> None:
+    estimated = await filled(TEXTS, Window(2_048, 500))
+    counted = await filled(TEXTS, Window(2_048, 500), by_words(1.1))
+
+    assert counted.counted == "server"
+    assert len(counted.packed.passages) > 1.2 * len(estimated.packed.passages)
+
+
+async def test_a_count_keeps_out_what_the_estimate_let_in() -> None:
+    counted = await filled(TEXTS, Window(2_048, 500), by_words(3.0))
+
+    assert counted.counted == "server"
+    assert 0 < len(counted.packed.passages) < len((await filled(TEXTS, Window(2_048, 500))).packed.passages)
+
+
+async def test_a_window_that_the_server_says_is_smaller_is_kept() -> None:
+    async def small(messages: Sequence[ChatMessage]) -> Count:
+        return Count(round(1.3 * sum(len(m["content"].split()) for m in messages)), 1_536)
+
+    counted = await filled(TEXTS, Window(8_192, 500), small)
+
+    assert (await small(build(QUESTION, counted.packed.passages))).tokens + 500 <= 1_536
+    assert counted.packed.passages
+
+
+async def test_a_window_of_the_server_without_room_is_refused_with_its_size() -> None:
+    async def tiny(_messages: Sequence[ChatMessage]) -> Count:
+        return Count(900, 1_024)
+
+    with pytest.raises(LimitExceeded, match="1,024 tokens") as caught:
+        await filled(TEXTS, Window(8_192, 2_000), tiny)
+
+    assert caught.value.field == "max_tokens"
+
+
+@settings(deadline=None)
+@given(st.floats(0.2, 3.5), st.integers(0, 300), st.integers(1_500, 6_000), st.integers(0, 40))
+async def test_whatever_the_tokenizer_what_it_counts_stays_within_the_window(
+    per_word: float, frame: int, window: int, texts: int
+) -> None:
+    count = by_words(per_word, frame)
+    try:
+        found = await filled(TEXTS[:texts], Window(window, 500), count)
+    except LimitExceeded:
+        return
+    if found.counted == "server":
+        prompt = await count(build(QUESTION, found.packed.passages))  # type: ignore[operator]
+        assert prompt.tokens + 500 <= window
+    assert len(found.packed.passages) + len(found.packed.omitted) == texts

@@ -271,15 +271,18 @@ async def test_a_primary_killed_under_load_fails_no_request_that_the_second_can_
     with StandInLLM(in_turn(*[good] * 10, *slow)) as one, StandInLLM(good) as two:
         llm = endpoints(one.base_url, two.base_url, concurrency=50)
 
+        answered = asyncio.Semaphore(0)
+
         async def one_request() -> Reply:
-            if not is_stream:
-                return await ask(llm)
-            _, ended = await listen(llm)
+            ended = await ask(llm) if not is_stream else (await listen(llm))[1]
+            answered.release()
             assert isinstance(ended, Reply), ended
             return ended
 
         async def killer() -> None:
             await one.arrived(30)
+            for _ in range(10):  # a stream that has begun cannot be asked of another endpoint
+                await answered.acquire()
             one.kill()
             arrived.set()
 

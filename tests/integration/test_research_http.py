@@ -72,7 +72,9 @@ async def test_events_are_context_tokens_and_the_answer_of_the_route_without_str
     (first, context), *tokens, (last, answer) = events_of(response.text)
     assert (first, last) == ("context", "answer")
     assert [p["key"] for p in context["context"]] == ["budget"]
+    *tokens, (cited, citation) = tokens
     assert tokens == [("token", {"text": "62,000\n"}), ("token", {"text": "\u2028euros [1]."})]
+    assert (cited, [citation]) == ("citation", answer["citations"])
     assert answer["result"] == "62,000\n\u2028euros [1]."
     assert [c["key"] for c in answer["citations"]] == ["budget"]
     assert (answer["endpoint"], answer["degraded"], answer["cost"]) == ("primary", False, None)

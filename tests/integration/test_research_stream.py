@@ -9,7 +9,7 @@ import pytest
 
 from memory_service.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMNotConnected, LLMUnreachable
 from research.endpoints import connect
-from research.events import Context, Failed, Step, Token
+from research.events import Cited, Context, Failed, Step, Token
 from research.extractive import NOTICE
 from research.model import Answer, ResearchRequest
 from research.researcher import ABSTAINED, Researcher
@@ -64,7 +64,10 @@ async def test_passages_come_first_then_the_text_and_then_the_same_answer_as_at_
         expected = await answer_of(QUESTION, LLMSettings(base_url=whole.base_url, input_price=3.0))
 
     assert isinstance(context, Context)
-    assert tokens == [Token(text[:10]), Token(text[10:])]
+    assert [step for step in tokens if isinstance(step, Token)] == [Token(text[:10]), Token(text[10:])]
+    cited = [step.citation for step in tokens if isinstance(step, Cited)]
+    assert [(one.n, one.verdict) for one in cited] == [(one.n, one.verdict) for one in answer.citations]
+    assert {one.n for one in cited} == {1, 2}
     assert isinstance(answer, Answer)
     assert (context.context, context.omitted, context.tokens_counted) == (answer.context, (), "server")
     for name in Answer.__dataclass_fields__:
@@ -207,3 +210,19 @@ async def test_usage_that_a_stream_leaves_out_makes_the_cost_unknown() -> None:
 
     assert isinstance(answer, Answer)
     assert (answer.tokens_used, answer.cost) == (0, None)
+
+
+async def test_verdicts_come_as_soon_as_a_sentence_is_whole_while_the_model_goes_on() -> None:
+    with StandInLLM(
+        streaming(chunk("The budget is 62,000 euro [1]. And the key of the cabinet is "), hang=True)
+    ) as server:
+        made = researcher(LLMSettings(base_url=server.base_url))
+        steps = made.research_stream(QUESTION)
+        async with asyncio.timeout(BOUND_S):
+            assert isinstance(await anext(steps), Context)
+            assert isinstance(await anext(steps), Token)
+            cited = await anext(steps)
+        assert isinstance(cited, Cited)
+        assert (cited.citation.n, cited.citation.answer_span) == (1, (0, 30))
+        await steps.aclose()
+        await made.close()

@@ -150,8 +150,9 @@ def research(client: httpx.Client) -> None:
         for line in answer["result"].splitlines():
             if line:
                 say(line, "     ")
-        for citation in answer["citations"]:
-            say(f"[{citation['n']}] {citation['key']} ({citation['date']})", "       ")
+        sources = {citation["n"]: citation for citation in answer["citations"]}
+        for n, citation in sources.items():
+            say(f"[{n}] {citation['key']} ({citation['date']}, {citation['verdict']})", "       ")
         say(f"model: {answer['model']}, {answer['tokens_used']} tokens, {answer['latency_ms']} ms", "     ")
         expect(bool(answer["citations"]) and bool(answer["result"]), "the answer names its sources")
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from gateway import (
     admin_routes,
     docs_page,
+    document_routes,
     health_routes,
     http_errors,
     memory_routes,
@@ -43,6 +44,8 @@ def create_app(worker: Worker) -> FastAPI:
     docs_page.install(app)
     app.include_router(health_routes.routes(worker, app))
     app.include_router(memory_routes.routes(worker))
+    app.include_router(document_routes.routes(worker))
+    app.include_router(document_routes.library_routes(worker))
     app.include_router(receipt_routes.routes(worker))
     app.include_router(research_routes.routes(worker))
     app.include_router(admin_routes.routes(worker))

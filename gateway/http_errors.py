@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 STATUS: dict[type[ServiceError], int] = {
     errors.ServiceError: 500,
     errors.InvalidInput: 422,
+    errors.UnsupportedForm: 415,
     errors.LimitExceeded: 413,
     errors.NotFound: 404,
     errors.Conflict: 409,
@@ -61,6 +62,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "There is no such memory.",
         409: "The Idempotency-Key was used for another request.",
         413: "The body is too large.",
+        415: "The document is of a form that is not read here.",
         422: "A field is wrong; the error names it.",
         500: "No LLM is configured (llm_not_configured).",
         502: "The LLM endpoint's answer is no completion.",

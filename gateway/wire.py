@@ -4,17 +4,30 @@ Types are checked here, strictly and without unknown fields; bounds are checked 
 shares. The bounds in the schemas below only inform.
 """
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Json, SkipValidation, TypeAdapter, ValidationError
 
 from gateway.logs import request_id
 from memory_service import checks, duplicates, metadata, retrieval
 from memory_service.clock import iso_time
+from memory_service.documents import names
+from memory_service.documents.model import (
+    LIBRARIES_MAX,
+    Document,
+    DocumentsPage,
+    Form,
+    Library,
+    LibraryDocs,
+    NewDocument,
+    PlacedChunk,
+    Uploaded,
+)
 from memory_service.duplicates import DuplicatesPage
-from memory_service.errors import InvalidInput, ServiceError
+from memory_service.errors import InvalidInput, ServiceError, UnsupportedForm
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     Consistency,
@@ -55,6 +68,13 @@ Key = Annotated[
     Field(
         description="Your name for the memory, unique in its namespace.",
         json_schema_extra=_shown(minLength=1, maxLength=checks.KEY_CHARS_MAX),
+    ),
+]
+DocumentId = Annotated[
+    str,
+    Field(
+        description="Your name for the document, without `#`.",
+        json_schema_extra=_shown(minLength=1, maxLength=names.ID_CHARS_MAX),
     ),
 ]
 FilterObject = Annotated[
@@ -321,6 +341,131 @@ class ResearchBody(Body):
         return ResearchRequest(**{name: value for name, value in self if name != "stream"})
 
 
+class StoreDocumentBody(Body):
+    """A document to keep: `content`, or `content_base64`."""
+
+    content: str | None = Field(default=None, description="The text of a document.", examples=["# Setup\\n\\nRun it."])
+    content_base64: str | None = Field(default=None, description="Its bytes in base64, such as those of a PDF.")
+    form: str | None = Field(
+        default=None,
+        description="What it is written in; by default text, and pdf for content_base64.",
+        json_schema_extra={"enum": [form.value for form in Form]},
+    )
+    id: DocumentId | None = Field(default=None, description="Without one, an id is derived from the source.")
+    namespace: Namespace = DEFAULT_NAMESPACE
+    title: str | None = Field(
+        default=None,
+        description="By default its own.",
+        json_schema_extra=_shown(minLength=1, maxLength=names.TITLE_CHARS_MAX),
+    )
+    library: str | None = Field(
+        default=None,
+        description="The library whose documentation it is part of.",
+        json_schema_extra=_shown(minLength=1, maxLength=names.LIBRARY_CHARS_MAX),
+    )
+    topic: str | None = Field(
+        default=None,
+        description="What it is about.",
+        json_schema_extra=_shown(minLength=1, maxLength=names.TOPIC_CHARS_MAX),
+    )
+    metadata: dict[str, Any] | None = Field(
+        default=None, description=f"Of all its chunks; up to {names.METADATA_BYTES_MAX} bytes of JSON."
+    )
+
+    def document(self) -> NewDocument:
+        """The domain's value.
+
+        Raises:
+            InvalidInput: neither or both contents, or no base64.
+            UnsupportedForm: of another form.
+        """
+        source: str | bytes
+        match self.content, self.content_base64:
+            case str() as source, None:
+                form = self.form or Form.TEXT
+            case None, str() as encoded:
+                form, source = self.form or Form.PDF, _from_base64(encoded)
+            case _:
+                raise InvalidInput("Send either content or content_base64, and not both.", field="content")
+        return new_document(source, form, **self.model_dump(include=set(_ABOUT_DOCUMENT)))
+
+
+def _from_base64(encoded: str) -> bytes:
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except ValueError as error:
+        raise InvalidInput("content_base64 is not base64.", field="content_base64") from error
+
+
+_ABOUT_DOCUMENT = ("id", "namespace", "title", "library", "topic", "metadata")
+
+
+def new_document(source: str | bytes, form: str, **about: Any) -> NewDocument:
+    """A document as the domain has it.
+
+    Raises:
+        UnsupportedForm: of another form.
+    """
+    if form not in list(Form):
+        raise UnsupportedForm(f"form must be one of {', '.join(Form)}.", field="form")
+    about["metadata"] = about.get("metadata") or {}
+    return NewDocument(source, Form(form), **about)
+
+
+class DocumentPart(Body):
+    """The fields of an upload beside its file."""
+
+    form: str | None = None
+    id: str | None = None
+    namespace: str = DEFAULT_NAMESPACE
+    title: str | None = None
+    library: str | None = None
+    topic: str | None = None
+    metadata: Json[dict[str, Any]] | None = None
+
+    def document(self, source: bytes, form: str) -> NewDocument:
+        """The domain's value."""
+        return new_document(source, form, **self.model_dump(include=set(_ABOUT_DOCUMENT)))
+
+
+class ListDocumentsQuery(BaseModel):
+    """The query string of a listing of documents."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    namespace: Namespace = DEFAULT_NAMESPACE
+    library: str | None = Field(default=None, description="Only those of this library.")
+    limit: int = Field(default=100, json_schema_extra=_shown(minimum=1, maximum=checks.LIMIT_MAX))
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
+    consistency: ConsistencyWord = "eventual"
+
+
+class LibrariesQuery(BaseModel):
+    """The query string of looking for a library."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str | None = Field(default=None, description="As you would say it; without one, all.", examples=["fastapi"])
+    namespace: Namespace = DEFAULT_NAMESPACE
+    limit: int = Field(default=LIBRARIES_MAX, json_schema_extra=_shown(minimum=1, maximum=LIBRARIES_MAX))
+    consistency: ConsistencyWord = "eventual"
+
+
+class DocsQuery(BaseModel):
+    """The query string of reading a library."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    topic: str | None = Field(default=None, description="A question or some words; without one, how documents begin.")
+    tokens: int = Field(
+        default=5_000,
+        description="What may be returned, by an estimate that is rather too high.",
+        json_schema_extra=_shown(minimum=1, maximum=retrieval.MAX_TOKENS_MAX),
+    )
+    namespace: Namespace = DEFAULT_NAMESPACE
+    consistency: ConsistencyWord = "eventual"
+
+
 class ListQuery(BaseModel):
     """The query string of a listing; the filter is JSON text."""
 
@@ -556,3 +701,55 @@ def answer_body(answer: Answer) -> dict[str, Any]:
     if answer.prompt is None:
         del body["prompt"]
     return body
+
+
+def document_body(document: Document) -> dict[str, Any]:
+    """A document for a caller."""
+    body = asdict(document)
+    del body["is_complete"], body["updated_at_ms"]
+    body["state"] = "complete" if document.is_complete else "partial"
+    body["updated_at"] = None if document.updated_at_ms is None else iso_time(document.updated_at_ms)
+    return body
+
+
+def uploaded_body(uploaded: Uploaded) -> dict[str, Any]:
+    """What an upload did, in chunks."""
+    counts = {name: getattr(uploaded, name) for name in ("stored", "updated", "unchanged", "deleted")}
+    return {**document_body(uploaded.document), **counts}
+
+
+def placed_body(document: Document, chunks: Sequence[PlacedChunk]) -> dict[str, Any]:
+    """A document and where its chunks stand; their texts are in their memories."""
+    shown = []
+    for chunk in chunks:
+        metadata = chunk.memory.metadata
+        at = {"key": chunk.memory.key, "number": chunk.number, "start": chunk.start, "end": chunk.end}
+        page = {"page": metadata["page"]} if "page" in metadata else {}
+        shown.append({**at, "headings": metadata.get("headings", []), **page})
+    return {**document_body(document), "parts": shown}
+
+
+def documents_body(page: DocumentsPage) -> dict[str, Any]:
+    """One page of a listing of documents."""
+    return {"documents": [document_body(document) for document in page.documents], "next_cursor": page.cursor}
+
+
+def libraries_body(libraries: Sequence[Library]) -> dict[str, Any]:
+    """Libraries that a name may mean, best first."""
+    return {"libraries": [asdict(library) for library in libraries]}
+
+
+def docs_body(docs: LibraryDocs) -> dict[str, Any]:
+    """What a library says, in reading order."""
+    chunks = [
+        {
+            "key": hit.memory.key,
+            "document_id": hit.memory.metadata["document_id"],
+            "title": hit.memory.metadata.get("title"),
+            "headings": hit.memory.metadata.get("headings", []),
+            "content": hit.memory.content,
+            "score": hit.score,
+        }
+        for hit in docs.hits
+    ]
+    return {"library": docs.library, "chunks": chunks, "tokens": docs.tokens, "truncated": docs.truncated}

@@ -19,6 +19,8 @@ from memory_service.private_folder import PrivateFolder
 from memory_service.settings import MemorySettings
 
 if TYPE_CHECKING:  # imported where they are used: FAISS and ONNX Runtime would delay the port's opening
+    from memory_service.documents.libraries import Libraries
+    from memory_service.documents.service import DocumentService
     from memory_service.service import MemoryService
     from research.researcher import Researcher
 
@@ -33,6 +35,8 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._memories: MemoryService | None = None
+        self._documents: DocumentService | None = None
+        self._libraries: Libraries | None = None
         self._researcher: Researcher | None = None
         self._temporary: PrivateFolder | None = None
         self._folder: DataFolder | None = None
@@ -50,6 +54,28 @@ class Worker:
         if self._memories is None:
             raise Unavailable(_LOADING)
         return self._memories
+
+    @property
+    def documents(self) -> "DocumentService":
+        """Documents.
+
+        Raises:
+            Unavailable: the worker is loading or stopping.
+        """
+        if self._documents is None:
+            raise Unavailable(_LOADING)
+        return self._documents
+
+    @property
+    def libraries(self) -> "Libraries":
+        """Libraries of documents.
+
+        Raises:
+            Unavailable: the worker is loading or stopping.
+        """
+        if self._libraries is None:
+            raise Unavailable(_LOADING)
+        return self._libraries
 
     @property
     def researcher(self) -> "Researcher":
@@ -109,19 +135,25 @@ class Worker:
         if self._folder is None:
             self.check()
         assert self._folder is not None, "check leaves a folder"
+        from memory_service.documents.libraries import Libraries
+        from memory_service.documents.service import DocumentService
         from memory_service.service import MemoryService
         from research.endpoints import connect
         from research.researcher import Researcher
 
-        memories = MemoryService(self._folder, _embedder(self.settings.memory), self.settings.memory)
+        embedder = _embedder(self.settings.memory)
+        memories = MemoryService(self._folder, embedder, self.settings.memory)
         self.cache = _cache(self.settings)
         self._memories = memories
+        self._documents = DocumentService(memories, embedder)
+        self._libraries = Libraries(memories)
         self._researcher = Researcher(memories, self.settings.llm, connect(self.settings.llm))
 
     async def close(self) -> None:
         """Finish what was accepted and release everything."""
         memories, researcher = self._memories, self._researcher
         self._memories = self._researcher = None
+        self._documents = self._libraries = None
         if researcher is not None:
             await researcher.close()
         if memories is not None:

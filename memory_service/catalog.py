@@ -25,7 +25,7 @@ from memory_service.conversation import Text
 from memory_service.embedding import Vectors
 from memory_service.filter_ids import Ids, RecentIds, matching_ids, read_ids
 from memory_service.filter_sql import attributes, condition
-from memory_service.filters import Filter
+from memory_service.filters import EVERYTHING, Filter
 from memory_service.model import Memory
 from memory_service.private_folder import PrivateFolder
 from memory_service.records import Delete, Put, Record, Reply
@@ -123,6 +123,7 @@ SCHEMAS_READ = (1, 2)
 
 _COLUMNS = "id, namespace, key, content, metadata, stamp_ms, created_at_ms, expires_at_ms"
 _VERSION_COLUMNS = "id, content, metadata, stamp_ms, stamp_counter, stamp_writer, created_at_ms, expires_at_ms"
+_HERE = "m.namespace = ?1"
 _MEMORY_COLUMNS = "m.namespace, m.key, m.content, m.metadata, m.created_at_ms, m.stamp_ms, m.expires_at_ms"
 
 
@@ -431,6 +432,17 @@ class Catalog:
             (namespace, *parameters, limit),
         )
         return [_memory(row) for row in rows]
+
+    def values(self, namespace: str, path: str, filter: Filter, after: str, limit: int) -> list[tuple[str, int]]:
+        """The texts behind `after` that stand at a path of the metadata, in order, and how many memories have each."""
+        # Without a filter this reads a range of one index, which holds them in this order.
+        sql, parameters = condition(filter)
+        matching = "" if filter == EVERYTHING else f" AND id IN (SELECT m.id FROM memory m WHERE {_HERE} AND ({sql}))"
+        query = (
+            "SELECT value, count(*) FROM attribute WHERE namespace = ?1 AND path = ? AND element = 0 AND type = 's'"
+            f" AND value > ?{matching} GROUP BY value ORDER BY value LIMIT ?"
+        )
+        return self._all(query, (namespace, path, after, *parameters, limit))
 
     def texts(self, namespace: str) -> list[tuple[int, Text]]:
         """All memories of a namespace by id, ascending."""

@@ -2,6 +2,7 @@
 
     ServiceError
     ├── InvalidInput          invalid          the request itself is wrong
+    │   └── UnsupportedForm                    a document of a form that is not read here
     ├── LimitExceeded         limit_exceeded   the request is larger than a stated bound
     ├── NotFound              not_found
     ├── Conflict              conflict         it contradicts what was stored or asked before
@@ -63,6 +64,10 @@ class InvalidInput(ServiceError):
     """The request is not valid."""
 
     code = "invalid"
+
+
+class UnsupportedForm(InvalidInput):
+    """The document is of a form that is not read here; send text, Markdown, HTML or PDF."""
 
 
 class LimitExceeded(ServiceError):

@@ -265,6 +265,34 @@ class MemoryService:
             raise _missing(namespace, key)
         return events
 
+    def values(
+        self,
+        field: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        filter: Mapping[str, JSON] | None = None,
+        after: str = "",
+        limit: int = 100,
+        consistency: Consistency = Consistency.EVENTUAL,
+    ) -> list[tuple[str, int]]:
+        """The texts that a field of the metadata has, in order of code points, and how many memories have each.
+
+        Args:
+            field: a path into the metadata, levels joined by dots; values that are no text are passed over.
+            namespace: in which.
+            filter: count those that match.
+            after: only texts behind this one, the last of the page before.
+            limit: how many texts, at least 1.
+            consistency: what is seen of other workers' writes.
+
+        Raises:
+            InvalidInput: naming the field, the bound and the remedy.
+        """
+        checks.namespace(namespace)
+        wanted = parse(filter)
+        self._refresh(consistency)
+        return self._catalog.values(namespace, field, wanted, after, limit)
+
     def list(
         self,
         *,

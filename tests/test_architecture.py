@@ -32,6 +32,9 @@ HOMES = {
         "memory_service/snapshots.py",
     },
     "Stemmer": {"memory_service/words.py"},
+    "pypdf": {"memory_service/documents/pdf.py"},
+    "selectolax": {"memory_service/documents/html.py"},
+    "markdown_it": {"memory_service/documents/markdown.py"},
     "fcntl": {"memory_service/private_folder.py"},
     "openai": {"research/llm.py"},
     "redis": {"gateway/response_cache.py"},
@@ -46,7 +49,7 @@ HOMES = {
 ENVIRONMENT = {"gateway/settings.py", "memory_service/minilm.py"}
 """The latter sets one variable, without which ONNX Runtime would phone home."""
 
-LAZY = ("runpod", "openai", "onnxruntime", "torch", "sentence_transformers")
+LAZY = ("pypdf", "selectolax", "markdown_it", "runpod", "openai", "onnxruntime", "torch", "sentence_transformers")
 """Never imported by merely importing a module: a start pays only for what it uses."""
 
 

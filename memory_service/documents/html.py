@@ -1,0 +1,145 @@
+"""Reads HTML: the main text with its headings, code and tables. Scripts, styles and navigation are left out."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from memory_service.documents.markdown import trimmed
+from memory_service.documents.model import Block, BlockKind, Extracted
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborNode
+
+_WITHOUT_TEXT = "script style noscript template nav aside footer form svg math iframe object canvas audio video"
+_LEFT_OUT = frozenset(f"{_WITHOUT_TEXT} select button head dialog".split())
+_PARTS = "address article blockquote body center details div figcaption figure fieldset header hgroup html main section"
+_LISTS = "dd dir dl dt li menu ol ul hr p pre summary caption table tr"
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_BLOCKS = frozenset(f"{_PARTS} {_LISTS}".split()) | _HEADINGS.keys()
+_ROLES_LEFT_OUT = frozenset({"navigation", "banner", "contentinfo", "search", "complementary"})
+
+
+class _Writer:
+    """Puts a text together, block by block."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self._parts: list[str] = []
+        self._length = 0
+        self._open: list[str] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._parts)
+
+    def write(self, text: str) -> None:
+        self._open.append(text)
+
+    def close(self, kind: BlockKind, level: int = 0) -> None:
+        """End the block that is open, if there is anything in it."""
+        inner = "".join(self._open)
+        self._open = []
+        inner = inner.strip("\n") if kind is BlockKind.CODE else _unfolded(inner)
+        if not inner.strip():
+            return
+        start = self._length
+        self._put(inner)
+        self.blocks.append(Block(start, self._length, kind, level, " ".join(inner.split()) if level else ""))
+        self._put("\n" if kind is BlockKind.TABLE else "\n\n")
+
+    def _put(self, text: str) -> None:
+        self._parts.append(text)
+        self._length += len(text)
+
+
+def read_html(text: str) -> Extracted:
+    """Read a page: what is in its `main` (or only `article`), or else its body."""
+    from selectolax.lexbor import LexborHTMLParser
+
+    page = LexborHTMLParser(text)
+    titles = [node.text().strip() for node in page.css("title")]
+    articles = page.css("article")
+    root = page.css_first("main, [role=main]") or (articles[0] if len(articles) == 1 else page.body)
+    writer = _Writer()
+    kinds: list[tuple[BlockKind, int]] = [(BlockKind.TEXT, 0)]
+    for node, is_beginning in _walk(root):
+        tag = node.tag or ""
+        if not is_beginning:
+            _finish(writer, tag, kinds)
+        elif tag == "-text":
+            writer.write(node.text_content or "")
+        elif tag == "br":
+            writer.write("\n" if kinds[-1][0] is BlockKind.CODE else _BREAK)
+        else:
+            _begin(writer, tag, kinds)
+    writer.close(BlockKind.TEXT)
+    found = writer.text
+    blocks = trimmed(found, _tables_joined(writer.blocks))
+    title = next((title for title in titles if title), None)
+    return Extracted(found, blocks, title or next((block.title for block in blocks if block.level == 1), None))
+
+
+def _walk(root: "LexborNode | None") -> Iterator[tuple["LexborNode", bool]]:
+    """What is below a node, each one at its beginning and at its end, in order, without what is left out.
+
+    By hand and not by recursion: pages are nested as deeply as they please.
+    """
+    open_: list[LexborNode] = []
+    node = root.first_child if root else None
+    while node is not None or open_:
+        if node is None:
+            ended = open_.pop()
+            yield ended, False
+            node = ended.next
+        elif node.tag in _LEFT_OUT or (node.attributes or {}).get("role") in _ROLES_LEFT_OUT:
+            node = node.next
+        else:
+            yield node, True
+            open_.append(node)
+            node = node.first_child
+
+
+_BREAK = "\v"
+"""Stands for a line break within a paragraph, where other white space is one space."""
+
+
+def _begin(writer: _Writer, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
+    if tag in _BLOCKS:
+        writer.close(*kinds[-1])
+        match tag:
+            case "pre":
+                kinds.append((BlockKind.CODE, 0))
+            case "tr":
+                kinds.append((BlockKind.TABLE, 0))
+            case _ if tag in _HEADINGS:
+                kinds.append((BlockKind.HEADING, _HEADINGS[tag]))
+            case _:
+                kinds.append((BlockKind.TEXT, 0))
+        if tag == "li":
+            writer.write("- ")
+    elif tag in ("td", "th"):
+        writer.write(" | ")
+
+
+def _finish(writer: _Writer, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
+    if tag in _BLOCKS:
+        writer.close(*kinds[-1])
+        kinds.pop()
+
+
+def _unfolded(text: str) -> str:
+    """Text with one space for any white space, and a line for each break."""
+    lines = (" ".join(line.split()) for line in text.split(_BREAK))
+    shown = "\n".join(lines).strip()
+    return "" if shown == "-" else shown
+
+
+def _tables_joined(blocks: list[Block]) -> list[Block]:
+    """The rows of a table, which follow each other, as one block."""
+    joined: list[Block] = []
+    for block in blocks:
+        last = joined[-1] if joined else None
+        if last and last.kind is block.kind is BlockKind.TABLE and block.start - last.end == 1:
+            joined[-1] = Block(last.start, block.end, BlockKind.TABLE)
+        else:
+            joined.append(block)
+    return joined

@@ -1,0 +1,168 @@
+"""Libraries: documents under one name, found by that name, and read within a budget of tokens."""
+
+import difflib
+from collections.abc import Sequence
+
+from memory_service import checks
+from memory_service.documents import names
+from memory_service.documents.model import LIBRARIES_MAX, Library, LibraryDocs
+from memory_service.documents.ordering import GAP
+from memory_service.errors import NotFound
+from memory_service.model import DEFAULT_NAMESPACE, JSON, Consistency, Hit, Memory
+from memory_service.retrieval import MAX_TOKENS_MAX, Retrieval
+from memory_service.service import MemoryService
+from memory_service.tokens import estimate_tokens
+
+NAME_CHARS_MAX = 200
+KNOWN_MAX = 10_000
+"""Names that are compared in spelling; ten milliseconds' work for each thousand."""
+
+TOPICS_MAX = 50
+CANDIDATES_MAX = 200
+BEGINNING_CHUNKS = 3
+"""Of each document, where no topic is given: about a page."""
+
+_NEAR = 0.6
+"""difflib's own cutoff for close matches."""
+
+
+class Libraries:
+    """The libraries of one service's memories."""
+
+    def __init__(self, memories: MemoryService) -> None:
+        self._memories = memories
+
+    def resolve(
+        self,
+        name: str | None = None,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        limit: int = LIBRARIES_MAX,
+        consistency: Consistency = Consistency.EVENTUAL,
+    ) -> list[Library]:
+        """The libraries that a name may mean, best first: spelt so, beginning so, spelt nearly so, or by meaning.
+
+        Args:
+            name: as a person would say it; None for all, in order of id.
+            namespace: in which.
+            limit: 1 to 10.
+            consistency: what is seen of other workers' writes.
+        """
+        checks.namespace(namespace)
+        checks.whole_number(limit, "limit", 1, LIBRARIES_MAX)
+        if name is not None:
+            checks.text(name, "name", NAME_CHARS_MAX, "use a shorter one")
+        known = [id for id, _ in self._values("document.library", namespace, KNOWN_MAX, None, consistency)]
+        if name is None:
+            return [self._library(id, namespace, "all") for id in known[:limit]]
+        wanted = names.library_id(name)
+        found = {wanted: "exact"} if wanted in known else {}
+        if wanted:
+            found |= {id: "prefix" for id in known if _begins(id, wanted) and id not in found}
+            near = difflib.get_close_matches(wanted, known, n=limit, cutoff=_NEAR)
+            last = {id.rpartition("/")[2]: id for id in known}
+            near += [last[part] for part in difflib.get_close_matches(wanted, last, n=limit, cutoff=_NEAR)]
+            found |= {id: "near" for id in near if id not in found}
+        if not found and name.strip():
+            found = dict.fromkeys(self._by_meaning(name, namespace), "meaning")
+        return [self._library(id, namespace, match) for id, match in list(found.items())[:limit]]
+
+    def docs(
+        self,
+        id: str,
+        *,
+        topic: str | None = None,
+        tokens: int = 5_000,
+        namespace: str = DEFAULT_NAMESPACE,
+        consistency: Consistency = Consistency.EVENTUAL,
+    ) -> LibraryDocs:
+        """What a library says on a topic, or how its documents begin.
+
+        Args:
+            id: as `resolve` gives it.
+            topic: a question or some words.
+            tokens: what may be returned, by an estimate that is rather too high; 1 to 1,000,000.
+            namespace: in which.
+            consistency: what is seen of other workers' writes.
+
+        Raises:
+            NotFound: there is no such library.
+        """
+        checks.text(id, "library", names.LIBRARY_CHARS_MAX, "use a shorter one")
+        checks.whole_number(tokens, "tokens", 1, MAX_TOKENS_MAX)
+        checks.namespace(namespace)
+        library = names.library_id(id)
+        if not self._values("library", namespace, 1, {"library": library}, consistency):
+            raise NotFound(f"There is no library {id!r} in namespace {namespace!r}; GET /v1/libraries finds names.")
+        if topic is None:
+            return self._beginnings(library, tokens, namespace)
+        found = self._memories.retrieve(
+            Retrieval(
+                topic,
+                k=CANDIDATES_MAX,
+                namespace=namespace,
+                filter={"library": library, "chunk": {"$exists": True}},
+                max_tokens=tokens,
+            )
+        )
+        return LibraryDocs(library, _in_reading_order(found.hits), found.tokens or 0, found.truncated)
+
+    def _beginnings(self, library: str, tokens: int, namespace: str) -> LibraryDocs:
+        first: dict[str, JSON] = {"library": library, "chunk": {"$lte": BEGINNING_CHUNKS * GAP}}
+        page = self._memories.list(namespace=namespace, filter=first, limit=checks.LIMIT_MAX)
+        waiting: dict[str, list[Memory]] = {}
+        for memory in sorted(page.memories, key=_place):
+            waiting.setdefault(str(memory.metadata["document_id"]), []).append(memory)
+        # The first chunk of every document before the second of any.
+        rounds = [of[turn] for turn in range(BEGINNING_CHUNKS) for of in waiting.values() if turn < len(of)]
+        chosen: list[Hit] = []
+        spent = 0
+        for memory in rounds:
+            cost = estimate_tokens(memory.content)
+            if spent + cost > tokens:
+                break
+            spent += cost
+            chosen.append(Hit(memory, 0.0))
+        hits = tuple(sorted(chosen, key=lambda hit: _place(hit.memory)))
+        return LibraryDocs(library, hits, spent, len(chosen) < len(rounds) or page.cursor is not None)
+
+    def _by_meaning(self, name: str, namespace: str) -> list[str]:
+        """Libraries whose chunks come nearest."""
+        query = Retrieval(name, k=50, namespace=namespace, filter={"library": {"$exists": True}})
+        return list(dict.fromkeys(str(hit.memory.metadata["library"]) for hit in self._memories.retrieve(query).hits))
+
+    def _library(self, id: str, namespace: str, match: str) -> Library:
+        of_heads = {"document.library": id}
+        spelt = self._values("document.library_name", namespace, 2, of_heads)
+        topics = self._values("topic", namespace, TOPICS_MAX, of_heads)
+        documents = sum(count for _, count in self._values("document.library", namespace, 1, of_heads))
+        chunks = sum(count for _, count in self._values("library", namespace, 1, {"library": id}))
+        return Library(id, spelt[0][0] if spelt else id, documents, chunks, tuple(t for t, _ in topics), match)
+
+    def _values(
+        self,
+        field: str,
+        namespace: str,
+        limit: int,
+        filter: dict[str, str] | None,
+        consistency: Consistency = Consistency.EVENTUAL,
+    ) -> list[tuple[str, int]]:
+        return self._memories.values(field, namespace=namespace, filter=filter, limit=limit, consistency=consistency)
+
+
+def _begins(id: str, wanted: str) -> bool:
+    """Whether an id, or its part behind the last slash, begins so."""
+    return id.startswith(wanted) or id.rpartition("/")[2].startswith(wanted)
+
+
+def _place(memory: Memory) -> tuple[str, int]:
+    number = memory.metadata.get("chunk")
+    return str(memory.metadata.get("document_id")), number if isinstance(number, int) else 0
+
+
+def _in_reading_order(hits: Sequence[Hit]) -> tuple[Hit, ...]:
+    """The document with the best hit first, and within it as it is read."""
+    rank: dict[str, int] = {}
+    for hit in hits:
+        rank.setdefault(_place(hit.memory)[0], len(rank))
+    return tuple(sorted(hits, key=lambda hit: (rank[_place(hit.memory)[0]], _place(hit.memory)[1])))

@@ -1,0 +1,87 @@
+"""What documents and libraries are called, the keys of their memories, and bounds on what callers say of them."""
+
+import hashlib
+from collections.abc import Mapping
+
+from memory_service import checks
+from memory_service.documents.model import NewDocument
+from memory_service.errors import InvalidInput
+from memory_service.metadata import canonical
+from memory_service.model import JSON
+
+ID_CHARS_MAX = 200
+TITLE_CHARS_MAX = 300
+LIBRARY_CHARS_MAX = 200
+TOPIC_CHARS_MAX = 200
+METADATA_BYTES_MAX = 4_096
+"""Of the caller's own: it is kept with every chunk."""
+
+RESERVED = frozenset({"document_id", "document", "title", "library", "topic", "headings", "chunk", "overlap", "page"})
+
+PREFIX = "doc:"
+
+
+def check(document: NewDocument) -> None:
+    """Check what is said of a new document.
+
+    Raises:
+        InvalidInput: naming the field, the bound and the remedy.
+    """
+    checks.namespace(document.namespace)
+    if document.id is not None:
+        check_id(document.id)
+    for field, chars_max in (
+        ("title", TITLE_CHARS_MAX),
+        ("library", LIBRARY_CHARS_MAX),
+        ("topic", TOPIC_CHARS_MAX),
+    ):
+        value = getattr(document, field)
+        if value is not None:
+            checks.text(value, field, chars_max, "use a shorter one")
+            if not value.strip() or (field == "library" and not library_id(value)):
+                raise InvalidInput(f"{field} is blank; leave it out.", field=field)
+    taken = sorted(RESERVED.intersection(document.metadata))
+    if taken:
+        raise InvalidInput(
+            f"metadata.{taken[0]} is noted by the service itself; use another name.", field=f"metadata.{taken[0]}"
+        )
+    if len(canonical(document.metadata).encode()) > METADATA_BYTES_MAX:
+        raise InvalidInput(f"metadata of a document is at most {METADATA_BYTES_MAX} bytes of JSON.", field="metadata")
+
+
+def check_id(id: str) -> None:
+    """1 to 200 characters, none of them a `#`, which parts the id from the chunk in a key."""
+    checks.text(id, "id", ID_CHARS_MAX, "use a shorter one")
+    if "#" in id or not id.isprintable() or not id.strip():
+        raise InvalidInput("id must be printable text without #.", field="id")
+
+
+def derived_id(data: bytes) -> str:
+    """The id of a document that was sent without one."""
+    return f"sha256-{hashlib.sha256(data).hexdigest()[:32]}"
+
+
+def library_id(name: str) -> str:
+    """A library's name in lower case, with `-` for spaces and without slashes around it."""
+    return "-".join(name.casefold().split()).strip("/")
+
+
+def chunk_keys(id: str, contents: list[str]) -> list[str]:
+    """A key for each chunk, from what it says: the same text has the same key, wherever it stands."""
+    seen: dict[str, int] = {}
+    keys = []
+    for content in contents:
+        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        seen[digest] = seen.get(digest, 0) + 1
+        keys.append(f"{PREFIX}{id}#{digest}" + (f".{seen[digest]}" if seen[digest] > 1 else ""))
+    return keys
+
+
+def is_chunk_key(id: str, key: str) -> bool:
+    """Whether a key is one of a document's chunks."""
+    return key.startswith(f"{PREFIX}{id}#")
+
+
+def keys_of(id: str) -> Mapping[str, JSON]:
+    """A filter for all chunks of a document: the range of their keys (`$` follows `#`)."""
+    return {"key": {"$gte": f"{PREFIX}{id}#", "$lt": f"{PREFIX}{id}$"}}

@@ -1,0 +1,56 @@
+"""Reads the text of a PDF, page by page. Pictures of text are not read."""
+
+import io
+
+from memory_service.documents.markdown import trimmed
+from memory_service.documents.model import Block, BlockKind, Extracted
+from memory_service.documents.plain import read_plain, with_plain_lines
+from memory_service.errors import InvalidInput
+
+PAGES_MAX = 5_000
+_PAGE_BREAK = "\n\n"
+
+
+def read_pdf(data: bytes) -> Extracted:
+    """Read a PDF.
+
+    Raises:
+        InvalidInput: it is damaged, needs a password, has too many pages, or has no text.
+    """
+    from pypdf import PdfReader
+    from pypdf.errors import PyPdfError
+
+    try:
+        reader = PdfReader(io.BytesIO(data))
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise InvalidInput("The PDF needs a password; send it without one.", field="content")
+        if len(reader.pages) > PAGES_MAX:
+            raise InvalidInput(f"The PDF has over {PAGES_MAX} pages; split it.", field="content")
+        title = (reader.metadata.title if reader.metadata else None) or None
+        texts = [with_plain_lines(page.extract_text()).strip() for page in reader.pages]
+    except InvalidInput:
+        raise
+    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, RecursionError) as error:
+        # On damaged files the library fails in all these ways.
+        raise InvalidInput("The PDF is damaged or is none; open it and save it anew.", field="content") from error
+    if not any(texts):
+        raise InvalidInput(
+            "The PDF has no text: it is empty or scanned. Run it through text recognition (OCR) first.",
+            field="content",
+        )
+    pages: list[int] = []
+    blocks: list[Block] = []
+    parts: list[str] = []
+    length = 0
+    for page in (_encodable(text) for text in texts):
+        pages.append(length)
+        blocks += [Block(length + it.start, length + it.end, BlockKind.TEXT) for it in read_plain(page).blocks]
+        parts += [page, _PAGE_BREAK]
+        length += len(page) + len(_PAGE_BREAK)
+    text = "".join(parts)
+    return Extracted(text, trimmed(text, blocks), str(title).strip() if title else None, tuple(pages))
+
+
+def _encodable(text: str) -> str:
+    """The text without halves of surrogate pairs, which broken fonts lead to."""
+    return text.encode("utf-8", "replace").decode()

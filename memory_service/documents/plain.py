@@ -1,0 +1,47 @@
+"""Reads plain text, and bytes as text."""
+
+import codecs
+import re
+from itertools import pairwise
+
+from memory_service.documents.markdown import trimmed
+from memory_service.documents.model import Block, BlockKind, Extracted
+from memory_service.errors import InvalidInput
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
+
+
+def read_plain(text: str) -> Extracted:
+    """Paragraphs, parted by blank lines."""
+    edges = [0, *(found.end() for found in _BLANK_LINES.finditer(text)), len(text)]
+    blocks = [Block(start, end, BlockKind.TEXT) for start, end in pairwise(edges)]
+    return Extracted(text, trimmed(text, blocks))
+
+
+def decoded(data: bytes) -> str:
+    """Bytes as text: UTF-8, or what a byte order mark says.
+
+    Raises:
+        InvalidInput: they are neither.
+    """
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"The document is not valid {encoding.upper()} (byte {error.start}); convert it to UTF-8, or send its form "
+            "if it is no text.",
+            field="content",
+        ) from error
+
+
+def with_plain_lines(text: str) -> str:
+    """The text with a line feed alone at the end of every line, as spans count them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")

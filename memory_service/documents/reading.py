@@ -1,0 +1,122 @@
+"""Reads documents in a process of its own, which is given so much time and memory and no more.
+
+Parsers meet what strangers made: a few kilobytes can unpack to gigabytes or nest so that a parser needs hours, in C
+code that nothing in this process could stop. Plain text needs no parser and is read here.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import asdict
+
+from memory_service.documents.html import read_html
+from memory_service.documents.markdown import read_markdown
+from memory_service.documents.model import Block, BlockKind, Extracted, Form
+from memory_service.documents.pdf import read_pdf
+from memory_service.documents.plain import decoded, read_plain, with_plain_lines
+from memory_service.errors import InvalidInput, LimitExceeded, ServiceError
+
+log = logging.getLogger(__name__)
+
+TEXT_CHARS_MAX = 1_000_000
+"""Of what is read of a document: some 1,800 chunks of English, about a minute of embedding on two cores."""
+
+READ_S_MAX = 20.0
+"""A PDF of 1,000 pages takes some ten seconds."""
+
+READ_MEMORY_BYTES_MAX = 1_500_000_000
+"""Address space of the reading process. A page of 10 MB takes half of it."""
+
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    "from memory_service.documents.reading import serve; serve()"
+)
+
+
+def read(data: bytes, form: Form) -> Extracted:
+    """Read a document.
+
+    Raises:
+        InvalidInput: it is damaged, or there is no text in it; the message says which.
+        LimitExceeded: there is too much text in it, or reading takes too much time or memory.
+    """
+    found = _extracted(data, form) if form is Form.TEXT else _from_process(data, form)
+    if not found.text.strip():
+        raise InvalidInput("The document has no text.", field="content")
+    return found
+
+
+def _from_process(data: bytes, form: Form) -> Extracted:
+    command = [sys.executable, "-c", _START, json.dumps(sys.path), form.value]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=READ_S_MAX, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise _too_much() from error
+    if done.returncode < 0:  # ended by a signal: of the bounds, or of a parser that ran out of stack
+        raise _too_much()
+    if done.returncode:
+        reason = done.stderr[-2_000:].decode("utf-8", "replace")
+        log.error("document.crashed", extra={"form": form.value, "reason": reason})
+        raise ServiceError("The document could not be read, for no fault of yours; the log has the details.")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        kind = LimitExceeded if answer["error"] == LimitExceeded.code else InvalidInput
+        raise kind(answer["message"], field=answer["field"])
+    blocks = tuple(Block(**{**block, "kind": BlockKind(block["kind"])}) for block in answer["blocks"])
+    return Extracted(answer["text"], blocks, answer["title"], tuple(answer["pages"]))
+
+
+def _too_much() -> LimitExceeded:
+    return LimitExceeded(
+        f"Reading the document takes over {READ_S_MAX:g} seconds or {READ_MEMORY_BYTES_MAX} bytes of memory; split or "
+        "simplify it.",
+        field="content",
+    )
+
+
+def serve() -> None:
+    """The reading process: a document on standard input, what was read as JSON on standard output."""
+    _bound_this_process()
+    try:
+        answer = asdict(_extracted(sys.stdin.buffer.read(), Form(sys.argv[2])))
+    except MemoryError:
+        answer = {"error": LimitExceeded.code, "message": _too_much().message, "field": "content"}
+    except ServiceError as error:
+        answer = {"error": error.code, "message": error.message, "field": error.field}
+    sys.stdout.write(json.dumps(answer))
+
+
+def _bound_this_process() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such bounds; the parent's time limit stays
+        return
+    seconds = round(READ_S_MAX) + 1  # should the parent be gone
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (READ_MEMORY_BYTES_MAX, READ_MEMORY_BYTES_MAX))
+
+
+def _extracted(data: bytes, form: Form) -> Extracted:
+    match form:
+        case Form.PDF:
+            return _bounded(read_pdf(data))
+        case Form.HTML:
+            return _bounded(read_html(with_plain_lines(decoded(data))))
+        case Form.MARKDOWN:
+            return read_markdown(_bounded_text(with_plain_lines(decoded(data))))
+        case Form.TEXT:
+            return read_plain(_bounded_text(with_plain_lines(decoded(data))))
+
+
+def _bounded(found: Extracted) -> Extracted:
+    _bounded_text(found.text)
+    return found
+
+
+def _bounded_text(text: str) -> str:
+    if len(text) > TEXT_CHARS_MAX:
+        raise LimitExceeded(
+            f"The document has {len(text)} characters of text; at most {TEXT_CHARS_MAX} fit, split it.", field="content"
+        )
+    return text

@@ -13,6 +13,18 @@ def routes(worker: Worker) -> APIRouter:
     """The routes under /v1/admin."""
     router = APIRouter(prefix="/v1/admin", tags=["admin"])
 
+    @router.get("/stats", summary="Count the memories", responses=documented(503))
+    def stats() -> JSONResponse:
+        """How many memories each namespace has, and whose vectors they have."""
+        counts = worker.memories.counts()
+        return JSONResponse(
+            {
+                "memories": sum(counts.values()),
+                "namespaces": [{"namespace": name, "memories": count} for name, count in sorted(counts.items())],
+                "embedder": worker.memories.fingerprint.as_dict(),
+            }
+        )
+
     @router.post("/snapshot", summary="Take a snapshot", responses=documented(503, 507))
     def snapshot() -> JSONResponse:
         """Write the present state beside the journals, so that the next start is quick. Requests go on meanwhile."""

@@ -75,6 +75,7 @@ ACTIONS: Mapping[str, Action] = {
     "get_docs": Action("GET", "/v1/libraries/{library}/docs"),
     "receipt": Action("GET", "/v1/receipts/{receipt}"),
     "research": Action("POST", "/v1/research"),
+    "stats": Action("GET", "/v1/admin/stats"),
     "snapshot": Action("POST", "/v1/admin/snapshot"),
     "compact": Action("POST", "/v1/admin/compact"),
     "health": Action("GET", "/health"),

@@ -93,6 +93,7 @@ def routes(worker: Worker) -> APIRouter:
             cursor=query.cursor,
             as_of=query.as_of,
             consistency=Consistency(query.consistency),
+            embeddings=query.embeddings,
         )
         return JSONResponse(wire.page_body(page))
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, Json, SkipValidation, TypeAdapter, ValidationError
 
 from gateway.logs import request_id
-from memory_service import checks, duplicates, metadata, retrieval
+from memory_service import checks, metadata, retrieval
 from memory_service.clock import iso_time
 from memory_service.documents import names
 from memory_service.documents.model import (
@@ -26,22 +26,23 @@ from memory_service.documents.model import (
     PlacedChunk,
     Uploaded,
 )
-from memory_service.duplicates import DuplicatesPage
 from memory_service.errors import InvalidInput, ServiceError, UnsupportedForm
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     Consistency,
     Deleted,
+    DuplicatesPage,
+    Embedding,
     Event,
     Hit,
     Memory,
     Mode,
     NewMemory,
     Page,
+    Receipt,
     Refused,
     Stored,
 )
-from memory_service.receipts import Receipt
 from memory_service.retrieval import RETRIEVALS_MAX, Condition, Retrieval, Retrieved
 from research import model as research
 from research.events import Cited, Context, Failed, Step, Token
@@ -114,6 +115,13 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+class EmbeddingBody(Body):
+    """The vectors of a memory."""
+
+    revision: str = Field(description="Of the embedder's weights; equal ones make equal vectors.")
+    vectors: str = Field(description="Base64 of little-endian float32 rows, one for each window of the content.")
+
+
 class StoreBody(Body):
     """A memory to keep."""
 
@@ -132,10 +140,22 @@ class StoreBody(Body):
         description="Lifetime from now; without it the memory stays.",
         json_schema_extra=_shown(minimum=1, maximum=checks.TTL_SECONDS_MAX),
     )
+    created_at: str | None = Field(
+        default=None, description="For imports: when it was first stored (ISO 8601); without it now."
+    )
+    expires_at: str | None = Field(
+        default=None, description="End of its lifetime (ISO 8601), instead of `ttl_seconds`."
+    )
+    embedding: EmbeddingBody | None = Field(
+        default=None,
+        description="For imports: its vectors, as a listing with `embeddings` has them. They are used if they are of "
+        "this service's embedder; otherwise the content is embedded as ever.",
+    )
 
     def memory(self) -> NewMemory:
         """The domain's value."""
-        return NewMemory(self.content, self.key, self.namespace, self.metadata, self.ttl_seconds)
+        embedding = None if self.embedding is None else Embedding(self.embedding.revision, self.embedding.vectors)
+        return NewMemory(**{**dict(self), "embedding": embedding})
 
 
 class BatchBody(Body):
@@ -257,7 +277,7 @@ class DuplicatesBody(Body):
     threshold: float = Field(
         default=0.95,
         description="How alike two memories are at least, as a cosine.",
-        json_schema_extra=_shown(minimum=duplicates.THRESHOLD_MIN, maximum=1),
+        json_schema_extra=_shown(minimum=checks.DUPLICATES_THRESHOLD_MIN, maximum=1),
     )
     limit: int = Field(
         default=200,
@@ -477,6 +497,7 @@ class ListQuery(BaseModel):
     cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
     as_of: AsOf = None
     consistency: ConsistencyWord = "eventual"
+    embeddings: bool = Field(default=False, description="For exports: also return each memory's vectors.")
 
 
 class OneQuery(BaseModel):
@@ -623,7 +644,11 @@ def stored_body(result: Stored | Refused) -> dict[str, Any]:
 
 def page_body(page: Page) -> dict[str, Any]:
     """One page of a listing."""
-    return {"memories": [memory_body(memory) for memory in page.memories], "next_cursor": page.cursor}
+    memories = [memory_body(memory) for memory in page.memories]
+    if page.embeddings is not None:
+        for body, embedding in zip(memories, page.embeddings, strict=True):
+            body["embedding"] = None if embedding is None else asdict(embedding)
+    return {"memories": memories, "next_cursor": page.cursor}
 
 
 def duplicates_body(page: DuplicatesPage) -> dict[str, Any]:

@@ -19,6 +19,9 @@ BATCH_ITEMS_MAX = 1_000
 QUERY_CHARS_MAX = 10_000
 K_MAX = 1_000
 LIMIT_MAX = 1_000
+DUPLICATES_THRESHOLD_MIN = 0.5
+"""Of a cosine; below it memories have little to do with each other."""
+
 MINUTE_MS = 60 * 1000
 DAY_MS = 24 * 3600 * 1000
 TTL_SECONDS_MAX = 10 * 365 * 24 * 3600
@@ -31,6 +34,8 @@ class CheckedMemory:
     Attributes:
         key: given, or derived from the content.
         metadata: canonical JSON text.
+        created_at_ms: when it was first stored elsewhere; None for now.
+        expires_at_ms: instead of `ttl_ms`.
     """
 
     namespace: str
@@ -38,10 +43,12 @@ class CheckedMemory:
     content: str
     metadata: str
     ttl_ms: int | None
+    created_at_ms: int | None
+    expires_at_ms: int | None
 
 
-def new_memory(memory: NewMemory) -> CheckedMemory:
-    """Check everything about a new memory."""
+def new_memory(memory: NewMemory, now_ms: int) -> CheckedMemory:
+    """Check everything about a new memory but its vectors."""
     namespace(memory.namespace)
     text(memory.content, "content", CONTENT_CHARS_MAX, "store a longer text in parts")
     if not memory.content.strip():
@@ -50,13 +57,39 @@ def new_memory(memory: NewMemory) -> CheckedMemory:
         key(memory.key)
     if memory.ttl_seconds is not None:
         whole_number(memory.ttl_seconds, "ttl_seconds", 1, TTL_SECONDS_MAX)
+    if memory.ttl_seconds is not None and memory.expires_at is not None:
+        raise InvalidInput("Send either ttl_seconds or expires_at, and not both.", field="expires_at")
     return CheckedMemory(
         memory.namespace,
         memory.key if memory.key is not None else derived_key(memory.content),
         memory.content,
         metadata.canonical(memory.metadata),
         None if memory.ttl_seconds is None else memory.ttl_seconds * 1000,
+        None if memory.created_at is None else created_at(memory.created_at, now_ms),
+        None if memory.expires_at is None else expires_at(memory.expires_at, now_ms),
     )
+
+
+def created_at(value: str, now_ms: int) -> int:
+    """An ISO 8601 time from 1970 to now, in milliseconds; a minute in the future is let through and taken as now."""
+    at_ms = time_ms(value, "created_at")
+    if not 0 <= at_ms <= now_ms + MINUTE_MS:
+        raise InvalidInput(
+            f"created_at must be between 1970 and now; it is {iso_time(now_ms)} here.", field="created_at"
+        )
+    return min(at_ms, now_ms)
+
+
+def expires_at(value: str, now_ms: int) -> int:
+    """An ISO 8601 time in the future, in milliseconds."""
+    at_ms = time_ms(value, "expires_at")
+    if not now_ms < at_ms <= now_ms + TTL_SECONDS_MAX * 1000:
+        raise InvalidInput(
+            f"expires_at must be in the future and at most {TTL_SECONDS_MAX // (365 * 24 * 3600)} years from now; "
+            f"it is {iso_time(now_ms)} here.",
+            field="expires_at",
+        )
+    return at_ms
 
 
 def derived_key(content: str) -> str:

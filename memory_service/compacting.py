@@ -16,33 +16,18 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from memory_service import snapshots
 from memory_service.data_folder import DataFolder
 from memory_service.errors import StorageUnavailable
 from memory_service.journal import HEADER_BYTES_MAX, journal_paths, read_tail, storage_unavailable, sync_folder
+from memory_service.model import Compacted
 from memory_service.snapshotting import Snapshotter
 
 log = logging.getLogger(__name__)
 
 QUIET_S = 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Compacted:
-    """What a compaction took away and what it left.
-
-    Attributes:
-        removed: journals that are gone.
-        removed_bytes: their size.
-        kept: journals that still hold bytes which a later compaction may take away, with the reason.
-    """
-
-    removed: tuple[str, ...]
-    removed_bytes: int
-    kept: tuple[tuple[str, str], ...]
 
 
 class Compactor:

@@ -1,52 +1,15 @@
 """Near-duplicates: which memories say almost the same. They are reported, never merged."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from indexes.group_index import GroupIndex, Vectors
-from memory_service.model import Memory
+from memory_service.model import Alike, Duplicated, Memory
 from memory_service.projection import Projection
 
 ALIKE_MAX = 20
 """Of one memory, so many are looked at that are most alike: who has more sees the others at these."""
 
-THRESHOLD_MIN = 0.5
-"""Below it memories have little to do with each other."""
-
 Age = tuple[int, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Alike:
-    """A memory and how alike it is.
-
-    Attributes:
-        score: the least cosine of the other's windows, each with its best match in this memory.
-    """
-
-    memory: Memory
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Duplicated:
-    """A memory and the earlier ones that say almost the same, most alike first."""
-
-    memory: Memory
-    alike: tuple[Alike, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DuplicatesPage:
-    """One page of the report; `cursor` is None on the last. A page may hold none and not be the last.
-
-    Attributes:
-        examined: how many memories were looked at for this page.
-    """
-
-    duplicates: tuple[Duplicated, ...]
-    examined: int
-    cursor: str | None
 
 
 def near_duplicates(

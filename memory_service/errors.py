@@ -3,10 +3,12 @@
     ServiceError
     ├── InvalidInput          invalid          the request itself is wrong
     │   └── UnsupportedForm                    a document of a form that is not read here
+    ├── Unauthorized          unauthorized     the platform in front of the service wants another key
     ├── LimitExceeded         limit_exceeded   the request is larger than a stated bound
     ├── NotFound              not_found
     ├── Conflict              conflict         it contradicts what was stored or asked before
-    ├── Unavailable           unavailable      not now: loading, stopping, overloaded
+    ├── RateLimited           rate_limited     too many requests, as the platform in front of the service finds
+    ├── Unavailable           unavailable      not now: loading, stopping, overloaded, out of reach
     │   └── StorageUnavailable                 the data folder takes no writes; reads go on
     ├── LLMNotConfigured      llm_not_configured
     ├── LLMUnreachable        upstream         no answer from the LLM endpoint
@@ -46,6 +48,10 @@ class ServiceError(Exception):
 
     code: ClassVar[Code] = "internal"
 
+    status: int | None = None
+    request_id: str | None = None
+    """As a door answered; only a client that met the error at a door sets them."""
+
     def __init__(
         self, message: str | None = None, *, field: str | None = None, retry_after_s: int | None = None
     ) -> None:
@@ -68,6 +74,18 @@ class InvalidInput(ServiceError):
 
 class UnsupportedForm(InvalidInput):
     """The document is of a form that is not read here; send text, Markdown, HTML or PDF."""
+
+
+class Unauthorized(ServiceError):
+    """The API key is missing, wrong, or not good for this."""
+
+    code = "unauthorized"
+
+
+class RateLimited(ServiceError):
+    """There were too many requests; try again later."""
+
+    code = "rate_limited"
 
 
 class LimitExceeded(ServiceError):

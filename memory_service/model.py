@@ -18,12 +18,28 @@ DEFAULT_NAMESPACE = "default"
 
 
 @dataclass(frozen=True, slots=True)
+class Embedding:
+    """The vectors of a memory as they are exported.
+
+    Attributes:
+        revision: of the embedder's fingerprint.
+        vectors: base64 of little-endian float32, (windows, dim).
+    """
+
+    revision: str
+    vectors: str
+
+
+@dataclass(frozen=True, slots=True)
 class NewMemory:
     """A memory that a caller wants kept.
 
     Attributes:
         key: the caller's name for it; None derives one from the content, so a retried store is the same store.
         ttl_seconds: lifetime from the moment of storing; None keeps it until it is deleted.
+        created_at: when it was first stored elsewhere (ISO 8601), for imports; None for now.
+        expires_at: the end of its lifetime (ISO 8601), instead of `ttl_seconds`.
+        embedding: its vectors; used where they are of this service's embedder, and made anew otherwise.
     """
 
     content: str
@@ -31,6 +47,9 @@ class NewMemory:
     namespace: str = DEFAULT_NAMESPACE
     metadata: Metadata | None = None
     ttl_seconds: int | None = None
+    created_at: str | None = None
+    expires_at: str | None = None
+    embedding: Embedding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +172,73 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing, newest first; `cursor` is None on the last page."""
+    """One page of a listing, newest first; `cursor` is None on the last page.
+
+    Attributes:
+        embeddings: of each memory, where they were asked for; None for one that was changed meanwhile.
+    """
 
     memories: tuple[Memory, ...]
     cursor: str | None
+    embeddings: tuple[Embedding | None, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """A memory and how alike it is.
+
+    Attributes:
+        score: the least cosine of the other's windows, each with its best match in this memory.
+    """
+
+    memory: Memory
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicated:
+    """A memory and the earlier ones that say almost the same, most alike first."""
+
+    memory: Memory
+    alike: tuple[Alike, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatesPage:
+    """One page of the report; `cursor` is None on the last. A page may hold none and not be the last.
+
+    Attributes:
+        examined: how many memories were looked at for this page.
+    """
+
+    duplicates: tuple[Duplicated, ...]
+    examined: int
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where the bytes of what was deleted may still be.
+
+    Attributes:
+        files: relative to the data folder; none once the bytes are gone.
+    """
+
+    id: str
+    deleted_at_ms: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What a compaction took away and what it left.
+
+    Attributes:
+        removed: journals that are gone.
+        removed_bytes: their size.
+        kept: journals that still hold bytes which a later compaction may take away, with the reason.
+    """
+
+    removed: tuple[str, ...]
+    removed_bytes: int
+    kept: tuple[tuple[str, str], ...]

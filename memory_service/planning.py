@@ -34,6 +34,8 @@ class Prepared:
     Attributes:
         metadata: canonical JSON text.
         vectors: None when the same content was there already, whose vectors will do.
+        created_at_ms: when it was first stored elsewhere; None leaves it as it is, or makes it now.
+        expires_at_ms: instead of `ttl_ms`.
     """
 
     namespace: str
@@ -42,6 +44,8 @@ class Prepared:
     metadata: str
     ttl_ms: int | None
     vectors: Vectors | None
+    created_at_ms: int | None = None
+    expires_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +222,10 @@ def _store(item: Prepared, group: Group) -> Stored:
         assert held is not None, "an item comes without vectors only when its content is held"
         vectors = group.vectors(item.namespace, held)
     stamp = group.tick()
-    created_at_ms = held.version.created_at_ms if held else stamp.ms
-    expires_at_ms = None if item.ttl_ms is None else group.now_ms + item.ttl_ms
+    created_at_ms = item.created_at_ms
+    if created_at_ms is None:
+        created_at_ms = held.version.created_at_ms if held else stamp.ms
+    expires_at_ms = item.expires_at_ms if item.ttl_ms is None else group.now_ms + item.ttl_ms
     group.write(
         stamp, Put(item.namespace, item.key, item.content, item.metadata, vectors, created_at_ms, expires_at_ms)
     )
@@ -229,7 +235,8 @@ def _store(item: Prepared, group: Group) -> Stored:
 
 def _is_unchanged(version: Version, item: Prepared) -> bool:
     same = version.content == item.content and version.metadata == item.metadata
-    return same and version.expires_at_ms is None and item.ttl_ms is None
+    is_as_old = item.created_at_ms in (None, version.created_at_ms)
+    return same and is_as_old and version.expires_at_ms == item.expires_at_ms and item.ttl_ms is None
 
 
 def _plan_delete(request: DeleteRequest, group: Group) -> Plan:

@@ -6,28 +6,15 @@ folder itself tells, so receipts are kept nowhere and any worker can redeem them
 """
 
 import re
-from dataclasses import dataclass
 
 from memory_service import snapshots
 from memory_service.clock import Stamp
 from memory_service.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER, DataFolder
 from memory_service.errors import InvalidInput, NotFound
 from memory_service.journal import SUFFIX, begun_ms, journal_paths
+from memory_service.model import Receipt
 
 _ID = re.compile(r"(\d{1,15})\.(\d{1,9})\.(\d{13}-[0-9a-f]{12})")
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Where the bytes of what was deleted may still be.
-
-    Attributes:
-        files: relative to the data folder; none once the bytes are gone.
-    """
-
-    id: str
-    deleted_at_ms: int
-    files: tuple[str, ...]
 
 
 def receipt_id(stamp: Stamp) -> str:

@@ -13,31 +13,36 @@ from typing import Any
 from memory_service import checks
 from memory_service.clock import HybridClock
 from memory_service.committing import Committer
-from memory_service.compacting import Compacted, Compactor
+from memory_service.compacting import Compactor
 from memory_service.cursors import decode_cursor, encode_cursor
 from memory_service.data_folder import DataFolder
-from memory_service.duplicates import THRESHOLD_MIN, DuplicatesPage, near_duplicates
+from memory_service.duplicates import near_duplicates
 from memory_service.embedding import Embedder, Vectors
 from memory_service.embedding_queue import EmbeddingQueue
 from memory_service.errors import InvalidInput, NotFound, Unavailable
+from memory_service.exchange import exported, imported
 from memory_service.filters import EVERYTHING, parse
 from memory_service.following import Follower
 from memory_service.journal import storage_unavailable
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     JSON,
+    Compacted,
     Consistency,
     Deleted,
+    DuplicatesPage,
+    Embedding,
     Event,
     EventKind,
     Memory,
     NewMemory,
     Page,
+    Receipt,
     Refused,
     Stored,
 )
 from memory_service.planning import DeleteRequest, Idempotency, Outcome, Prepared, Stale, StoreRequest, WriteRequest
-from memory_service.receipts import Receipt, redeem
+from memory_service.receipts import redeem
 from memory_service.recovery import recover
 from memory_service.retrieval import RETRIEVALS_MAX, Retrieval, Retrieved
 from memory_service.retriever import Retriever
@@ -134,16 +139,24 @@ class MemoryService:
         """
         checks.count(len(memories), "memories", checks.BATCH_ITEMS_MAX)
         idempotency = _idempotency(idempotency_key, "store", memories)
-        checked = [_checked(memory) for memory in memories]
-        accepted = [item for item in checked if isinstance(item, checks.CheckedMemory)]
+        checked = [self._checked(memory) for memory in memories]
+        accepted = [item for item in checked if not isinstance(item, Refused)]
         stored = iter(self._store_checked(accepted, idempotency) if accepted else [])
-        return [next(stored) if isinstance(item, checks.CheckedMemory) else item for item in checked]
+        return [item if isinstance(item, Refused) else next(stored) for item in checked]
+
+    def _checked(self, memory: NewMemory) -> tuple[checks.CheckedMemory, Vectors | None] | Refused:
+        """What is to be stored, with the vectors that it brings along, if they are of this embedder."""
+        try:
+            item = checks.new_memory(memory, self._clock.now_ms())
+            return item, imported(memory.embedding, self.fingerprint)
+        except InvalidInput as error:
+            return Refused(memory.namespace, memory.key, error)
 
     def _store_checked(
-        self, items: Sequence[checks.CheckedMemory], idempotency: Idempotency | None
+        self, items: Sequence[tuple[checks.CheckedMemory, Vectors | None]], idempotency: Idempotency | None
     ) -> list[Stored | Refused]:
         self._refresh_to_write()
-        held = self._catalog.contents({(item.namespace, item.key) for item in items})
+        held = self._catalog.contents({(item.namespace, item.key) for item, _ in items})
         outcome = self._commit(StoreRequest(self._prepared(items, held), idempotency))
         if isinstance(outcome, Stale):
             outcome = self._commit(StoreRequest(self._prepared(items, {}), idempotency))
@@ -151,14 +164,15 @@ class MemoryService:
         return outcome
 
     def _prepared(
-        self, items: Sequence[checks.CheckedMemory], held: dict[tuple[str, str], str]
+        self, items: Sequence[tuple[checks.CheckedMemory, Vectors | None]], held: dict[tuple[str, str], str]
     ) -> tuple[Prepared, ...]:
-        """Items with their vectors, embedding only contents that are not held under their key already.
+        """Items with their vectors, embedding only contents that bring none and are not held under their key already.
 
         A key that comes again in the same batch is always embedded, because the first may change what is held.
         """
-        known = [held.pop((item.namespace, item.key), None) == item.content for item in items]
-        fresh = [item.content for item, is_known in zip(items, known, strict=True) if not is_known]
+        known = [held.pop((item.namespace, item.key), None) == item.content for item, _ in items]
+        has_vectors = [is_known or own is not None for is_known, (_, own) in zip(known, items, strict=True)]
+        fresh = [item.content for (item, _), has in zip(items, has_vectors, strict=True) if not has]
         embedded = iter(self._embedding.windows(fresh))
         return tuple(
             Prepared(
@@ -167,9 +181,11 @@ class MemoryService:
                 item.content,
                 item.metadata,
                 item.ttl_ms,
-                None if is_known else next(embedded),
+                (None if is_known else own) if has else next(embedded),
+                item.created_at_ms,
+                item.expires_at_ms,
             )
-            for item, is_known in zip(items, known, strict=True)
+            for (item, own), is_known, has in zip(items, known, has_vectors, strict=True)
         )
 
     # -- retrieve --------------------------------------------------------------------------------------------------
@@ -302,14 +318,18 @@ class MemoryService:
         cursor: str | None = None,
         as_of: str | None = None,
         consistency: Consistency = Consistency.EVENTUAL,
+        embeddings: bool = False,
     ) -> Page:
         """Memories that match, as they are or as they were at a time (ISO 8601), newest first, page by page.
 
-        A memory that is there throughout is on exactly one page, whatever is stored or deleted meanwhile.
+        A memory that is there throughout is on exactly one page, whatever is stored or deleted meanwhile. With
+        `embeddings` their vectors are there too, for an export of the present.
 
         Raises:
             InvalidInput: also for a cursor of another namespace, filter or time.
         """
+        if embeddings and as_of is not None:
+            raise InvalidInput("embeddings cannot be used with as_of; leave one of them out.", field="embeddings")
         checks.namespace(namespace)
         checks.limit(limit)
         wanted = parse(filter)
@@ -318,10 +338,13 @@ class MemoryService:
         after = decode_cursor(cursor, scope) if cursor is not None else None
         self._refresh(consistency)
         memories = self._catalog.page(namespace, wanted, limit + 1, after, as_of_ms)
-        if len(memories) <= limit:
-            return Page(tuple(memories), None)
-        last = memories[limit - 1]
-        return Page(tuple(memories[:limit]), encode_cursor(last.created_at_ms, last.key, scope))
+        page = tuple(memories[:limit])
+        is_last = len(memories) <= limit
+        next_cursor = None if is_last else encode_cursor(page[-1].created_at_ms, page[-1].key, scope)
+        return Page(page, next_cursor, self._embeddings(namespace, page) if embeddings else None)
+
+    def _embeddings(self, namespace: str, memories: Sequence[Memory]) -> tuple[Embedding | None, ...]:
+        return exported(self._projection, namespace, memories, self.fingerprint)
 
     def near_duplicates(
         self,
@@ -344,7 +367,7 @@ class MemoryService:
         Raises:
             InvalidInput: naming the field, the bound and the remedy.
         """
-        checks.number(threshold, "threshold", THRESHOLD_MIN, 1)
+        checks.number(threshold, "threshold", checks.DUPLICATES_THRESHOLD_MIN, 1)
         page = self.list(namespace=namespace, filter=filter, limit=limit, cursor=cursor)
         found = near_duplicates(self._projection, namespace, page.memories, threshold)
         return DuplicatesPage(found, len(page.memories), page.cursor)
@@ -496,13 +519,6 @@ class MemoryService:
         self._follower.follow(strong=consistency is Consistency.STRONG)
         self._snapshotter.take_if_due()
         self._projection.expire(self._clock.now_ms())
-
-
-def _checked(memory: NewMemory) -> checks.CheckedMemory | Refused:
-    try:
-        return checks.new_memory(memory)
-    except InvalidInput as error:
-        return Refused(memory.namespace, memory.key, error)
 
 
 def _idempotency(key: str | None, operation: str, *request: Any) -> Idempotency | None:

@@ -1,4 +1,4 @@
-"""RunPod as a worker sees it, on a real port: hands out jobs, takes results, passes on cancellations.
+"""RunPod as workers and callers see it, on a real port: hands jobs out, passes their results and cancellations on.
 
     with StandInPlatform() as platform, QueueWorker(platform, tmp_path) as worker:
         job_id = platform.submit({"action": "health"})
@@ -58,7 +58,14 @@ class Result:
 class StandInPlatform:
     """Listens on 127.0.0.1 while its `with` block runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sync_s: float = ANSWER_S_MAX) -> None:
+        """Args:
+        sync_s: how long `/runsync` waits for a job's end before it answers with the job's state.
+        """
+        self.sync_s = sync_s
+        self.refusals: deque[tuple[int, dict[str, str]]] = deque()
+        self.submitted: list[str] = []
+        self._taken: set[str] = set()
         self._news = threading.Condition()
         self._queue: deque[dict[str, Any]] = deque()
         self._cancelled: list[str] = []
@@ -77,6 +84,21 @@ class StandInPlatform:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Where callers send jobs, as RunPod's https://api.runpod.ai/v2; the endpoint's id is `endpoint`."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v2"
+
+    def state(self, job_id: str, wait_s: float = 0) -> dict[str, Any] | None:
+        """What a caller is told of a job; None for an unknown one."""
+        with self._news:
+            self._news.wait_for(lambda: job_id in self._results, wait_s)
+            if job_id not in self._results:
+                state = "IN_PROGRESS" if job_id in self._taken else "IN_QUEUE"
+                return {"id": job_id, "status": state} if job_id in self.submitted else None
+            posted = self._results[job_id][0].posted
+            return {"id": job_id, "status": "FAILED" if "error" in posted else "COMPLETED", **posted}
 
     @property
     def variables(self) -> dict[str, str]:
@@ -99,6 +121,7 @@ class StandInPlatform:
         job_id = job_id or f"{uuid.uuid4()}-u1"
         with self._news:
             self._queue.append({"id": job_id, "input": input})
+            self.submitted.append(job_id)
             self._news.notify_all()
         return job_id
 
@@ -125,7 +148,9 @@ class StandInPlatform:
         """Up to `count` jobs, as soon as there is one; none after a while, or for a worker that is gone by then."""
         with self._news:
             self._news.wait_for(lambda: self._queue, HOLD_S)
-            return [self._queue.popleft() for _ in range(min(count, len(self._queue)) if is_there() else 0)]
+            jobs = [self._queue.popleft() for _ in range(min(count, len(self._queue)) if is_there() else 0)]
+            self._taken.update(job["id"] for job in jobs)
+            return jobs
 
     def stops(self) -> list[str]:
         with self._news:
@@ -145,6 +170,8 @@ class _Routes(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         match url.path.split("/")[3]:
+            case "status":
+                self._tell(self.platform.state(url.path.split("/")[4]))
             case "job-take":
                 jobs = self.platform.take(1, self._is_there)
                 self._answer(jobs[0] if jobs else None)
@@ -157,11 +184,35 @@ class _Routes(BaseHTTPRequestHandler):
                 self._answer({})
 
     def do_POST(self) -> None:
+        if urlsplit(self.path).path.split("/")[3] in ("run", "runsync"):
+            self._take_from_caller()
+            return
         kind, _worker, job_id = urlsplit(self.path).path.split("/")[3:]
         posted = json.loads(self.rfile.read(int(self.headers["content-length"])), parse_constant=_no_constant)
         assert kind == "job-done", "the worker streams nothing"
         self.platform.done(job_id, posted)
         self._answer({})
+
+    def _take_from_caller(self) -> None:
+        """A job for the endpoint, after whatever refusals a test wants to come first."""
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        _, _, endpoint, kind = urlsplit(self.path).path.split("/")
+        if self.headers["authorization"] != "Bearer key":
+            self._answer({"error": "unauthorized"}, 401)
+        elif endpoint != "endpoint":
+            self._answer({"error": "not found"}, 404)
+        elif self.platform.refusals:
+            status, headers = self.platform.refusals.popleft()
+            self._answer({"error": "refused"}, status, headers)
+        else:
+            job_id = self.platform.submit(body["input"])
+            self._tell(self.platform.state(job_id, self.platform.sync_s if kind == "runsync" else 0))
+
+    def _tell(self, state: dict[str, Any] | None) -> None:
+        if state is None:
+            self._answer({"error": "job not found"}, 404)
+        else:
+            self._answer(state)
 
     def log_message(self, format: str, *args: object) -> None:
         """Not on the test's output."""
@@ -174,12 +225,14 @@ class _Routes(BaseHTTPRequestHandler):
         except ConnectionError:
             return False
 
-    def _answer(self, body: object) -> None:
-        """200 with a body, or 204 for none."""
+    def _answer(self, body: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        """A status with a body, or 204 for none."""
         if not self._is_there():
             return
         content = b"" if body is None else json.dumps(body).encode()
-        self.send_response(200 if content else 204)
+        self.send_response(status if content else 204)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(content)))
         self.end_headers()

@@ -18,7 +18,7 @@ KNOWS = {
 
 HOMES = {
     "faiss": {"indexes/"},
-    "sqlite3": {"memory_service/catalog.py"},
+    "sqlite3": {"memory_service/catalog.py", "gateway/exchange/chroma.py"},
     "onnxruntime": {"memory_service/minilm.py"},
     "tokenizers": {"memory_service/minilm.py", "memory_service/sentence_transformer.py"},
     "onnx": {"memory_service/minilm_graph.py"},
@@ -41,7 +41,7 @@ HOMES = {
     "fastapi": {"gateway/"},
     "starlette": {"gateway/"},
     "uvicorn": {"gateway/server.py"},
-    "typer": {"gateway/cli.py"},
+    "typer": {"gateway/cli/"},
     "dotenv": {"gateway/settings.py"},
     "runpod": {"handler.py"},
 }

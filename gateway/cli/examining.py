@@ -1,4 +1,4 @@
-"""The command line: `vector-memory`."""
+"""The command doctor."""
 
 import json
 import sys
@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway import logs
-from gateway.settings import Settings, load
 from memory_service.errors import StartupError
 
-if TYPE_CHECKING:  # imported where it is used, so that `serve` opens its port sooner
+if TYPE_CHECKING:
     from memory_service.doctor import Report
-
-app = typer.Typer(
-    help="Long-term memory for AI agents: store, retrieve, delete, research.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-
 
 _MARKS = {
     "ok": typer.style("ok     ", fg="green"),
@@ -30,43 +20,6 @@ _MARKS = {
 }
 
 
-@app.callback()
-def main() -> None:
-    """Long-term memory for AI agents: store, retrieve, delete, research."""
-
-
-@app.command()
-def serve(
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on (MEMORY_HOST).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on (MEMORY_PORT).")] = None,
-    ephemeral: Annotated[
-        bool | None, typer.Option("--ephemeral", help="Keep memories only while serving (MEMORY_EPHEMERAL).")
-    ] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error (MEMORY_LOG_LEVEL).")] = None,
-) -> None:
-    """Serve the HTTP API until interrupted. Flags go before variables, variables before .env; see .env.example."""
-    flags = {
-        "MEMORY_DATA_DIR": data_dir,
-        "MEMORY_HOST": host,
-        "MEMORY_PORT": port,
-        "MEMORY_EPHEMERAL": ephemeral,
-        "MEMORY_LOG_LEVEL": log_level,
-    }
-    try:
-        settings = load(flags)
-        logs.configure(settings.gateway.log_level)
-        _announce(settings)
-        from gateway.server import serve as serve_http
-        from gateway.worker import Worker
-
-        serve_http(Worker(settings))
-    except StartupError as error:
-        print(f"vector-memory: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
-
-
-@app.command()
 def doctor(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
     as_json: Annotated[bool | None, typer.Option("--json", help="Print the report as JSON.")] = None,
@@ -78,6 +31,8 @@ def doctor(
 
     Ends with 0 when there is no problem, with 1 when there is one, with 2 when there was nothing to examine.
     """
+    from gateway import logs
+
     logs.configure("error")  # the report says what the log would
     folder, scratch = _folder_to_examine(data_dir)
     from memory_service.doctor import examine
@@ -96,6 +51,8 @@ def doctor(
 
 def _folder_to_examine(data_dir: Path | None) -> tuple[Path, Path | None]:
     """The data folder and where to copy catalogs to; ends the process when there is none."""
+    from gateway.settings import load
+
     try:
         settings = load({"MEMORY_DATA_DIR": data_dir}).memory
     except StartupError as error:
@@ -149,16 +106,3 @@ def _print_report(report: "Report") -> None:
         typer.echo(f"\nA repair would be refused: {report.refusal}")
     notes = sum(finding.severity == "note" for finding in report.findings)
     typer.echo(f"\n{counted(report.problems, 'problem')}, {counted(notes, 'note')}")
-
-
-def _announce(settings: Settings) -> None:
-    """What a person wants to know, in plain words, before the log begins."""
-    gateway, memory = settings.gateway, settings.memory
-    where = "a temporary folder" if memory.ephemeral else memory.data_dir
-    print(f"vector-memory: memories in {where}, loading the embedding model ...", file=sys.stderr)
-    if gateway.port:
-        print(f"vector-memory: docs at http://{gateway.host}:{gateway.port}/docs, Ctrl+C stops", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    app()

@@ -1,0 +1,79 @@
+"""A short measure of a service through its client: how many memories a second it stores and retrieves.
+
+It is for comparing machines and doors. `benchmarks/` measures what the project promises.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gateway.client import Client
+from gateway.client.values import Deletion
+from memory_service.model import NewMemory, Refused, Stored
+
+_WHO = ("Dana", "Ruben", "Ilse", "Tomás", "Priya", "Noor", "Sven", "Mei")
+_WHAT = ("moved the launch of", "raised the budget for", "asked three questions about", "signed the contract for")
+_WHICH = ("the Oslo warehouse", "the billing rewrite", "the spring campaign", "the night train pilot", "the new clinic")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How quickly one thing was done.
+
+    Attributes:
+        name: what was done.
+        count: how often.
+        seconds: for all of them, one after another.
+    """
+
+    name: str
+    count: int
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """How many were done in a second."""
+        return self.count / self.seconds
+
+
+def measure(client: Client, count: int) -> Iterator[Rate]:
+    """Store so many memories in a namespace that is deleted afterwards, and retrieve from it.
+
+    Args:
+        client: of the service; it is warmed up first.
+        count: memories to store, at least 100; a tenth of them one by one.
+    """
+    namespace = f"bench-{uuid.uuid4().hex[:12]}"
+    texts = [_text(n) for n in range(count)]
+    alone, together = texts[: count // 10], texts[count // 10 :]
+    client.health()
+    client.retrieve("warm up", namespace=namespace)
+    try:
+        yield _timed("store, one by one", len(alone), lambda: [client.store(t, namespace=namespace) for t in alone])
+        batches = [together[at : at + 250] for at in range(0, len(together), 250)]
+        yield _timed("store, in batches", len(together), lambda: [_store(client, b, namespace) for b in batches])
+        queries = [f"who {what} {which}?" for what in _WHAT for which in _WHICH] * 2
+        found = lambda: [client.retrieve(query, namespace=namespace) for query in queries]  # noqa: E731 - one of three
+        yield _timed("retrieve", len(queries), found)
+    finally:
+        _clear(client, namespace)
+
+
+def _store(client: Client, texts: list[str], namespace: str) -> list[Stored | Refused]:
+    return client.store_batch([NewMemory(text, namespace=namespace) for text in texts])
+
+
+def _clear(client: Client, namespace: str) -> Deletion:
+    return client.delete_many(filter={"key": {"$exists": True}}, namespace=namespace)
+
+
+def _text(n: int) -> str:
+    who, what = _WHO[n % len(_WHO)], _WHAT[n // 3 % len(_WHAT)]
+    return f"{who} {what} {_WHICH[n // 7 % len(_WHICH)]} after meeting {n} with the council."
+
+
+def _timed(name: str, count: int, work: Callable[[], object]) -> Rate:
+    begun = time.perf_counter()
+    work()
+    return Rate(name, count, time.perf_counter() - begun)

@@ -1,0 +1,79 @@
+"""The one table from what can go wrong to exit codes, and the sentence that a person reads."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from memory_service import errors
+from memory_service.errors import ServiceError, StartupError
+
+FAILED, USAGE, NOT_FOUND, OUT_OF_REACH, INTERRUPTED = 1, 2, 3, 4, 130
+
+EXIT_CODES: dict[type[ServiceError], int] = {
+    errors.ServiceError: FAILED,
+    errors.InvalidInput: FAILED,
+    errors.Unauthorized: FAILED,
+    errors.LimitExceeded: FAILED,
+    errors.NotFound: NOT_FOUND,
+    errors.Conflict: FAILED,
+    errors.RateLimited: OUT_OF_REACH,
+    errors.Unavailable: OUT_OF_REACH,
+    errors.StorageUnavailable: OUT_OF_REACH,
+    errors.LLMNotConfigured: FAILED,
+    errors.LLMUnreachable: FAILED,
+    errors.LLMReplyInvalid: FAILED,
+    errors.LLMTimeout: FAILED,
+}
+
+
+class Commands(TyperGroup):
+    """All commands; none of them ends in a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, and end with the code of what went wrong."""
+        with _ended():
+            return super().invoke(ctx)
+
+
+def say(line: str) -> None:
+    """A sentence for a person, on stderr: stdout is for what was asked."""
+    told = f"vector-memory: {line}"
+    if sys.stderr.isatty():
+        from rich.text import Text
+
+        from gateway.cli.showing import console, safe
+
+        console(stderr=True).print(Text(safe(told)))
+    else:
+        print(told, file=sys.stderr)
+
+
+def usage(line: str) -> typer.Exit:
+    """Say what is wrong with the command line; raise the result."""
+    say(line)
+    return typer.Exit(USAGE)
+
+
+@contextlib.contextmanager
+def _ended() -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except ServiceError as error:
+        at = f" ({error.request_id})" if error.code == "internal" and error.request_id else ""
+        say(f"{error.message}{at}")
+        raise typer.Exit(EXIT_CODES[type(error)]) from error
+    except StartupError as error:
+        say(str(error))
+        raise typer.Exit(FAILED) from error
+    except KeyboardInterrupt as interrupt:
+        say("interrupted")
+        raise typer.Exit(INTERRUPTED) from interrupt
+    except BrokenPipeError as error:  # whoever read our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from error

@@ -1,0 +1,54 @@
+"""The command serve."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from memory_service.errors import StartupError
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+
+def serve(
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (MEMORY_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (MEMORY_PORT).")] = None,
+    ephemeral: Annotated[
+        bool | None, typer.Option("--ephemeral", help="Keep memories only while serving (MEMORY_EPHEMERAL).")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error (MEMORY_LOG_LEVEL).")] = None,
+) -> None:
+    """Serve the HTTP API until interrupted. Flags go before variables, variables before .env; see .env.example."""
+    flags = {
+        "MEMORY_DATA_DIR": data_dir,
+        "MEMORY_HOST": host,
+        "MEMORY_PORT": port,
+        "MEMORY_EPHEMERAL": ephemeral,
+        "MEMORY_LOG_LEVEL": log_level,
+    }
+    from gateway import logs
+    from gateway.settings import load
+
+    try:
+        settings = load(flags)
+        logs.configure(settings.gateway.log_level)
+        _announce(settings)
+        from gateway.server import serve as serve_http
+        from gateway.worker import Worker
+
+        serve_http(Worker(settings))
+    except StartupError as error:
+        print(f"vector-memory: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+def _announce(settings: "Settings") -> None:
+    """What a person wants to know, in plain words, before the log begins."""
+    gateway, memory = settings.gateway, settings.memory
+    where = "a temporary folder" if memory.ephemeral else memory.data_dir
+    print(f"vector-memory: memories in {where}, loading the embedding model ...", file=sys.stderr)
+    if gateway.port:
+        print(f"vector-memory: docs at http://{gateway.host}:{gateway.port}/docs, Ctrl+C stops", file=sys.stderr)

@@ -1,0 +1,295 @@
+"""The client for asynchronous programs."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+from gateway.client import operations
+from gateway.client.errors import answered
+from gateway.client.operations import Operation
+from gateway.client.retries import Retries
+from gateway.client.transports import HTTPTransport, Transport
+from gateway.client.values import Deletion, Health, ResearchFields, RetrieveFields, Stats
+from memory_service.errors import ServiceError
+from memory_service.model import (
+    DEFAULT_NAMESPACE,
+    JSON,
+    Compacted,
+    Consistency,
+    DuplicatesPage,
+    Event,
+    Memory,
+    NewMemory,
+    Page,
+    Receipt,
+    Refused,
+    Stored,
+)
+from memory_service.retrieval import Retrieval, Retrieved
+from research.model import Answer
+
+if TYPE_CHECKING:
+    from gateway.worker import Worker
+
+T = TypeVar("T")
+
+TIMEOUT_S = 120.0
+"""For a whole answer: research waits a minute for its LLM, and a batch of 1,000 long texts takes as long to embed."""
+
+
+class AsyncClient:
+    """A vector-memory service, over HTTP.
+
+    Every method raises an error of `memory_service.errors`, with `field` where one is to blame, and with `status` and
+    `request_id` where the service answered. `Unavailable` with no status: it cannot be reached.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retries: Retries | None = None,
+    ) -> None:
+        """Args:
+        url: of the service; nothing is sent yet.
+        api_key: for what stands in front of the service, as RunPod's load balancer does; the service asks for none.
+        timeout_s: for one attempt.
+        retries: how often what may safely be sent again is.
+        """
+        self._transport: Transport = HTTPTransport(url, api_key=api_key, timeout_s=timeout_s)
+        self._retries = retries or Retries()
+
+    @classmethod
+    def over(cls, transport: Transport, retries: Retries | None = None) -> Self:
+        """Over a transport of your own."""
+        client = cls.__new__(cls)
+        client._transport = transport
+        client._retries = retries or Retries()
+        return client
+
+    @classmethod
+    def runpod(
+        cls,
+        endpoint_id: str,
+        *,
+        api_key: str,
+        timeout_s: float = 300.0,
+        retries: Retries | None = None,
+        url: str | None = None,
+    ) -> Self:
+        """Over a queue endpoint of RunPod, whose cold start may take minutes. `url` is RunPod's own by default."""
+        from gateway.client.runpod import RUNPOD_URL, RunPodTransport
+
+        transport = RunPodTransport(endpoint_id, api_key=api_key, timeout_s=timeout_s, url=url or RUNPOD_URL)
+        return cls.over(transport, retries)
+
+    @classmethod
+    def local(
+        cls,
+        folder: "Path | str | Worker",
+        *,
+        settings: Mapping[str, Any] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Self:
+        """In this process, over a data folder or a worker that is there already.
+
+        Args:
+            folder: made if need be; its memories are loaded by the first call. A worker is left open at the end.
+            settings: by the names of variables, such as `LLM_FALLBACK`; they go before the environment.
+            timeout_s: not used by what runs in this process, and there for the sake of what will.
+
+        Raises:
+            StartupError: the folder cannot be used, or a setting is wrong; from the first call if it cannot be loaded.
+        """
+        from gateway.client.local import LocalTransport
+
+        return cls.over(LocalTransport.over(folder, settings or {}, timeout_s=timeout_s))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Release connections, and what `local` opened."""
+        await self._transport.close()
+
+    async def store(
+        self,
+        content: str,
+        *,
+        key: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        metadata: Mapping[str, JSON] | None = None,
+        ttl_seconds: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Stored:
+        """Keep one memory: durable and retrievable when this returns."""
+        memory = NewMemory(content, key, namespace, metadata, ttl_seconds)
+        return await self._done(operations.store(memory, idempotency_key))
+
+    async def store_batch(
+        self, memories: Iterable[NewMemory], *, idempotency_key: str | None = None
+    ) -> list[Stored | Refused]:
+        """Keep up to 1,000 memories, each judged on its own; results in their order."""
+        return await self._done(operations.store_batch(memories, idempotency_key))
+
+    async def retrieve(self, query: str | None = None, **fields: Unpack[RetrieveFields]) -> Retrieved:
+        """Find the memories that answer a query best (or are `like` one), among those that match."""
+        return await self._done(operations.retrieve(query, fields))
+
+    async def retrieve_batch(self, retrievals: Sequence[Retrieval]) -> list[Retrieved]:
+        """Answer up to 100 retrievals, whose queries share the model's runs; results in their order."""
+        return await self._done(operations.retrieve_batch(retrievals))
+
+    async def near_duplicates(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        filter: Mapping[str, JSON] | None = None,
+        threshold: float | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> DuplicatesPage:
+        """Report which memories say almost the same as an earlier one, page by page; nothing is merged."""
+        wanted = operations.near_duplicates(
+            namespace=namespace, filter=filter, threshold=threshold, limit=limit, cursor=cursor
+        )
+        return await self._done(wanted)
+
+    async def get(
+        self,
+        key: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        as_of: str | None = None,
+        consistency: Consistency | str | None = None,
+    ) -> Memory:
+        """One memory by its key, as it is or as it was at a time (ISO 8601)."""
+        return await self._done(operations.get(key, namespace=namespace, as_of=as_of, consistency=consistency))
+
+    async def history(
+        self, key: str, *, namespace: str = DEFAULT_NAMESPACE, consistency: Consistency | str | None = None
+    ) -> list[Event]:
+        """What happened to a memory since it was last deleted, newest first."""
+        return await self._done(operations.history(key, namespace=namespace, consistency=consistency))
+
+    async def page(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        filter: Mapping[str, JSON] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        as_of: str | None = None,
+        consistency: Consistency | str | None = None,
+        embeddings: bool = False,
+    ) -> Page:
+        """One page of a listing, newest first; with `embeddings` the vectors of each memory."""
+        wanted = operations.page(
+            namespace=namespace,
+            filter=filter,
+            limit=limit,
+            cursor=cursor,
+            as_of=as_of,
+            consistency=consistency,
+            embeddings=embeddings,
+        )
+        return await self._done(wanted)
+
+    async def list(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        filter: Mapping[str, JSON] | None = None,
+        page_size: int = 100,
+        as_of: str | None = None,
+        consistency: Consistency | str | None = None,
+    ) -> AsyncIterator[Memory]:
+        """Every memory that matches, newest first; pages are fetched as they are needed."""
+        cursor: str | None = None
+        while True:
+            page = await self.page(
+                namespace=namespace,
+                filter=filter,
+                limit=page_size,
+                cursor=cursor,
+                as_of=as_of,
+                consistency=consistency,
+            )
+            for memory in page.memories:
+                yield memory
+            if page.cursor is None:
+                return
+            cursor = page.cursor
+
+    async def delete(
+        self,
+        key: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        receipt: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Deletion:
+        """Delete one memory.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return await self._done(operations.delete(key, namespace, receipt=receipt, idempotency_key=idempotency_key))
+
+    async def delete_many(
+        self,
+        *,
+        keys: Sequence[str] | None = None,
+        filter: Mapping[str, JSON] | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        dry_run: bool = False,
+        receipt: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Deletion:
+        """Delete up to 1,000 keys, or everything in the namespace that matches a filter."""
+        listed = None if keys is None else [*keys]
+        wanted = operations.delete_many(
+            idempotency_key, keys=listed, filter=filter, namespace=namespace, dry_run=dry_run, receipt=receipt
+        )
+        return await self._done(wanted)
+
+    async def receipt(self, id: str) -> Receipt:
+        """In which files the bytes of what a delete removed still are."""
+        return await self._done(operations.receipt(id))
+
+    async def research(self, query: str, **fields: Unpack[ResearchFields]) -> Answer:
+        """Answer a question from the memories, with citations."""
+        return await self._done(operations.research(query, fields))
+
+    async def snapshot(self) -> str:
+        """Take a snapshot now, so that the next start is quick; its name."""
+        return await self._done(operations.snapshot())
+
+    async def compact(self) -> Compacted:
+        """Remove journals that snapshots cover, so that deleted texts are in no file any more."""
+        return await self._done(operations.compact())
+
+    async def health(self) -> Health:
+        """How the service is."""
+        return await self._done(operations.health())
+
+    async def stats(self) -> Stats:
+        """How many memories each namespace has."""
+        return await self._done(operations.stats())
+
+    async def _done(self, operation: Operation[T]) -> T:
+        body = answered(await self._retries.send(operation.request, self._transport.send))
+        try:
+            return operation.read(body)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ServiceError(
+                "The answer is not of the shape this client knows; is this a vector-memory service of its version?"
+            ) from error

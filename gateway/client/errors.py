@@ -1,0 +1,96 @@
+"""From what a door answered to the errors of `memory_service/errors.py`, with status and request id.
+
+An error that never was an answer (the service is out of reach) is `Unavailable` with no status.
+"""
+
+import json
+from typing import Any
+
+from gateway.client.requests import Response
+from memory_service import errors
+from memory_service.errors import ServiceError
+
+_BY_CODE: dict[str, type[ServiceError]] = {
+    error.code: error
+    for error in (
+        errors.ServiceError,
+        errors.InvalidInput,
+        errors.Unauthorized,
+        errors.LimitExceeded,
+        errors.NotFound,
+        errors.Conflict,
+        errors.RateLimited,
+        errors.Unavailable,
+        errors.LLMNotConfigured,
+        errors.LLMUnreachable,
+        errors.LLMTimeout,
+    )
+}
+
+_BY_CODE_AND_STATUS: dict[tuple[str, int], type[ServiceError]] = {
+    ("unavailable", 507): errors.StorageUnavailable,
+    ("upstream", 502): errors.LLMReplyInvalid,
+}
+
+_BY_STATUS: dict[int, type[ServiceError]] = {
+    400: errors.InvalidInput,
+    401: errors.Unauthorized,
+    403: errors.Unauthorized,
+    404: errors.NotFound,
+    413: errors.LimitExceeded,
+    429: errors.RateLimited,
+    502: errors.Unavailable,
+    503: errors.Unavailable,
+    504: errors.Unavailable,
+    524: errors.Unavailable,  # a proxy that gave up waiting
+}
+"""For answers of something in front of the service, which know nothing of our codes."""
+
+SUCCESS = range(200, 300)
+
+
+def answered(response: Response) -> Any:
+    """The body of a success.
+
+    Raises:
+        ServiceError: what the answer says went wrong.
+    """
+    if response.status not in SUCCESS:
+        raise failure(response)
+    if not isinstance(response.body, dict):
+        raise _with_origin(ServiceError("The answer is no JSON object; is this a vector-memory service?"), response)
+    return response.body
+
+
+def failure(response: Response) -> ServiceError:
+    """The error that a response stands for."""
+    told = response.body.get("error") if isinstance(response.body, dict) else None
+    if isinstance(told, dict) and isinstance(told.get("code"), str):
+        kind = _BY_CODE_AND_STATUS.get((told["code"], response.status)) or _BY_CODE.get(told["code"], ServiceError)
+        error = kind(_text(told.get("message")), field=_text(told.get("field")))
+        return _with_origin(error, response, _text(told.get("request_id")))
+    if isinstance(response.body, dict) and response.body.get("status") == "loading":
+        return _with_origin(errors.Unavailable("The service is loading its memories; try again soon."), response)
+    kind = _BY_STATUS.get(response.status, ServiceError)
+    return _with_origin(kind(f"The answer was status {response.status} and not of a vector-memory service."), response)
+
+
+def job_failure(error: object) -> tuple[int, dict[str, Any]]:
+    """Status and body of a job that failed; the job's `error` is a JSON text when it is the service's."""
+    try:
+        told = json.loads(error) if isinstance(error, str) else error
+    except ValueError:
+        told = None
+    if isinstance(told, dict) and isinstance(told.get("status"), int):
+        return told["status"], {"error": {name: value for name, value in told.items() if name != "status"}}
+    return 500, {"error": {"code": "internal", "message": "The job failed; the worker's log on RunPod says why."}}
+
+
+def _with_origin(error: ServiceError, response: Response, request_id: str | None = None) -> ServiceError:
+    error.status = response.status
+    error.request_id = request_id or response.request_id
+    return error
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,73 @@
+"""How requests reach a service in this very process: through the same HTTP application that the other doors lead to.
+
+Errors, bounds and bodies are therefore the same. What the transport opens it closes; a worker that it is given is its
+owner's.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.client.requests import Request, Response
+from gateway.client.transports import HTTPTransport
+
+if TYPE_CHECKING:  # imported where they are used: the other transports do without
+    from gateway.worker import Worker
+
+
+class LocalTransport:
+    """The application over a worker."""
+
+    def __init__(self, worker: "Worker", *, is_owner: bool, timeout_s: float) -> None:
+        self._worker = worker
+        self._is_owner = is_owner
+        self._timeout_s = timeout_s
+        self._http: HTTPTransport | None = None
+        self._opening = asyncio.Lock()
+
+    @classmethod
+    def over(cls, folder: "Path | str | Worker", settings: Mapping[str, Any], *, timeout_s: float) -> "LocalTransport":
+        """Over a folder, whose worker is loaded by the first request, or over a worker that somebody else closes.
+
+        Raises:
+            StartupError: the folder cannot be used, or a setting is wrong.
+        """
+        from gateway.settings import load
+        from gateway.worker import Worker
+
+        if isinstance(folder, Worker):
+            return cls(folder, is_owner=False, timeout_s=timeout_s)
+        worker = Worker(load({**settings, "MEMORY_DATA_DIR": folder}))
+        worker.check()
+        return cls(worker, is_owner=True, timeout_s=timeout_s)
+
+    async def send(self, request: Request) -> Response:
+        """Pass a request to the application and wait for the response.
+
+        Raises:
+            StartupError: the memories cannot be loaded.
+        """
+        async with self._opening:
+            if self._http is None:
+                self._http = await self._opened()
+        return await self._http.send(request)
+
+    async def _opened(self) -> HTTPTransport:
+        import httpx
+
+        from gateway.app import create_app
+
+        if self._is_owner:
+            await asyncio.to_thread(self._worker.load)
+        if self._worker.failure is not None:
+            raise self._worker.failure
+        application = httpx.ASGITransport(create_app(self._worker), raise_app_exceptions=False)
+        return HTTPTransport("http://local", timeout_s=self._timeout_s, transport=application)
+
+    async def close(self) -> None:
+        """Close what was opened here."""
+        if self._http is not None:
+            await self._http.close()
+        if self._is_owner:
+            await self._worker.close()

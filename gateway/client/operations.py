@@ -1,0 +1,176 @@
+"""Each operation as a request and a way to read its response: what the two clients have in common.
+
+Only what differs from its default is sent, so that the service decides about defaults and an older one is not asked for
+what it does not know.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Generic, TypeVar
+
+from gateway.client import values
+from gateway.client.requests import Request, path_part
+from gateway.client.values import Deletion, Health, Stats
+from memory_service.model import (
+    DEFAULT_NAMESPACE,
+    JSON,
+    Compacted,
+    DuplicatesPage,
+    Event,
+    Memory,
+    NewMemory,
+    Page,
+    Receipt,
+    Refused,
+    Stored,
+)
+from memory_service.retrieval import Retrieval, Retrieved
+from research.model import Answer
+
+T = TypeVar("T")
+
+_MEMORIES = "/v1/memories"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """A request, and what its success means."""
+
+    request: Request
+    read: Callable[[Any], T]
+
+
+def store(memory: NewMemory, idempotency_key: str | None) -> Operation[Stored]:
+    """Keep one memory."""
+    return Operation(_write(_MEMORIES, _sent(memory), idempotency_key), values.stored)
+
+
+def store_batch(memories: Iterable[NewMemory], idempotency_key: str | None) -> Operation[list[Stored | Refused]]:
+    """Keep many."""
+    body = {"memories": [_sent(memory) for memory in memories]}
+    return Operation(
+        _write(f"{_MEMORIES}/batch", body, idempotency_key),
+        lambda answer: [values.stored_or_refused(each) for each in answer["results"]],
+    )
+
+
+def retrieve(query: str | None, fields: Mapping[str, Any]) -> Operation[Retrieved]:
+    """Find memories."""
+    return Operation(_read(f"{_MEMORIES}/retrieve", _given(query=query, **fields)), values.retrieved)
+
+
+def retrieve_batch(retrievals: Sequence[Retrieval]) -> Operation[list[Retrieved]]:
+    """Find memories by many queries."""
+    body = {"queries": [_sent(each) for each in retrievals]}
+    return Operation(
+        _read(f"{_MEMORIES}/retrieve/batch", body),
+        lambda answer: [values.retrieved(each) for each in answer["results"]],
+    )
+
+
+def near_duplicates(**fields: Any) -> Operation[DuplicatesPage]:
+    """Report near-duplicates."""
+    return Operation(_read(f"{_MEMORIES}/duplicates", _given(**fields)), values.duplicates)
+
+
+def get(key: str, **query: Any) -> Operation[Memory]:
+    """One memory."""
+    return Operation(Request("GET", f"{_MEMORIES}/{path_part(key, 'key')}", _query(**query)), values.memory)
+
+
+def history(key: str, **query: Any) -> Operation[list[Event]]:
+    """What happened to one memory."""
+    path = f"{_MEMORIES}/{path_part(key, 'key')}/history"
+    return Operation(
+        Request("GET", path, _query(**query)), lambda body: [values.event(each, body) for each in body["events"]]
+    )
+
+
+def page(*, embeddings: bool, **query: Any) -> Operation[Page]:
+    """One page of a listing."""
+    sent = _query(**query, embeddings=embeddings or None)
+    return Operation(Request("GET", _MEMORIES, sent), lambda body: values.page(body, embeddings=embeddings))
+
+
+def delete(key: str, namespace: str, *, receipt: bool, idempotency_key: str | None) -> Operation[Deletion]:
+    """Delete one memory."""
+    request = Request(
+        "DELETE",
+        f"{_MEMORIES}/{path_part(key, 'key')}",
+        _query(namespace=namespace, receipt=receipt or None),
+        idempotency_key=idempotency_key or _fresh_key(),
+    )
+    return Operation(request, values.deletion_of_one)
+
+
+def delete_many(idempotency_key: str | None, **fields: Any) -> Operation[Deletion]:
+    """Delete many."""
+    return Operation(_write(f"{_MEMORIES}/delete", _given(**fields), idempotency_key), values.deletion)
+
+
+def receipt(id: str) -> Operation[Receipt]:
+    """Redeem a receipt."""
+    return Operation(Request("GET", f"/v1/receipts/{path_part(id, 'receipt')}"), values.receipt)
+
+
+def research(query: str, fields: Mapping[str, Any]) -> Operation[Answer]:
+    """Answer a question."""
+    return Operation(_read("/v1/research", _given(query=query, **fields)), values.answer)
+
+
+def snapshot() -> Operation[str]:
+    """Take a snapshot."""
+    request = Request("POST", "/v1/admin/snapshot", is_repeatable=False)
+    return Operation(request, lambda body: str(body["snapshot"]))
+
+
+def compact() -> Operation[Compacted]:
+    """Compact the data folder."""
+    return Operation(Request("POST", "/v1/admin/compact", is_repeatable=False), values.compacted)
+
+
+def health() -> Operation[Health]:
+    """State and size."""
+    return Operation(Request("GET", "/health"), values.health)
+
+
+def stats() -> Operation[Stats]:
+    """Memories by namespace."""
+    return Operation(Request("GET", "/v1/admin/stats"), values.stats)
+
+
+def _read(path: str, body: Any) -> Request:
+    return Request("POST", path, body=body)
+
+
+def _write(path: str, body: Any, idempotency_key: str | None) -> Request:
+    return Request("POST", path, body=body, idempotency_key=idempotency_key or _fresh_key())
+
+
+def _fresh_key() -> str:
+    """A name for a write, so that it can be sent again without being carried out again."""
+    return uuid.uuid4().hex
+
+
+def _sent(value: NewMemory | Retrieval) -> dict[str, Any]:
+    """The fields of a value that differ from their defaults."""
+    shown = {field.name: getattr(value, field.name) for field in fields(value)}
+    defaults = {field.name: field.default for field in fields(value) if field.default is not MISSING}
+    sent = {name: part for name, part in shown.items() if name not in defaults or part != defaults[name]}
+    if sent.get("embedding") is not None:
+        sent["embedding"] = asdict(sent["embedding"])
+    return sent
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _query(*, filter: Mapping[str, JSON] | None = None, namespace: str = DEFAULT_NAMESPACE, **fields: Any) -> Any:
+    """A query string's values as texts: a filter is JSON, and so is a truth."""
+    sent = {name: value if isinstance(value, str) else json.dumps(value) for name, value in _given(**fields).items()}
+    if filter is not None:
+        sent["filter"] = json.dumps(filter)
+    return {"namespace": namespace, **sent}

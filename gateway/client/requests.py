@@ -1,0 +1,96 @@
+"""A request of an operation and the response to it, as every transport carries them: JSON in, JSON out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from memory_service.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of the service.
+
+    Attributes:
+        path: percent-encoded, without a query.
+        query: names and values; neither is encoded yet.
+        body: any JSON value, or None for no body.
+        idempotency_key: the caller's name for this write; None for what writes no memory.
+        is_repeatable: sending it again does no harm, even if it was carried out before: a read, or a write under an
+            idempotency key.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    idempotency_key: str | None = None
+    is_repeatable: bool = True
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those that mean something to the service."""
+        return {} if self.idempotency_key is None else {"Idempotency-Key": self.idempotency_key}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back.
+
+    Attributes:
+        status: as HTTP has it.
+        body: parsed JSON; None where there was none.
+        retry_after_s: how long to wait before asking again, if the answerer said so.
+        request_id: by which the service's log knows it.
+    """
+
+    status: int
+    body: Any
+    retry_after_s: float | None = None
+    request_id: str | None = None
+
+
+class Unanswered(Exception):
+    """No response came.
+
+    Attributes:
+        was_sent: the service may have carried the request out.
+        is_final: asking again is of no use, as after the whole time has passed.
+    """
+
+    def __init__(self, reason: str, *, was_sent: bool, is_final: bool = False) -> None:
+        self.reason = reason
+        self.was_sent = was_sent
+        self.is_final = is_final
+        super().__init__(reason)
+
+
+def path_part(text: str, name: str) -> str:
+    """A text as one segment of a path. Dots too are encoded: one or two alone would be taken for a way upwards.
+
+    Raises:
+        InvalidInput: it is no text.
+    """
+    if not isinstance(text, str) or not text:
+        raise InvalidInput(f"{name} must be a text of at least 1 character.", field=name)
+    try:
+        return quote(text, safe="").replace(".", "%2E")
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{name} holds half of a surrogate pair, which is no text.", field=name) from error
+
+
+def json_bytes(body: object) -> bytes:
+    """A body as it travels.
+
+    Raises:
+        InvalidInput: JSON cannot express it.
+    """
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidInput(
+            "The request holds what JSON cannot express, such as NaN, a set or a date; send numbers, texts, lists "
+            "and objects."
+        ) from error

@@ -1,0 +1,314 @@
+"""The client for ordinary programs: the asynchronous one, whose loop runs in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+from gateway.client.asynchronous import TIMEOUT_S, AsyncClient
+from gateway.client.retries import Retries
+from gateway.client.transports import Transport
+from gateway.client.values import Deletion, Health, ResearchFields, RetrieveFields, Stats
+from memory_service.model import (
+    DEFAULT_NAMESPACE,
+    JSON,
+    Compacted,
+    Consistency,
+    DuplicatesPage,
+    Event,
+    Memory,
+    NewMemory,
+    Page,
+    Receipt,
+    Refused,
+    Stored,
+)
+from memory_service.retrieval import Retrieval, Retrieved
+from research.model import Answer
+
+if TYPE_CHECKING:
+    from gateway.worker import Worker
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop in a thread that does not keep the process alive."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vector-memory-client", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work; interrupted, it is cancelled."""
+        if self._loop.is_closed():
+            work.close()
+            raise RuntimeError("The client is closed.")
+        done = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return done.result()
+        except BaseException:
+            done.cancel()
+            raise
+
+    def close(self) -> None:
+        """End loop and thread."""
+        if self._loop.is_closed():
+            return
+        self.run(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Client:
+    """A vector-memory service, over HTTP. Thread-safe.
+
+    Every method raises an error of `memory_service.errors`, with `field` where one is to blame, and with `status` and
+    `request_id` where the service answered. `Unavailable` with no status: it cannot be reached.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retries: Retries | None = None,
+    ) -> None:
+        """As `AsyncClient`."""
+        self._begin(AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries))
+
+    @classmethod
+    def over(cls, transport: Transport, retries: Retries | None = None) -> Self:
+        """Over a transport of your own."""
+        return cls._of(AsyncClient.over(transport, retries))
+
+    @classmethod
+    def runpod(
+        cls,
+        endpoint_id: str,
+        *,
+        api_key: str,
+        timeout_s: float = 300.0,
+        retries: Retries | None = None,
+        url: str | None = None,
+    ) -> Self:
+        """Over a queue endpoint of RunPod, whose cold start may take minutes. `url` is RunPod's own by default."""
+        return cls._of(AsyncClient.runpod(endpoint_id, api_key=api_key, timeout_s=timeout_s, retries=retries, url=url))
+
+    @classmethod
+    def local(
+        cls,
+        folder: "Path | str | Worker",
+        *,
+        settings: Mapping[str, Any] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Self:
+        """In this process, over a data folder or a worker that is there already; see `AsyncClient.local`."""
+        return cls._of(AsyncClient.local(folder, settings=settings, timeout_s=timeout_s))
+
+    @classmethod
+    def _of(cls, client: AsyncClient) -> Self:
+        self = cls.__new__(cls)
+        self._begin(client)
+        return self
+
+    def _begin(self, client: AsyncClient) -> None:
+        self._client = client
+        self._loop = _Loop()
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release connections, and what `local` opened."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._loop.run(self._client.close())
+            self._loop.close()
+
+    def store(
+        self,
+        content: str,
+        *,
+        key: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        metadata: Mapping[str, JSON] | None = None,
+        ttl_seconds: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Stored:
+        """Keep one memory: durable and retrievable when this returns."""
+        work = self._client.store(
+            content,
+            key=key,
+            namespace=namespace,
+            metadata=metadata,
+            ttl_seconds=ttl_seconds,
+            idempotency_key=idempotency_key,
+        )
+        return self._loop.run(work)
+
+    def store_batch(
+        self, memories: Iterable[NewMemory], *, idempotency_key: str | None = None
+    ) -> "list[Stored | Refused]":
+        """Keep up to 1,000 memories, each judged on its own; results in their order."""
+        return self._loop.run(self._client.store_batch([*memories], idempotency_key=idempotency_key))
+
+    def retrieve(self, query: str | None = None, **fields: Unpack[RetrieveFields]) -> Retrieved:
+        """Find the memories that answer a query best (or are `like` one), among those that match."""
+        return self._loop.run(self._client.retrieve(query, **fields))
+
+    def retrieve_batch(self, retrievals: Sequence[Retrieval]) -> "list[Retrieved]":
+        """Answer up to 100 retrievals, whose queries share the model's runs; results in their order."""
+        return self._loop.run(self._client.retrieve_batch(retrievals))
+
+    def near_duplicates(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        filter: Mapping[str, JSON] | None = None,
+        threshold: float | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> DuplicatesPage:
+        """Report which memories say almost the same as an earlier one, page by page; nothing is merged."""
+        work = self._client.near_duplicates(
+            namespace=namespace, filter=filter, threshold=threshold, limit=limit, cursor=cursor
+        )
+        return self._loop.run(work)
+
+    def get(
+        self,
+        key: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        as_of: str | None = None,
+        consistency: Consistency | str | None = None,
+    ) -> Memory:
+        """One memory by its key, as it is or as it was at a time (ISO 8601)."""
+        return self._loop.run(self._client.get(key, namespace=namespace, as_of=as_of, consistency=consistency))
+
+    def history(
+        self, key: str, *, namespace: str = DEFAULT_NAMESPACE, consistency: Consistency | str | None = None
+    ) -> "list[Event]":
+        """What happened to a memory since it was last deleted, newest first."""
+        return self._loop.run(self._client.history(key, namespace=namespace, consistency=consistency))
+
+    def page(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        filter: Mapping[str, JSON] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        as_of: str | None = None,
+        consistency: Consistency | str | None = None,
+        embeddings: bool = False,
+    ) -> Page:
+        """One page of a listing, newest first; with `embeddings` the vectors of each memory."""
+        work = self._client.page(
+            namespace=namespace,
+            filter=filter,
+            limit=limit,
+            cursor=cursor,
+            as_of=as_of,
+            consistency=consistency,
+            embeddings=embeddings,
+        )
+        return self._loop.run(work)
+
+    def list(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        filter: Mapping[str, JSON] | None = None,
+        page_size: int = 100,
+        as_of: str | None = None,
+        consistency: Consistency | str | None = None,
+    ) -> Iterator[Memory]:
+        """Every memory that matches, newest first; pages are fetched as they are needed."""
+        cursor: str | None = None
+        while True:
+            page = self.page(
+                namespace=namespace,
+                filter=filter,
+                limit=page_size,
+                cursor=cursor,
+                as_of=as_of,
+                consistency=consistency,
+            )
+            yield from page.memories
+            if page.cursor is None:
+                return
+            cursor = page.cursor
+
+    def delete(
+        self,
+        key: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        receipt: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Deletion:
+        """Delete one memory.
+
+        Raises:
+            NotFound: there is none.
+        """
+        work = self._client.delete(key, namespace=namespace, receipt=receipt, idempotency_key=idempotency_key)
+        return self._loop.run(work)
+
+    def delete_many(
+        self,
+        *,
+        keys: Sequence[str] | None = None,
+        filter: Mapping[str, JSON] | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        dry_run: bool = False,
+        receipt: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Deletion:
+        """Delete up to 1,000 keys, or everything in the namespace that matches a filter."""
+        work = self._client.delete_many(
+            keys=keys,
+            filter=filter,
+            namespace=namespace,
+            dry_run=dry_run,
+            receipt=receipt,
+            idempotency_key=idempotency_key,
+        )
+        return self._loop.run(work)
+
+    def receipt(self, id: str) -> Receipt:
+        """In which files the bytes of what a delete removed still are."""
+        return self._loop.run(self._client.receipt(id))
+
+    def research(self, query: str, **fields: Unpack[ResearchFields]) -> Answer:
+        """Answer a question from the memories, with citations."""
+        return self._loop.run(self._client.research(query, **fields))
+
+    def snapshot(self) -> str:
+        """Take a snapshot now, so that the next start is quick; its name."""
+        return self._loop.run(self._client.snapshot())
+
+    def compact(self) -> Compacted:
+        """Remove journals that snapshots cover, so that deleted texts are in no file any more."""
+        return self._loop.run(self._client.compact())
+
+    def health(self) -> Health:
+        """How the service is."""
+        return self._loop.run(self._client.health())
+
+    def stats(self) -> Stats:
+        """How many memories each namespace has."""
+        return self._loop.run(self._client.stats())

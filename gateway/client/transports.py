@@ -1,0 +1,121 @@
+"""How requests reach the service over HTTP, and what every transport is.
+
+A transport carries whole answers. An answer that streams (research, once the service streams it) will be a second
+method beside `send`, which each of them can have: HTTP by server-sent events, RunPod by `/stream`.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import httpx
+
+from gateway.client.requests import Request, Response, Unanswered, json_bytes
+from memory_service.errors import InvalidInput
+
+USER_AGENT = "vector-memory"
+
+_USER_INFO = re.compile(r"//[^/?#]*@")
+"""A password in a URL is in no message."""
+
+
+class Transport(Protocol):
+    """A way to the service."""
+
+    async def send(self, request: Request) -> Response:
+        """Send a request and wait for the response.
+
+        Raises:
+            Unanswered: none came.
+            InvalidInput: it cannot be sent.
+        """
+
+    async def close(self) -> None:
+        """Release what is held."""
+
+
+class HTTPTransport:
+    """The HTTP API at a base URL."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
+            raise InvalidInput("The API key is empty or holds characters that no key has.", field="api_key")
+        headers = {"User-Agent": USER_AGENT} | ({} if api_key is None else {"Authorization": f"Bearer {api_key}"})
+        self._url = url.rstrip("/")
+        self._http = httpx.AsyncClient(headers=headers, timeout=timeout_s, transport=transport)
+
+    async def send(self, request: Request) -> Response:
+        """Send a request and wait for the response."""
+        return await self.post_or_get(
+            request.method, request.path, query=request.query, body=request.body, headers=request.headers
+        )
+
+    async def post_or_get(
+        self, method: str, path: str, *, query: Any = None, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Response:
+        """One HTTP exchange below the base URL.
+
+        Raises:
+            Unanswered: there was none.
+            InvalidInput: it cannot be sent.
+        """
+        content = None if body is None else json_bytes(body)
+        with _unanswered(_USER_INFO.sub("//", self._url)):
+            sent = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+            if content is not None:
+                sent.append((b"Content-Type", b"application/json"))
+            answer = await self._http.request(
+                method, self._url + path, params=dict(query) if query else None, content=content, headers=sent
+            )
+        return Response(
+            answer.status_code, _json(answer.content), _seconds(answer.headers), answer.headers.get("x-request-id")
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+@contextlib.contextmanager
+def _unanswered(url: str) -> Iterator[None]:
+    """Translates httpx's errors: what matters is whether the request may have been carried out."""
+    try:
+        yield
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise InvalidInput(f"{url!r} is no URL; it begins with http:// or https://.", field="url") from error
+    except httpx.LocalProtocolError as error:
+        raise InvalidInput("The idempotency key holds characters that no header takes.") from error
+    except UnicodeEncodeError as error:
+        raise InvalidInput("The request holds half of a surrogate pair, which is no text.") from error
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        raise Unanswered(f"{url} cannot be reached: {_reason(error)}.", was_sent=False) from error
+    except httpx.TimeoutException as error:
+        raise Unanswered(f"{url} did not answer in time.", was_sent=True, is_final=True) from error
+    except httpx.HTTPError as error:
+        raise Unanswered(f"{url} did not answer: {_reason(error)}.", was_sent=True) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _seconds(headers: httpx.Headers) -> float | None:
+    """The Retry-After of an answer, where it is a number of seconds and not a date."""
+    text = headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() else None

@@ -1,0 +1,76 @@
+"""Exporting: every memory with everything that is known of it, one JSON object a line.
+
+The first line says what the file is; each other has the fields of a listing, `embedding` among them. Lines stand on
+their own, so files can be cut and put together with the tools for lines.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gateway.client import Client, Stats
+from memory_service.clock import iso_time, wall_ms
+from memory_service.errors import LimitExceeded, NotFound
+from memory_service.model import Embedding, Memory, Page
+
+FORMAT = "vector-memory"
+FORMAT_VERSION = 1
+
+PAGE_SIZE = 500
+"""Memories of one page; short ones with their vectors are about 1.5 MB. A page that is too large is halved."""
+
+
+def header(stats: Stats) -> dict[str, Any]:
+    """The first line."""
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "exported_at": iso_time(wall_ms()),
+        "embedder": {"model": stats.model, "revision": stats.revision, "dim": stats.dim},
+    }
+
+
+def lines(client: Client, namespaces: Sequence[str], *, vectors: bool = True) -> Iterator[dict[str, Any]]:
+    """The other lines: every memory that is there throughout, namespace by namespace, newest first.
+
+    Raises:
+        NotFound: a namespace has no memories.
+    """
+    held = client.stats().namespaces
+    for namespace in namespaces:
+        if namespace not in held:
+            raise NotFound(f"There are no memories in namespace {namespace!r}.")
+        for page in _pages(client, namespace, vectors=vectors):
+            embeddings = page.embeddings or (None,) * len(page.memories)
+            for memory, embedding in zip(page.memories, embeddings, strict=True):
+                yield _line(memory, embedding)
+
+
+def _pages(client: Client, namespace: str, *, vectors: bool) -> Iterator[Page]:
+    size, cursor = PAGE_SIZE, None
+    while True:
+        try:
+            page = client.page(namespace=namespace, limit=size, cursor=cursor, embeddings=vectors, consistency="strong")
+        except LimitExceeded:  # more than RunPod carries
+            if size == 1:
+                raise
+            size //= 2
+            continue
+        yield page
+        if page.cursor is None:
+            return
+        cursor = page.cursor
+
+
+def _line(memory: Memory, embedding: Embedding | None) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "namespace": memory.namespace,
+        "key": memory.key,
+        "content": memory.content,
+        "metadata": memory.metadata,
+        "created_at": iso_time(memory.created_at_ms),
+        "updated_at": iso_time(memory.updated_at_ms),
+        "expires_at": None if memory.expires_at_ms is None else iso_time(memory.expires_at_ms),
+    }
+    if embedding is not None:
+        line["embedding"] = {"revision": embedding.revision, "vectors": embedding.vectors}
+    return line

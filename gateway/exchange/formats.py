@@ -1,0 +1,207 @@
+"""Which format something to import has, and its items.
+
+A folder with a `chroma.sqlite3` is Chroma's; any other is read as texts. A file is told by its ending, and where that
+is `.json`, `.jsonl` or none, by what is in it.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gateway.exchange import chroma, mcp_memory, mem0, records, texts
+from gateway.exchange.items import Problem, Read
+from memory_service.errors import InvalidInput
+from memory_service.model import DEFAULT_NAMESPACE
+
+STDIN = "-"
+
+
+class Format(StrEnum):
+    """What can be imported."""
+
+    AUTO = "auto"
+    JSONL = "jsonl"
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    MEM0 = "mem0"
+    CHROMA = "chroma"
+    MCP = "mcp"
+
+
+_ENDINGS = {
+    ".md": Format.MARKDOWN,
+    ".markdown": Format.MARKDOWN,
+    ".txt": Format.TEXT,
+    ".text": Format.TEXT,
+    ".rst": Format.TEXT,
+}
+
+
+_OF_LINES = (Format.JSONL, Format.MCP)
+_ENDINGS_OF_LINES = (".jsonl", ".ndjson")
+_HEAD_BYTES = 1 << 16
+
+
+def read(path: Path, format: Format, namespace: str | None, stdin: BinaryIO | None = None) -> Iterator[Read]:
+    """The items of a file or folder, in their order.
+
+    Args:
+        path: `-` reads `stdin`.
+        format: AUTO finds out.
+        namespace: for all items; None leaves each its own, or the default one.
+        stdin: bytes to read for `-`.
+
+    Raises:
+        InvalidInput: nothing can be read of it at all.
+    """
+    into = namespace or DEFAULT_NAMESPACE
+    if str(path) != STDIN and not path.exists():
+        raise InvalidInput(f"{path} does not exist.", field="path")
+    if path.is_dir():
+        if (path / chroma.FILE).is_file() and format in (Format.AUTO, Format.CHROMA):
+            return chroma.folder(path, namespace)
+        return _folder(path, format, into)
+    format = _ENDINGS.get(path.suffix.lower(), format) if format is Format.AUTO else format
+    name = "stdin" if str(path) == STDIN else path.name
+    match format:
+        case Format.TEXT:
+            return texts.paragraphs(name, _text(path, stdin), into)
+        case Format.MARKDOWN:
+            return texts.sections(name, _text(path, stdin), into)
+    if path.name == chroma.FILE:
+        return chroma.folder(path.parent, namespace)
+    return _structured(path, name, format, namespace, stdin)
+
+
+def _folder(path: Path, format: Format, namespace: str) -> Iterator[Read]:
+    if format not in (Format.AUTO, Format.TEXT, Format.MARKDOWN):
+        raise InvalidInput(f"{path} is a folder; name a file of format {format}.", field="path")
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in _ENDINGS)
+    if not files:
+        raise InvalidInput(f"{path} has no {', '.join(_ENDINGS)} files in it.", field="path")
+    return _texts(path, files, namespace)
+
+
+def _texts(folder: Path, files: Iterable[Path], namespace: str) -> Iterator[Read]:
+    for file in files:
+        name = str(file.relative_to(folder))
+        try:
+            text = _text(file, None)
+        except InvalidInput as error:
+            yield Problem(name, error.message)
+            continue
+        is_markdown = _ENDINGS[file.suffix.lower()] is Format.MARKDOWN
+        yield from (texts.sections if is_markdown else texts.paragraphs)(name, text, namespace)
+
+
+def _structured(path: Path, name: str, format: Format, namespace: str | None, stdin: BinaryIO | None) -> Iterator[Read]:
+    """JSON in one piece, or a JSON object a line."""
+    source = _opened(path, stdin)
+    head = source.read(_HEAD_BYTES) + source.readline()
+    is_lines = format in _OF_LINES or path.suffix.lower() in _ENDINGS_OF_LINES or _is_lines(head)
+    rest = _Chained(head, source)
+    if is_lines:
+        return _lines(rest, name, format, namespace)
+    try:
+        whole = json.loads(rest.read())
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"{name} is neither JSON nor a JSON object a line; name its format with --format.", field="path"
+        ) from error
+    return _whole(whole, name, format, namespace)
+
+
+def _is_lines(head: bytes) -> bool:
+    """Whether the first line stands on its own, as it does not in a JSON text that is spread over many."""
+    lines = head.lstrip().split(b"\n", 1)
+    try:
+        first = json.loads(lines[0])
+    except (ValueError, RecursionError):
+        return False
+    is_alone = len(lines) == 1 or not lines[1].strip()
+    return isinstance(first, dict) and not (is_alone and (mem0.listed(first) is not None or chroma.is_get(first)))
+
+
+def _lines(source: "_Chained", name: str, format: Format, namespace: str | None) -> Iterator[Read]:
+    with source:
+        for number, line in enumerate(source, 1):
+            where = f"{name}:{number}"
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                yield Problem(where, "This line is no JSON.")
+                continue
+            yield from _one(value, where, format, namespace)
+
+
+def _whole(value: Any, name: str, format: Format, namespace: str | None) -> Iterator[Read]:
+    if format in (Format.AUTO, Format.CHROMA) and chroma.is_get(value):
+        yield from chroma.got(value, name, namespace or DEFAULT_NAMESPACE)
+        return
+    listed = value if isinstance(value, list) else mem0.listed(value)
+    if listed is None:
+        listed = [value]
+    for at, each in enumerate(listed):
+        yield from _one(each, f"{name}[{at}]", format, namespace)
+
+
+def _one(value: Any, where: str, format: Format, namespace: str | None) -> Iterator[Read]:
+    """The items of one JSON value, which is told by its fields."""
+    into = namespace or DEFAULT_NAMESPACE
+    if not isinstance(value, dict):
+        yield Problem(where, "This is no JSON object.")
+    elif format in (Format.AUTO, Format.MCP) and mcp_memory.is_one(value):
+        yield from mcp_memory.items(value, where, into)
+    elif format in (Format.AUTO, Format.MEM0) and mem0.is_one(value):
+        yield mem0.item(value, where, into)
+    elif format in (Format.AUTO, Format.JSONL):
+        yield from records.items(value, where, namespace)
+    else:
+        yield Problem(where, f"This is not of format {format}.")
+
+
+def _opened(path: Path, stdin: BinaryIO | None) -> BinaryIO:
+    if str(path) == STDIN:
+        assert stdin is not None, "whoever may be told - has a stdin"
+        return stdin
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.", field="path") from error
+
+
+def _text(path: Path, stdin: BinaryIO | None) -> str:
+    with _opened(path, stdin) as source:
+        try:
+            return source.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"{path} is no text in UTF-8.", field="path") from error
+
+
+class _Chained(io.RawIOBase):
+    """A file whose beginning was read already."""
+
+    def __init__(self, head: bytes, source: BinaryIO) -> None:
+        self._head = head
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[bytes]:
+        *lines, last = self._head.split(b"\n")
+        yield from lines
+        yield last + self._source.readline()
+        yield from self._source
+
+    def read(self, size: int = -1) -> bytes:
+        return self._head + self._source.read(size)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()

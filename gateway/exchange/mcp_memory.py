@@ -1,0 +1,46 @@
+"""The knowledge graph of MCP's reference memory server: an entity or a relation a line.
+
+An observation says nothing without its entity, so each becomes a sentence about it. modelcontextprotocol/servers,
+`src/memory`.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.exchange.items import Item, Problem, Read
+from memory_service.model import NewMemory
+
+
+def is_one(value: dict[str, Any]) -> bool:
+    """Whether it is of the graph."""
+    return value.get("type") in ("entity", "relation") and "content" not in value
+
+
+def items(value: dict[str, Any], where: str, namespace: str) -> Iterator[Read]:
+    """A memory for each observation of an entity, or one for a relation."""
+    names = ("name", "entityType") if value["type"] == "entity" else ("from", "relationType", "to")
+    missing = [name for name in names if not isinstance(value.get(name), str)]
+    if missing:
+        yield Problem(where, f"This {value['type']} has no {missing[0]}.")
+    elif value["type"] == "entity":
+        yield from _observations(value, where, namespace)
+    else:
+        text = f"{value['from']} {value['relationType'].replace('_', ' ')} {value['to']}"
+        metadata = {"kind": "relation", "from": value["from"], "relation": value["relationType"], "to": value["to"]}
+        yield Item(where, NewMemory(text, _key("relation", text), namespace, metadata))
+
+
+def _observations(value: dict[str, Any], where: str, namespace: str) -> Iterator[Read]:
+    name, kind, observations = value["name"], value["entityType"], value.get("observations", [])
+    if not isinstance(observations, list) or not all(isinstance(each, str) for each in observations):
+        yield Problem(where, "The observations of this entity are no list of texts.")
+        return
+    metadata = {"kind": "observation", "entity": name, "entity_type": kind}
+    for observation in observations or [f"is known as {kind}"]:
+        yield Item(where, NewMemory(f"{name}: {observation}", _key(name, observation), namespace, metadata))
+
+
+def _key(name: str, text: str) -> str:
+    """The same observation has the same key, wherever it stands in the file."""
+    return f"mcp/{name[:200]}/{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

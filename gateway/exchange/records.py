@@ -1,0 +1,44 @@
+"""Lines of an export of ours, or any JSON objects with a `content`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.exchange.exporting import FORMAT, FORMAT_VERSION
+from gateway.exchange.items import Item, Problem, Read
+from memory_service.model import DEFAULT_NAMESPACE, Embedding, NewMemory
+
+_FIELDS = frozenset(
+    {"content", "key", "namespace", "metadata", "created_at", "updated_at", "expires_at", "ttl_seconds", "embedding"}
+)
+
+
+def items(value: dict[str, Any], where: str, namespace: str | None) -> Iterator[Read]:
+    """The memory of a line; none of the header."""
+    if value.get("format") == FORMAT and "content" not in value:
+        if value.get("version") != FORMAT_VERSION:
+            yield Problem(where, f"This export is of version {value.get('version')}; {FORMAT_VERSION} can be read.")
+        return
+    unknown = sorted(value.keys() - _FIELDS)
+    if "content" not in value:
+        yield Problem(where, "This has no content, and is of no other format that can be read.")
+    elif unknown:
+        yield Problem(where, f"{unknown[0]} is not a field of a memory; put it into metadata.")
+    else:
+        yield Item(where, _memory(value, namespace))
+
+
+def _memory(value: dict[str, Any], namespace: str | None) -> NewMemory:
+    """Types are the service's to judge. `updated_at` is when it was written there; here it is when it is written."""
+    embedding = value.get("embedding")
+    return NewMemory(
+        content=value["content"],
+        key=value.get("key"),
+        namespace=namespace or value.get("namespace") or DEFAULT_NAMESPACE,
+        metadata=value.get("metadata"),
+        ttl_seconds=value.get("ttl_seconds"),
+        created_at=value.get("created_at"),
+        expires_at=value.get("expires_at"),
+        embedding=Embedding(str(embedding.get("revision")), str(embedding.get("vectors")))
+        if isinstance(embedding, dict)
+        else None,
+    )

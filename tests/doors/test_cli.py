@@ -1,0 +1,365 @@
+"""The command line as people and pipes use it."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gateway.cli import app
+from gateway.cli.failing import EXIT_CODES
+from gateway.cli.showing import safe
+from gateway.http_errors import STATUS
+from tests.stand_in_platform import QueueWorker, StandInPlatform
+from tests.worker_process import WorkerProcess, environment, free_port
+
+ROOT = Path(__file__).parents[2]
+ENDS_S_MAX = 60
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with WorkerProcess(tmp_path_factory.mktemp("cli") / "memory", LLM_FALLBACK="extractive") as worker:
+        yield worker
+
+
+@pytest.fixture
+def at(served, request):
+    """Arguments for the running service, in a namespace of the test's own."""
+    return ["--url", f"http://127.0.0.1:{served.port}", "-n", request.node.name[-100:]]
+
+
+def run(*arguments, input=None):
+    return CliRunner().invoke(app, [str(each) for each in arguments], input=input)
+
+
+def as_json(*arguments, input=None):
+    done = run(*arguments, "--json", input=input)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def process(*arguments, input=None, cwd=None, **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.cli", *map(str, arguments)],
+        env=environment(**variables),
+        input=input,
+        cwd=cwd,
+        capture_output=True,
+        timeout=ENDS_S_MAX,
+        check=False,
+    )
+
+
+# -- memories ------------------------------------------------------------------------------------------------------
+
+
+def test_store_retrieve_get_list_history_and_delete(at):
+    stored = as_json("store", "Dana drinks an oat flat white.", "--key", "dana", "--metadata", '{"lead": "acme"}', *at)
+    assert (stored["key"], stored["status"]) == ("dana", "stored")
+    assert as_json("store", "-", *at, input="Acme stalled on price.\n")["status"] == "stored"
+
+    found = as_json("retrieve", "what does Dana drink?", "--filter", '{"lead": "acme"}', *at)
+    assert [hit["key"] for hit in found["memories"]] == ["dana"]
+    shown = run("retrieve", "what does Dana drink?", "--explain", *at)
+    assert "Dana drinks an oat flat white." in shown.stdout
+    assert "terms:" in shown.stdout
+
+    assert as_json("get", "dana", *at)["metadata"] == {"lead": "acme"}
+    lines = run("list", "--json", *at).stdout.splitlines()
+    assert [json.loads(line)["content"] for line in lines] == [
+        "Acme stalled on price.",
+        "Dana drinks an oat flat white.",
+    ]
+    assert len(run("list", "--json", "--limit", "1", *at).stdout.splitlines()) == 1
+    assert [event["event"] for event in as_json("history", "dana", *at)["events"]] == ["stored"]
+    assert as_json("delete", "dana", *at)["deleted"] == 1
+    gone = run("get", "dana", *at)
+    assert (gone.exit_code, gone.stdout) == (3, "")
+    assert "no memory with key 'dana'" in gone.stderr
+
+
+def test_deleting_many_is_asked_about_unless_told(at):
+    for n in range(3):
+        as_json("store", f"note {n}", "--key", f"k{n}", "--metadata", json.dumps({"n": n}), *at)
+    dry = as_json("delete", "--filter", '{"n": {"$gte": 1}}', "--dry-run", *at)
+    assert (dry["deleted"], dry["dry_run"]) == (2, True)
+    refused = run("delete", "k0", "k1", *at, input="")
+    assert refused.exit_code == 2
+    assert "--yes" in refused.stderr
+    assert len(run("list", "--json", *at).stdout.splitlines()) == 3
+    deleted = as_json("delete", "k0", "k1", "zz", "--yes", "--receipt", *at)
+    assert (deleted["deleted"], deleted["missing"]) == (2, ["zz"])
+    assert deleted["receipt"]["files"]
+    assert run("delete", *at).exit_code == 2
+    assert run("delete", "k0", "--filter", "{}", *at).exit_code == 2
+
+
+def test_research_shows_what_it_cites(at):
+    as_json("store", "Dana drinks an oat flat white.", "--key", "dana", *at)
+    shown = run("research", "What does Dana drink?", *at)
+    assert "[1]" in shown.stdout
+    assert "dana" in shown.stdout
+    assert as_json("research", "What does Dana drink?", *at)["citations"][0]["key"] == "dana"
+
+
+def test_every_control_of_retrieve_has_an_option(at):
+    as_json("store", "Dana drinks an oat flat white.", "--key", "a", *at)
+    options = {
+        "-k": 2,
+        "--after": "2020-01-01",
+        "--before": "2090-01-01",
+        "--mode": "hybrid",
+        "--half-life": 30,
+        "--importance": 0.1,
+        "--diversity": 0.1,
+        "--per-session": 3,
+        "--min-score": -1,
+        "--min-relevance": 0,
+        "--max-tokens": 100,
+        "--why-not": "b",
+    }
+    arguments = [str(each) for pair in options.items() for each in pair]
+    found = as_json("retrieve", "what does Dana drink?", "--explain", "--strong", *arguments, *at)
+    assert found["memories"][0]["key"] == "a"
+    assert {"abstained", "tokens", "truncated", "explanation"} <= set(found)
+    assert as_json("retrieve", "--like", "a", *at)["memories"] == []
+
+
+# -- on a folder, a service, an endpoint ---------------------------------------------------------------------------
+
+
+def test_a_folder_is_worked_on_without_a_service(tmp_path):
+    folder = ["--data-dir", str(tmp_path / "memory")]
+    assert run("get", "a", *folder).exit_code == 2, "reading makes no folder"
+    assert not (tmp_path / "memory").exists()
+    assert process("store", "Dana drinks an oat flat white.", "--key", "a", *folder).returncode == 0
+    done = process("retrieve", "what does Dana drink?", "--json", *folder)
+    assert json.loads(done.stdout)["memories"][0]["key"] == "a"
+    assert done.stderr == b""
+    assert json.loads(process("stats", "--json", *folder).stdout)["namespaces"] == {"default": 1}
+    assert json.loads(process("snapshot", "--json", *folder).stdout)["snapshot"]
+    assert json.loads(process("compact", "--json", *folder).stdout)["removed_bytes"] >= 0
+
+
+def test_an_endpoint_of_runpod_is_worked_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
+    assert run("stats", "--runpod", "endpoint").exit_code == 2
+    monkeypatch.setenv("RUNPOD_API_KEY", "key")
+    with StandInPlatform() as platform, QueueWorker(platform, tmp_path):
+        monkeypatch.setattr("gateway.client.runpod.RUNPOD_URL", platform.url)
+        assert as_json("store", "x", "--key", "a", "--runpod", "endpoint")["status"] == "stored"
+        assert as_json("stats", "--runpod", "endpoint")["memories"] == 1
+        assert run("get", "b", "--runpod", "endpoint").exit_code == 3
+        assert run("get", "b", "--runpod", "endpoint", "--api-key", "wrong").exit_code == 1
+
+
+def test_export_and_import_go_through_pipes_and_files(at, tmp_path):
+    for n in range(3):
+        as_json("store", f"note {n}", "--key", f"k{n}", *at)
+    whole = run("export", *at)
+    assert len(whole.stdout.splitlines()) == 4
+    folder = ["--data-dir", str(tmp_path / "memory")]
+    done = process("import", "-", "--json", *folder, input=whole.stdout.encode())
+    assert json.loads(done.stdout) == {"stored": 3, "updated": 0, "unchanged": 0, "expired": 0, "problems": []}
+    assert run("export", tmp_path / "out.jsonl", *at).exit_code == 0
+    assert [path.name for path in tmp_path.glob("out*")] == ["out.jsonl"]
+    again = run("import", tmp_path / "out.jsonl", *folder)
+    assert "3 unchanged" in again.stderr
+    dry = run("import", tmp_path / "out.jsonl", "--dry-run")
+    assert len(dry.stdout.splitlines()) == 3
+
+
+def test_an_import_that_was_killed_goes_on_where_it_was(tmp_path):
+    count = 3_000
+    (tmp_path / "notes.jsonl").write_text("".join(f'{{"content": "Note {n}.", "key": "{n}"}}\n' for n in range(count)))
+    arguments = ["import", str(tmp_path / "notes.jsonl"), "--json", "--data-dir", str(tmp_path / "memory")]
+    command = [sys.executable, "-m", "gateway.cli", *arguments]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as killed:
+        deadline = time.monotonic() + ENDS_S_MAX
+        while not any(path.stat().st_size > 600_000 for path in (tmp_path / "memory").glob("journal/*.log")):
+            assert killed.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # polling another process
+        killed.kill()
+    outcome = json.loads(process(*arguments).stdout)
+    assert outcome["stored"] + outcome["unchanged"] == count
+    assert outcome["unchanged"] > 0
+    assert outcome["problems"] == []
+    again = json.loads(process(*arguments).stdout)
+    assert (again["stored"], again["unchanged"]) == (0, count)
+
+
+def test_an_import_tells_the_lines_that_it_could_not_read(at, tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"content": "good"}\nbad\n')
+    done = run("import", tmp_path / "x.jsonl", *at)
+    assert done.exit_code == 1
+    assert "x.jsonl:2" in done.stderr
+    assert "1 stored" in done.stderr
+    assert run("import", tmp_path / "nothing.jsonl", *at).exit_code == 1
+    assert run("import", tmp_path / "x.jsonl", "--format", "nonsense", *at).exit_code == 2
+    assert run("export", tmp_path / "no" / "such" / "folder.jsonl", *at).exit_code == 1
+    assert run("export", "--namespace", "none such", "--url", at[1]).exit_code == 3
+
+
+def test_the_bench_measures_and_leaves_nothing_behind(served):
+    url = f"http://127.0.0.1:{served.port}"
+    rates = as_json("bench", "--count", "100", "--url", url)
+    assert all(rate["per_second"] > 0 for rate in rates.values())
+    assert not [name for name in as_json("stats", "--url", url)["namespaces"] if name.startswith("bench-")]
+    assert run("bench", "--count", "5", "--url", url).exit_code == 2
+
+
+# -- how it fails --------------------------------------------------------------------------------------------------
+
+
+def test_every_error_has_an_exit_code():
+    assert set(EXIT_CODES) == set(STATUS)
+    assert set(EXIT_CODES.values()) == {1, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["get", "x", "--url", f"http://127.0.0.1:{free_port()}"], 4),
+        (["get", "x", "--url", "nonsense"], 1),
+        (["get", "x", "--url", "http://x", "--data-dir", "y"], 2),
+        (["retrieve"], 2),
+        (["retrieve", "x", "--filter", "{"], 2),
+        (["retrieve", "x", "--filter", "[]"], 2),
+        (["retrieve", "x", "--mode", "psychic"], 2),
+        (["retrieve", "x", "-k", "0"], 1),
+        (["store", "x", "--metadata", "5"], 2),
+        (["nonsense"], 2),
+        (["list", "--limit", "0"], 2),
+    ],
+)
+def test_a_failure_is_a_sentence_and_a_code(arguments, code):
+    done = run(*arguments)
+    assert done.exit_code == code, done.output
+    assert done.stdout == ""
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_folder_is_a_sentence_too(tmp_path):
+    (tmp_path / "store.json").write_text("{")
+    done = process("get", "x", "--data-dir", tmp_path)
+    assert done.returncode == 1
+    assert b"corrupt" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_interrupted_command_says_so(tmp_path):
+    listening = subprocess.Popen(
+        [sys.executable, "-m", "gateway.cli", "store", "-", "--data-dir", str(tmp_path / "m")],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_until_reading(listening.pid)
+    listening.send_signal(signal.SIGINT)
+    _, stderr = listening.communicate(timeout=ENDS_S_MAX)
+    assert (listening.returncode, stderr.strip()) == (130, b"vector-memory: interrupted")
+
+
+def wait_until_reading(pid):
+    """Until the process waits for its stdin."""
+    deadline = time.monotonic() + ENDS_S_MAX
+    while time.monotonic() < deadline:
+        is_in_a_pipe = "pipe" in Path(f"/proc/{pid}/wchan").read_text()
+        if is_in_a_pipe or Path(f"/proc/{pid}/syscall").read_text().split()[:2] == ["0", "0x0"]:
+            return
+        time.sleep(0.02)  # polling another process
+    raise AssertionError("the command never read its stdin")
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(at):
+    for n in range(30):
+        as_json("store", f"note {n} " + "x" * 5_000, "--key", f"k{n}", *at)
+    command = [sys.executable, "-m", "gateway.cli", "list", "--json", *at]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        listing.stdout.readline()
+        listing.stdout.close()
+        stderr = listing.stderr.read()
+        assert (listing.wait(ENDS_S_MAX), stderr) == (0, b"")
+
+
+# -- how it looks --------------------------------------------------------------------------------------------------
+
+
+def on_a_terminal(*arguments, columns, **variables):
+    """What a command writes to a terminal of that width."""
+    main, other = pty.openpty()
+    env = environment(TERM="xterm-256color", COLUMNS=str(columns), **variables)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "gateway.cli", *map(str, arguments)], env=env, stdin=other, stdout=other, stderr=other
+    )
+    os.close(other)
+    written = b""
+    while select.select([main], [], [], ENDS_S_MAX)[0]:
+        try:
+            part = os.read(main, 65_536)
+        except OSError:
+            break
+        if not part:
+            break
+        written += part
+    os.close(main)
+    assert child.wait(ENDS_S_MAX) == 0, written
+    return written.decode()
+
+
+def test_it_fits_a_narrow_terminal_and_respects_no_color(at):
+    text = "A long memory that does not fit on one line of a narrow terminal. " * 3
+    as_json("store", text, "--key", "long", "--metadata", json.dumps({"where": "a long way from here " * 3}), *at)
+    plain = on_a_terminal("get", "long", *at, columns=40, NO_COLOR="1")
+    assert max(len(line) for line in re.sub(r"\x1b\[[0-9;]*m|\r", "", plain).split("\n")) <= 40
+    assert "\x1b[36m" not in plain
+    assert "\x1b[1;36m" in on_a_terminal("get", "long", *at, columns=40)
+
+
+def test_piped_text_is_neither_coloured_nor_wrapped(at):
+    text = "word " * 60 + "end"
+    as_json("store", text, "--key", "long", *at)
+    done = process("get", "long", *at)
+    assert b"\x1b" not in done.stdout
+    assert text in done.stdout.decode()
+
+
+def test_a_memory_cannot_steer_the_terminal(at):
+    as_json("store", "-", "--key", "evil", *at, input="before \x1b[2J\x1b]0;title\x07 after")
+    shown = on_a_terminal("get", "evil", *at, columns=80, NO_COLOR="1")
+    assert "\x1b[2J" not in shown
+    assert "\x07" not in shown
+    assert safe("a\x00\x9b\ud800b\n\t") == "a��?b\n\t"
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from gateway.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = 'fastapi faiss onnxruntime numpy pydantic httpx sqlite3'.split()\n"
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]"
+    assert "retrieve" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["store", "retrieve", "research", "export", "import", "bench", "serve", "doctor"])
+def test_every_command_explains_itself(command):
+    done = run(command, "--help")
+    assert done.exit_code == 0
+    assert "Usage:" in done.stdout

@@ -1,0 +1,591 @@
+"""One contract for the client over HTTP, RunPod (its stand-in) and in this process, synchronous and asynchronous."""
+
+import asyncio
+import base64
+import itertools
+import json
+import subprocess
+import sys
+import threading
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.client import AsyncClient, Client, Embedding, NewMemory, Retries, Retrieval
+from gateway.client.errors import failure
+from gateway.client.requests import Request, Response, Unanswered
+from gateway.http_errors import STATUS
+from gateway.wire import error_body
+from memory_service.errors import (
+    InvalidInput,
+    LimitExceeded,
+    NotFound,
+    RateLimited,
+    ServiceError,
+    StartupError,
+    Unauthorized,
+    Unavailable,
+)
+from memory_service.model import EventKind, Mode, Refused, Stored, StoreStatus
+from tests.stand_in_platform import QueueWorker, StandInPlatform
+from tests.worker_process import WorkerProcess, free_port
+
+COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
+BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."
+QUICK = Retries(attempts_max=3, first_pause_s=0.001)
+
+
+class InLoop:
+    """The asynchronous client driven like the other, so that both pass the same tests."""
+
+    def __init__(self, client: AsyncClient, runner: asyncio.Runner) -> None:
+        self._client = client
+        self._runner = runner
+
+    def __getattr__(self, name):
+        method = getattr(self._client, name)
+        if name == "list":
+            return lambda **fields: self._runner.run(collected(method(**fields)))
+        return lambda *given, **fields: self._runner.run(method(*given, **fields))
+
+
+async def collected(values):
+    return [value async for value in values]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runpod")
+    with StandInPlatform() as platform, QueueWorker(platform, folder, LLM_FALLBACK="extractive"):
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with WorkerProcess(tmp_path_factory.mktemp("http") / "memory", LLM_FALLBACK="extractive") as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def local_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("local") / "memory"
+
+
+@pytest.fixture(scope="module", params=["http", "runpod", "local"])
+def way(request):
+    """How to make a client of either kind over one transport."""
+    match request.param:
+        case "http":
+            worker = request.getfixturevalue("served")
+            return lambda kind: kind(f"http://127.0.0.1:{worker.port}")
+        case "runpod":
+            platform = request.getfixturevalue("endpoint")
+            return lambda kind: kind.runpod("endpoint", api_key="key", url=platform.url)
+        case "local":
+            folder = request.getfixturevalue("local_folder")
+            return lambda kind: kind.local(folder, settings={"LLM_FALLBACK": "extractive"})
+
+
+@pytest.fixture(scope="module", params=["sync", "async"])
+def client(request, way):
+    if request.param == "sync":
+        with way(Client) as client:
+            yield client
+        return
+    with asyncio.Runner() as runner:
+        client = way(AsyncClient)
+        yield InLoop(client, runner)
+        runner.run(client.close())
+
+
+NUMBER = itertools.count()
+
+
+@pytest.fixture
+def namespace():
+    """One that no other test uses: the services live as long as the module."""
+    return f"contract-{next(NUMBER)}"
+
+
+# -- what it does --------------------------------------------------------------------------------------------------
+
+
+def test_a_memory_is_stored_found_read_listed_and_deleted(client, namespace):
+    stored = client.store(COFFEE, key="dana/coffee", namespace=namespace, metadata={"lead": "acme"}, ttl_seconds=3_600)
+    assert isinstance(stored, Stored)
+    assert (stored.key, stored.status) == ("dana/coffee", StoreStatus.STORED)
+
+    found = client.retrieve("what does Dana drink?", namespace=namespace, filter={"lead": "acme"}, k=1)
+    assert found.mode is Mode.HYBRID
+    [hit] = found.hits
+    assert (hit.memory.key, hit.memory.content, hit.memory.metadata) == ("dana/coffee", COFFEE, {"lead": "acme"})
+    assert hit.memory.expires_at_ms is not None
+    assert hit.memory.created_at_ms == stored.created_at_ms
+
+    assert client.get("dana/coffee", namespace=namespace) == hit.memory
+    assert list(client.list(namespace=namespace)) == [hit.memory]
+
+    deleted = client.delete("dana/coffee", namespace=namespace, receipt=True)
+    assert (deleted.count, deleted.keys) == (1, ("dana/coffee",))
+    assert client.receipt(deleted.receipt.id).id == deleted.receipt.id
+    with pytest.raises(NotFound):
+        client.get("dana/coffee", namespace=namespace)
+
+
+@pytest.mark.parametrize("key", ["..", "a/b", "a b", "ä/ö?x=1#y", "x/history", "%2F", "\x00", "日本"])
+def test_any_text_is_a_key(client, namespace, key):
+    client.store(BUDGET, key=key, namespace=namespace)
+    assert client.get(key, namespace=namespace).key == key
+    assert [event.kind for event in client.history(key, namespace=namespace)] == [EventKind.STORED]
+    assert client.delete(key, namespace=namespace).keys == (key,)
+
+
+def test_each_memory_of_a_batch_is_judged_on_its_own(client, namespace):
+    memories = [NewMemory(COFFEE, "a", namespace), NewMemory("", "b", namespace), NewMemory(BUDGET, "c", namespace)]
+    first, refused, last = client.store_batch(memories)
+    assert (first.key, last.key) == ("a", "c")
+    assert isinstance(refused, Refused)
+    assert (refused.key, refused.error.code, refused.error.field) == ("b", "invalid", "content")
+
+
+def test_a_listing_runs_over_all_pages(client, namespace):
+    client.store_batch([NewMemory(f"note {n}", f"k{n:02}", namespace) for n in range(25)])
+    assert {memory.key for memory in client.list(namespace=namespace, page_size=10)} == {f"k{n:02}" for n in range(25)}
+    page = client.page(namespace=namespace, limit=10)
+    assert (len(page.memories), page.cursor is not None, page.embeddings) == (10, True, None)
+
+
+def test_every_control_of_a_retrieval_is_passed_on(client, namespace):
+    client.store_batch([NewMemory(COFFEE, "a", namespace, {"n": 1}), NewMemory(BUDGET, "b", namespace, {"n": 2})])
+    found = client.retrieve(
+        "what does Dana drink?",
+        namespace=namespace,
+        k=2,
+        filter={"n": {"$gte": 1}},
+        after="2020-01-01",
+        before="2090-01-01",
+        mode="hybrid",
+        recency_half_life_days=30.0,
+        importance_weight=0.1,
+        diversity=0.2,
+        per_session=5,
+        min_score=-1.0,
+        min_relevance=0.0,
+        max_tokens=1_000,
+        consistency="strong",
+        explain=True,
+        why_not="b",
+    )
+    assert found.hits[0].memory.key == "a"
+    assert found.tokens > 0
+    assert found.explanation.why_not.key == "b"
+    assert found.explanation.filter.matches == 2
+    assert len(found.explanation.signals) == len(found.hits)
+    [alike] = client.retrieve(like="a", namespace=namespace, k=1).hits
+    assert alike.memory.key == "b"
+
+
+def test_many_queries_are_answered_in_their_order(client, namespace):
+    client.store_batch([NewMemory(COFFEE, "a", namespace), NewMemory(BUDGET, "b", namespace)])
+    wanted = [
+        Retrieval("the budget", namespace=namespace, k=1),
+        Retrieval("oat flat white", namespace=namespace, k=1, mode=Mode.DENSE),
+    ]
+    budget, coffee = client.retrieve_batch(wanted)
+    assert (budget.hits[0].memory.key, coffee.hits[0].memory.key, coffee.mode) == ("b", "a", Mode.DENSE)
+
+
+def test_abstaining_shows_what_came_nearest(client, namespace):
+    client.store(COFFEE, namespace=namespace)
+    found = client.retrieve("quarterly earnings of a shipyard", namespace=namespace, min_relevance=0.99)
+    assert (found.hits, found.abstained, len(found.nearest)) == ((), True, 1)
+
+
+def test_near_duplicates_are_reported(client, namespace):
+    client.store_batch([NewMemory(COFFEE, "a", namespace), NewMemory(COFFEE + " ", "b", namespace)])
+    page = client.near_duplicates(namespace=namespace, threshold=0.9)
+    assert page.examined == 2
+    [found] = page.duplicates
+    assert {found.memory.key, found.alike[0].memory.key} == {"a", "b"}
+
+
+def test_many_are_deleted_by_key_or_filter_after_a_dry_run(client, namespace):
+    client.store_batch([NewMemory(f"note {n}", f"k{n}", namespace, {"n": n}) for n in range(4)])
+    dry = client.delete_many(filter={"n": {"$gte": 2}}, namespace=namespace, dry_run=True)
+    assert (dry.count, dry.keys, dry.dry_run) == (2, ("k2", "k3"), True)
+    assert client.delete_many(filter={"n": {"$gte": 2}}, namespace=namespace).keys == ("k2", "k3")
+    by_key = client.delete_many(keys=["k0", "zz"], namespace=namespace)
+    assert (by_key.keys, by_key.missing, by_key.count) == (("k0",), ("zz",), 1)
+
+
+def test_research_answers_with_citations(client, namespace):
+    client.store(COFFEE, key="dana/coffee", namespace=namespace)
+    answer = client.research("What does Dana drink?", namespace=namespace)
+    assert answer.citations[0].key == "dana/coffee"
+    assert answer.context[answer.citations[0].n - 1].content == COFFEE
+    ready = client.research("What does Dana drink?", namespace=namespace, context_only=True)
+    assert (ready.result, ready.prompt[0]["role"]) == ("", "system")
+
+
+def test_the_operator_is_served_too(client, namespace):
+    client.store(COFFEE, namespace=namespace)
+    assert client.health().status == "healthy"
+    stats = client.stats()
+    assert stats.namespaces[namespace] == 1
+    assert stats.memories == sum(stats.namespaces.values())
+    assert client.snapshot()
+    assert isinstance(client.compact().removed, tuple)
+
+
+# -- exchange ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_listed_with_vectors_can_be_stored_elsewhere_as_it_was(client, namespace):
+    client.store(COFFEE, key="a", namespace=namespace, metadata={"lead": "acme"})
+    page = client.page(namespace=namespace, embeddings=True)
+    [memory], [embedding] = page.memories, page.embeddings
+    there = NewMemory(COFFEE, "a", f"{namespace}-2", memory.metadata, created_at="2024-05-01", embedding=embedding)
+    [stored] = client.store_batch([there])
+    assert stored.created_at_ms == 1_714_521_600_000
+    [again] = client.store_batch([there])
+    assert (again.status, again.updated_at_ms) == (StoreStatus.UNCHANGED, stored.updated_at_ms)
+    assert client.page(namespace=f"{namespace}-2", embeddings=True).embeddings == (embedding,)
+
+
+def test_vectors_of_another_embedder_are_made_anew_and_wrong_ones_are_refused(client, namespace):
+    revision = client.stats().revision
+    nonsense = base64.b64encode(np.full(384, 7, dtype="<f4").tobytes()).decode()
+    no_number = base64.b64encode(np.full(384, np.nan, dtype="<f4").tobytes()).decode()
+    results = client.store_batch(
+        [
+            NewMemory(COFFEE, "other", namespace, embedding=Embedding("another", nonsense)),
+            NewMemory(COFFEE, "length", namespace, embedding=Embedding(revision, nonsense)),
+            NewMemory(COFFEE, "nan", namespace, embedding=Embedding(revision, no_number)),
+            NewMemory(COFFEE, "empty", namespace, embedding=Embedding(revision, "")),
+            NewMemory(COFFEE, "text", namespace, embedding=Embedding(revision, "no base64!")),
+            NewMemory(COFFEE, "future", namespace, created_at="2999-01-01"),
+            NewMemory(COFFEE, "past", namespace, expires_at="1999-01-01"),
+            NewMemory(COFFEE, "both", namespace, ttl_seconds=1, expires_at="2030-01-01"),
+        ]
+    )
+    assert isinstance(results[0], Stored)
+    assert [each.error.field for each in results[1:]] == [*["embedding.vectors"] * 4, "created_at", *["expires_at"] * 2]
+    assert client.retrieve("oat flat white", namespace=namespace, mode="dense").hits[0].memory.key == "other"
+
+
+# -- how it fails --------------------------------------------------------------------------------------------------
+
+
+def test_an_error_says_what_where_and_under_which_id(client, namespace):
+    with pytest.raises(InvalidInput) as caught:
+        client.retrieve("x", namespace=namespace, k=0)
+    error = caught.value
+    assert (error.field, error.status) == ("k", 422)
+    assert error.request_id
+    with pytest.raises(NotFound) as caught:
+        client.get("nothing", namespace=namespace)
+    assert caught.value.status == 404
+    with pytest.raises(InvalidInput):
+        client.store(COFFEE, namespace=namespace, metadata={"x": float("nan")})
+    with pytest.raises(InvalidInput):
+        client.get("\ud800", namespace=namespace)
+    with pytest.raises(InvalidInput):
+        client.store("\ud800", namespace=namespace)
+    with pytest.raises(InvalidInput):
+        client.store_batch([])
+
+
+def test_a_request_that_is_too_large_is_refused(client, namespace):
+    with pytest.raises((LimitExceeded, InvalidInput)):
+        client.store("x" * 11_000_000, namespace=namespace)
+
+
+def test_the_same_idempotency_key_gives_the_first_answer_again(client, namespace):
+    first = client.store(COFFEE, key="a", namespace=namespace, idempotency_key=f"once-{namespace}")
+    again = client.store(COFFEE, key="a", namespace=namespace, idempotency_key=f"once-{namespace}")
+    assert again == first
+    assert again.status is StoreStatus.STORED
+
+
+@pytest.mark.parametrize("error", list(STATUS), ids=lambda error: error.__name__)
+def test_every_error_of_the_service_comes_out_as_what_it_went_in(error):
+    answer = Response(STATUS[error], {"error": error_body(error("Said so.", field="k"), "id-1")})
+    told = failure(answer)
+    assert type(told) is error
+    assert (told.message, told.field, told.status, told.request_id) == ("Said so.", "k", STATUS[error], "id-1")
+
+
+@pytest.mark.parametrize("body", [None, [], "text", {"error": "text"}, {"error": {"code": 5}}, {"detail": "x"}])
+@pytest.mark.parametrize("status", [400, 401, 404, 418, 429, 500, 502, 524])
+def test_an_answer_of_something_else_is_an_error_in_our_words(status, body):
+    told = failure(Response(status, body))
+    assert isinstance(told, ServiceError)
+    assert told.status == status
+    assert str(status) in told.message
+
+
+# -- asking again --------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A transport that answers by a script, and remembers what it was asked."""
+
+    def __init__(self, *answers):
+        self.answers = deque(answers)
+        self.asked: list[Request] = []
+
+    async def send(self, request):
+        self.asked.append(request)
+        answer = self.answers.popleft()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def close(self):
+        pass
+
+
+HEALTHY = Response(
+    200,
+    {
+        "status": "healthy",
+        "problems": [],
+        "version": "1",
+        "memories": 0,
+        "namespaces": 0,
+        "embedder": {"model": "m"},
+        "vllm_configured": False,
+        "something_new": 1,
+    },
+)
+STORED = Response(
+    200,
+    {
+        "key": "k",
+        "namespace": "n",
+        "status": "stored",
+        "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": "2026-01-01T00:00:00Z",
+    },
+)
+BUSY = Response(503, {"error": {"code": "unavailable", "message": "Not now."}}, 0.0)
+LATER = Response(503, {"error": {"code": "unavailable", "message": "Not now."}}, 3_600.0)
+LIMITED = Response(429, None)
+LOST = Unanswered("lost", was_sent=True)
+UNREACHED = Unanswered("unreached", was_sent=False)
+LATE = Unanswered("late", was_sent=True, is_final=True)
+
+
+def asked(script, work):
+    with Client.over(script, QUICK) as client:
+        try:
+            work(client)
+        except ServiceError as error:
+            return len(script.asked), error
+    return len(script.asked), None
+
+
+@pytest.mark.parametrize("first", [BUSY, LIMITED, LOST, UNREACHED])
+def test_reads_and_named_writes_are_sent_again(first):
+    assert asked(Scripted(first, HEALTHY), lambda client: client.health()) == (2, None)
+    assert asked(Scripted(first, first, STORED), lambda client: client.store("x")) == (3, None)
+
+
+def test_a_write_is_sent_again_under_the_same_key_and_the_next_write_has_another():
+    script = Scripted(LOST, STORED, STORED)
+    with Client.over(script, QUICK) as client:
+        client.store("x")
+        client.store("x")
+    first, again, other = (request.idempotency_key for request in script.asked)
+    assert first == again != other
+
+
+def test_attempts_are_bounded_and_the_last_answer_counts():
+    count, error = asked(Scripted(*[BUSY] * 9), lambda client: client.health())
+    assert (count, type(error), error.status) == (3, Unavailable, 503)
+    count, error = asked(Scripted(*[LIMITED] * 9), lambda client: client.health())
+    assert (count, type(error)) == (3, RateLimited)
+    count, error = asked(Scripted(*[UNREACHED] * 9), lambda client: client.health())
+    assert (count, type(error), error.status) == (3, Unavailable, None)
+
+
+def test_what_may_have_been_carried_out_and_has_no_key_is_not_sent_again():
+    for answer in (LOST, BUSY):
+        count, error = asked(Scripted(answer), lambda client: client.snapshot())
+        assert (count, isinstance(error, Unavailable)) == (1, True)
+    assert asked(Scripted(UNREACHED, Response(200, {"snapshot": "s"})), lambda client: client.snapshot()) == (2, None)
+
+
+@pytest.mark.parametrize("answer", [LATE, LATER])
+def test_a_long_wait_is_left_to_the_caller(answer):
+    assert asked(Scripted(answer), lambda client: client.health())[0] == 1
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"status": 5}, {"memories": "x"}])
+def test_an_answer_of_another_shape_is_an_error_and_no_traceback(body):
+    assert isinstance(asked(Scripted(Response(200, body)), lambda client: client.health())[1], ServiceError)
+    assert isinstance(asked(Scripted(Response(200, body)), lambda client: client.retrieve("x"))[1], ServiceError)
+
+
+def test_a_port_where_nobody_listens_is_unavailable():
+    with Client(f"http://127.0.0.1:{free_port()}", retries=QUICK) as client, pytest.raises(Unavailable) as caught:
+        client.health()
+    assert "cannot be reached" in caught.value.message
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "ftp://x", "http://", "http://[::1"])
+def test_a_url_that_is_none_is_named(url):
+    with Client(url, retries=QUICK) as client, pytest.raises((InvalidInput, Unavailable)):
+        client.health()
+
+
+class _DropsFirst(BaseHTTPRequestHandler):
+    """Carries the first request out as far as anybody can tell, and drops the connection instead of answering."""
+
+    seen: list[str | None]
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.seen.append(self.headers["idempotency-key"])
+        if len(self.seen) == 1:
+            self.close_connection = True
+            return
+        content = json.dumps(STORED.body).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format, *args):
+        pass
+
+
+def test_a_dropped_connection_is_retried_under_the_same_key():
+    handler = type("Handler", (_DropsFirst,), {"seen": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        with Client(f"http://127.0.0.1:{server.server_address[1]}", retries=QUICK) as client:
+            assert client.store("x").key == "k"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert len(handler.seen) == 2
+    assert handler.seen[0] == handler.seen[1] is not None
+
+
+# -- RunPod --------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_is_not_done_in_time_is_asked_for_until_it_is(endpoint, monkeypatch):
+    monkeypatch.setattr(endpoint, "sync_s", 0.0)
+    with Client.runpod("endpoint", api_key="key", url=endpoint.url) as client:
+        assert client.store(COFFEE, key="slow", namespace="polled").status is StoreStatus.STORED
+        with pytest.raises(NotFound):
+            client.get("nothing", namespace="polled")
+
+
+def test_a_call_that_was_cut_off_goes_to_the_queue_instead(endpoint):
+    endpoint.refusals.append((524, {}))
+    with Client.runpod("endpoint", api_key="key", url=endpoint.url, retries=QUICK) as client:
+        assert client.health().status == "healthy"
+
+
+def test_a_busy_endpoint_is_asked_again(endpoint):
+    endpoint.refusals.extend([(429, {"Retry-After": "0"}), (503, {})])
+    with Client.runpod("endpoint", api_key="key", url=endpoint.url, retries=QUICK) as client:
+        assert client.health().status == "healthy"
+
+
+def test_a_wrong_key_and_a_wrong_endpoint_are_told_apart(endpoint):
+    with Client.runpod("endpoint", api_key="wrong", url=endpoint.url) as client, pytest.raises(Unauthorized):
+        client.health()
+    with Client.runpod("other", api_key="key", url=endpoint.url) as client, pytest.raises(Unavailable) as caught:
+        client.health()
+    assert "no endpoint other" in caught.value.message
+
+
+def test_a_job_that_nobody_takes_is_given_up():
+    with StandInPlatform(sync_s=0) as platform:
+        client = Client.runpod("endpoint", api_key="key", url=platform.url, timeout_s=0.3)
+        with client, pytest.raises(Unavailable) as caught:
+            client.store("x")
+        assert "IN_QUEUE" in caught.value.message
+        assert len(platform.submitted) == 1, "asking again would only lengthen the queue"
+
+
+# -- in this process -----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_used_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StartupError):
+        Client.local(tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_loaded_is_said_by_the_first_call(tmp_path):
+    with Client.local(tmp_path / "memory") as client:
+        client.store("x")
+    store = tmp_path / "memory" / "store.json"
+    store.write_text(store.read_text().replace('"revision": "', '"revision": "0'))
+    with Client.local(tmp_path / "memory") as client, pytest.raises(StartupError):
+        client.health()
+
+
+def test_neither_a_key_nor_a_password_is_in_a_message():
+    with pytest.raises(InvalidInput) as caught:
+        Client("http://127.0.0.1:1", api_key="secret\n")
+    assert "secret" not in caught.value.message
+    url = f"http://user:secret@127.0.0.1:{free_port()}"
+    with Client(url, retries=QUICK) as client, pytest.raises(Unavailable) as caught:
+        client.health()
+    assert "secret" not in caught.value.message
+
+
+def test_an_idempotency_key_that_no_header_takes_is_refused(served):
+    with Client(f"http://127.0.0.1:{served.port}") as client, pytest.raises(InvalidInput):
+        client.store("x", idempotency_key="a\nb")
+
+
+def test_a_closed_client_says_so():
+    client = Client.over(Scripted())
+    client.close()
+    client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        client.health()
+
+
+def test_many_threads_share_a_client(served):
+    with Client(f"http://127.0.0.1:{served.port}") as client:
+        failures = []
+
+        def work(name):
+            try:
+                for n in range(10):
+                    client.store(f"{name} {n}", key=f"{name}{n}", namespace="threads")
+            except ServiceError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert failures == []
+        assert len(list(client.list(namespace="threads"))) == 40
+
+
+def test_importing_the_client_loads_no_part_of_the_service():
+    code = (
+        "import sys; from gateway.client import Client; Client('http://127.0.0.1:1').close();"
+        "heavy = 'fastapi starlette faiss onnxruntime numpy pydantic sqlite3'.split();"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")

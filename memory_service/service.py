@@ -379,6 +379,9 @@ class MemoryService:
             NotFound: there is none.
         """
         deleted = self.delete_keys([key], namespace=namespace, idempotency_key=idempotency_key)
+        if not deleted.keys and idempotency_key is None:  # with one, all that others wrote was read already
+            self._refresh(Consistency.STRONG)
+            deleted = self.delete_keys([key], namespace=namespace)
         if not deleted.keys:
             raise _missing(namespace, key)
         return deleted

@@ -17,6 +17,7 @@ FAILED, USAGE, NOT_FOUND, OUT_OF_REACH, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES: dict[type[ServiceError], int] = {
     errors.ServiceError: FAILED,
     errors.InvalidInput: FAILED,
+    errors.UnsupportedForm: FAILED,
     errors.Unauthorized: FAILED,
     errors.LimitExceeded: FAILED,
     errors.NotFound: NOT_FOUND,
@@ -26,7 +27,11 @@ EXIT_CODES: dict[type[ServiceError], int] = {
     errors.StorageUnavailable: OUT_OF_REACH,
     errors.LLMNotConfigured: FAILED,
     errors.LLMUnreachable: FAILED,
+    errors.LLMNotConnected: FAILED,
+    errors.LLMBusy: FAILED,
+    errors.LLMStarting: FAILED,
     errors.LLMReplyInvalid: FAILED,
+    errors.LLMRefused: FAILED,
     errors.LLMTimeout: FAILED,
 }
 

@@ -28,6 +28,7 @@ _BY_CODE: dict[str, type[ServiceError]] = {
 }
 
 _BY_CODE_AND_STATUS: dict[tuple[str, int], type[ServiceError]] = {
+    ("invalid", 415): errors.UnsupportedForm,
     ("unavailable", 507): errors.StorageUnavailable,
     ("upstream", 502): errors.LLMReplyInvalid,
 }
@@ -38,6 +39,7 @@ _BY_STATUS: dict[int, type[ServiceError]] = {
     403: errors.Unauthorized,
     404: errors.NotFound,
     413: errors.LimitExceeded,
+    415: errors.UnsupportedForm,
     429: errors.RateLimited,
     502: errors.Unavailable,
     503: errors.Unavailable,

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -77,8 +76,7 @@ class HTTP:
         return None if answer.status_code == 404 else self._ok(answer)
 
     def delete(self, key):
-        headers = {"Idempotency-Key": uuid.uuid4().hex}  # which makes it see what other workers stored a moment ago
-        answer = self._http.delete(f"/v1/memories/{key}", params={"namespace": NAMESPACE}, headers=headers)
+        answer = self._http.delete(f"/v1/memories/{key}", params={"namespace": NAMESPACE})
         return answer.status_code != 404 and bool(self._ok(answer))
 
     def _ok(self, answer):

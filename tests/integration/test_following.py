@@ -224,3 +224,16 @@ def test_a_file_that_was_removed_under_its_writer_acknowledges_nothing(open_work
         worker.store(NewMemory(BUDGET, "b"))
     worker.store(NewMemory(BUDGET, "b"))
     assert other.get("b").content == BUDGET
+
+
+def test_a_delete_reaches_what_another_worker_stored_a_moment_ago(open_service, tmp_path):
+    """A store that was answered is there: to say of it that there is no such memory would be wrong."""
+    settings = MemorySettings(follow_interval_ms=60_000)
+    one, two = (open_service(tmp_path / "memory", settings) for _ in range(2))
+    two.counts()
+    one.store(NewMemory("Just stored.", "fresh"))
+    assert two.delete("fresh").keys == ("fresh",)
+    with pytest.raises(NotFound):
+        two.delete("fresh")
+    with pytest.raises(NotFound):
+        one.get("fresh", consistency=STRONG)

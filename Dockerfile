@@ -26,11 +26,12 @@ RUN pip uninstall --yes boto3 botocore s3transfer hf-xet huggingface-hub fsspec 
 COPY . .
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     env -u PIP_PYTHON pip install --no-compile --no-deps --target /app .
-# A job and all modules of the HTTP server and the LLM client: what is missing fails here and not on RunPod. The bytecode
-# of what ran is kept, for a quick start; the base image has none, and the worker may not write any.
+# A job and all modules of the HTTP server, of MCP and of the LLM client: what is missing fails here and not on RunPod. The
+# bytecode of what ran is kept, for a quick start; the base image has none, and the worker may not write any.
 RUN cd /app && export PYTHONPYCACHEPREFIX=/opt/bytecode MEMORY_EPHEMERAL=true \
     && /opt/venv/bin/python handler.py --test_input '{"input": {"action": "store", "content": "Built."}}' \
-    && /opt/venv/bin/python -c 'import openai.resources.chat, uvicorn.protocols.http.httptools_impl, uvicorn.loops.uvloop'
+    && /opt/venv/bin/python -c 'import openai.resources.chat, uvicorn.protocols.http.httptools_impl, uvicorn.loops.uvloop' \
+    && /opt/venv/bin/python -c 'import gateway.mcp_server, mcp.server.streamable_http_manager'
 
 FROM --platform=linux/amd64 python:3.11-slim
 COPY --from=build /opt/venv /opt/venv

@@ -11,7 +11,7 @@ TEXTS_GIVEN := $(if $(TEXTS),--texts $(TEXTS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test serve doctor check bench bench-all bench-index bench-peers bench-quality bench-volume plots faults test-torch test-llm test-image image clean
+.PHONY: help install demo test serve doctor check bench bench-all bench-index bench-peers bench-quality bench-volume plots faults test-torch test-llm test-mcp test-image image clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,9 @@ test-torch: ## hold the optional sentence-transformers embedder to the same cont
 
 test-llm: install ## research against a real small model on a real inference server, which it installs (minutes)
 	@PYTHON=$(CURDIR)/$(BIN)/python bash tests/e2e/real_llm_server.sh $${LLM_TEST_CACHE:-.cache/real-llm}
+
+test-mcp: install ## hold /mcp to the official MCP conformance suite, both wires (needs npm; half a minute)
+	@PYTHON=$(CURDIR)/$(BIN)/python bash scripts/mcp_conformance.sh
 
 image: ## build the container image with docker, podman or buildah
 	@bash scripts/image.sh build

@@ -14,7 +14,9 @@ from gateway import (
     memory_routes,
     receipt_routes,
     research_routes,
+    tool_routes,
 )
+from gateway.mcp_http import McpEndpoint
 from gateway.middleware import BodyLimit, RequestId
 from gateway.worker import Worker
 
@@ -23,12 +25,14 @@ DESCRIPTION = "Long-term memory for AI agents: store, retrieve and delete memori
 
 def create_app(worker: Worker) -> FastAPI:
     """The application over a worker, which it closes when it ends."""
+    mcp = McpEndpoint(worker)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            await mcp.close()
             await worker.close()
 
     app = FastAPI(
@@ -49,6 +53,8 @@ def create_app(worker: Worker) -> FastAPI:
     app.include_router(receipt_routes.routes(worker))
     app.include_router(research_routes.routes(worker))
     app.include_router(admin_routes.routes(worker))
+    app.include_router(tool_routes.routes(worker))
+    mcp.install(app)
     app.add_middleware(BodyLimit, bytes_max=worker.settings.gateway.request_bytes_max)
     app.add_middleware(RequestId)
     return app

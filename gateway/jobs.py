@@ -49,11 +49,15 @@ class Action:
 
     Attributes:
         path: `{key}` stands for the field of that name. The other fields are the body of a POST, or else the query.
+        body: the fields that are the body all the same, of a method that has both.
+        whole: the body is the whole input, with its action.
 
     """
 
     method: str
     path: str
+    body: tuple[str, ...] = ()
+    whole: bool = False
 
 
 ACTIONS: Mapping[str, Action] = {
@@ -62,6 +66,7 @@ ACTIONS: Mapping[str, Action] = {
     "retrieve": Action("POST", "/v1/memories/retrieve"),
     "retrieve_batch": Action("POST", "/v1/memories/retrieve/batch"),
     "duplicates": Action("POST", "/v1/memories/duplicates"),
+    "update": Action("PATCH", "/v1/memories/{key}", body=("content", "metadata", "ttl_seconds")),
     "delete": Action("DELETE", "/v1/memories/{key}"),
     "delete_many": Action("POST", "/v1/memories/delete"),
     "get": Action("GET", "/v1/memories/{key}"),
@@ -76,6 +81,8 @@ ACTIONS: Mapping[str, Action] = {
     "receipt": Action("GET", "/v1/receipts/{receipt}"),
     "research": Action("POST", "/v1/research"),
     "stats": Action("GET", "/v1/admin/stats"),
+    "list_tools": Action("GET", "/v1/tools"),
+    "invoke_tool": Action("POST", "/v1/tools", whole=True),
     "snapshot": Action("POST", "/v1/admin/snapshot"),
     "compact": Action("POST", "/v1/admin/compact"),
     "health": Action("GET", "/health"),
@@ -208,11 +215,14 @@ def _of_action(name: object, fields: dict[str, Any]) -> _Call:
         raise InvalidInput(f"There is no such action; there are {', '.join(ACTIONS)}.", field="action")
     idempotency_key = fields.pop("idempotency_key", None)
     headers = {} if idempotency_key is None else {"idempotency-key": _text(idempotency_key, "idempotency_key")}
+    if action.whole:
+        return _Call(action.method, action.path, body={"action": name, **fields}, headers=headers)
     in_path = re.findall(r"{(\w+)}", action.path)
     path = action.path.format_map({name: _path_part(_text(fields.pop(name, None), name), name) for name in in_path})
     if action.method == "POST":
         return _Call(action.method, path, body=fields, headers=headers)
-    return _Call(action.method, path, query=fields, headers=headers)
+    body = {name: fields.pop(name) for name in action.body if name in fields}
+    return _Call(action.method, path, query=fields, body=body if action.body else None, headers=headers)
 
 
 def _of_route(route: Mapping[str, Any]) -> _Call:

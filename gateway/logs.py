@@ -37,5 +37,5 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpx2", "httpcore", "openai", "uvicorn.access"):
+    for chatty in ("httpx", "httpx2", "httpcore", "openai", "uvicorn.access", "mcp"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

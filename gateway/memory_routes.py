@@ -118,6 +118,17 @@ def routes(worker: Worker) -> APIRouter:
         memory = worker.memories.get(key, namespace=query.namespace, as_of=query.as_of, consistency=consistency)
         return JSONResponse(wire.memory_body(memory))
 
+    @router.patch("/{key:path}", summary="Update a memory", responses=documented(400, 404, 409, 413, 422, 503, 507))
+    def update(
+        key: Annotated[str, Depends(_key_of)],
+        query: Annotated[wire.OneQuery, Query()],
+        body: wire.UpdateBody,
+        idempotency_key: IdempotencyKey = None,
+    ) -> JSONResponse:
+        """Change the text, the metadata or the lifetime of a memory that is there."""
+        updated = worker.memories.update(key, namespace=query.namespace, idempotency_key=idempotency_key, **dict(body))
+        return JSONResponse(wire.stored_body(updated))
+
     @router.delete("/{key:path}", summary="Delete a memory", responses=documented(400, 404, 409, 422, 503, 507))
     def delete(
         key: Annotated[str, Depends(_key_of)],

@@ -6,6 +6,7 @@ import signal
 import socket
 
 import uvicorn
+from fastapi import FastAPI
 
 from gateway.app import create_app
 from gateway.worker import Worker
@@ -32,8 +33,9 @@ def serve(worker: Worker, listener: socket.socket | None = None) -> None:
     """
     worker.check()
     with listener or bound(worker.settings.gateway.host, worker.settings.gateway.port) as opened:
+        app = create_app(worker)
         config = uvicorn.Config(
-            create_app(worker),
+            app,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -41,7 +43,7 @@ def serve(worker: Worker, listener: socket.socket | None = None) -> None:
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop where it is installed
-            runner.run(_serve(worker, opened, uvicorn.Server(config)))
+            runner.run(_serve(worker, opened, uvicorn.Server(config), app))
     if worker.failure is not None:
         raise worker.failure
 
@@ -63,10 +65,10 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(worker: Worker, listener: socket.socket, server: uvicorn.Server) -> None:
+async def _serve(worker: Worker, listener: socket.socket, server: uvicorn.Server, app: FastAPI) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # uvicorn takes them over, and raises them again after its clean stop
-    loading = asyncio.create_task(_load(worker, server))
+    loading = asyncio.create_task(_load(worker, server, app))
     host, port = listener.getsockname()[:2]
     log.info("http.listening", extra={"host": host, "port": port})
     await server.serve(sockets=[listener])
@@ -74,7 +76,9 @@ async def _serve(worker: Worker, listener: socket.socket, server: uvicorn.Server
     await worker.close()  # again, for a worker that was still loading when it was told to stop
 
 
-async def _load(worker: Worker, server: uvicorn.Server) -> None:
+async def _load(worker: Worker, server: uvicorn.Server, app: FastAPI) -> None:
     await asyncio.to_thread(worker.load)
     if worker.failure is not None:
         server.should_exit = True
+    elif not server.should_exit:
+        await app.state.mcp.open()  # so that the first MCP client need not wait for its imports

@@ -61,6 +61,26 @@ class GatewaySettings(BaseModel):
     )
 
 
+class McpSettings(BaseModel):
+    """What MCP clients reach."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    allowed_hosts: str = Field(
+        default="",
+        description="Host names under which /mcp is reached, separated by commas, besides localhost; * admits any, "
+        "which leaves browsers' pages free to call it (DNS rebinding).",
+    )
+    search_fetch: bool = Field(
+        default=False, description="Also offer the tools search and fetch, which ChatGPT's connectors call."
+    )
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names."""
+        return tuple(name for each in self.allowed_hosts.split(",") if (name := each.strip()))
+
+
 class Settings(BaseModel):
     """Every section."""
 
@@ -69,16 +89,18 @@ class Settings(BaseModel):
     memory: MemorySettings
     gateway: GatewaySettings
     llm: LLMSettings
+    mcp: McpSettings = McpSettings()
 
 
 SECTIONS: Mapping[str, tuple[type[BaseModel], str]] = {
     "memory": (MemorySettings, "MEMORY_"),
     "gateway": (GatewaySettings, "MEMORY_"),
     "llm": (LLMSettings, "LLM_"),
+    "mcp": (McpSettings, "MCP_"),
 }
 
 CLOSE = 0.8
-"""Similarity from which an unknown LLM_ variable counts as a misspelt one: other programs use that prefix too."""
+"""Similarity from which an unknown LLM_ or MCP_ variable counts as a misspelt one: other programs use these too."""
 
 
 def variables() -> dict[str, tuple[str, str]]:
@@ -132,7 +154,7 @@ def _dotenv(path: Path) -> dict[str, str]:
 def _refuse_misspelt(names: Iterable[str]) -> None:
     known = list(variables())
     for name in names:
-        if name in known or not name.startswith(("MEMORY_", "LLM_")):
+        if name in known or not name.startswith(("MEMORY_", "LLM_", "MCP_")):
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=CLOSE)
         if close or name.startswith("MEMORY_"):

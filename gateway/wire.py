@@ -168,6 +168,26 @@ class BatchBody(Body):
     namespace: Namespace = Field(default=DEFAULT_NAMESPACE, description="For the memories that name none.")
 
 
+class UpdateBody(Body):
+    """What to change about a memory; what is left out stays as it is."""
+
+    content: str | None = Field(
+        default=None,
+        description="Replaces the text.",
+        json_schema_extra=_shown(minLength=1, maxLength=checks.CONTENT_CHARS_MAX),
+    )
+    metadata: dict[str, Any] | None = Field(
+        default=None,
+        description="Merged key by key at the top level; null removes a key.",
+        examples=[{"status": "won", "draft": None}],
+    )
+    ttl_seconds: int | None = Field(
+        default=None,
+        description="A new lifetime from now; without it the end of its lifetime stays.",
+        json_schema_extra=_shown(minimum=1, maximum=checks.TTL_SECONDS_MAX),
+    )
+
+
 class RetrieveBody(Body):
     """What to look for: a `query`, or what is `like` a memory."""
 

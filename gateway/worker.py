@@ -6,6 +6,7 @@ The composition root. A door asks for `memories` or `researcher` and gets it, or
 import logging
 import threading
 import time
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from memory_service.private_folder import PrivateFolder
 from memory_service.settings import MemorySettings
 
 if TYPE_CHECKING:  # imported where they are used: FAISS and ONNX Runtime would delay the port's opening
+    from gateway.tools import Toolbox
     from memory_service.documents.libraries import Libraries
     from memory_service.documents.service import DocumentService
     from memory_service.service import MemoryService
@@ -88,6 +90,18 @@ class Worker:
             raise Unavailable(_LOADING)
         return self._researcher
 
+    @cached_property
+    def toolbox(self) -> "Toolbox":
+        """The tools: ours, and those that installed packages bring.
+
+        Raises:
+            StartupError: one cannot be loaded, or two have one name.
+        """
+        from gateway.memory_tools import SEARCH_FETCH, TOOLS
+        from gateway.tools import Toolbox, installed
+
+        return Toolbox(self, [*TOOLS, *(SEARCH_FETCH if self.settings.mcp.search_fetch else ()), *installed()])
+
     @property
     def is_ready(self) -> bool:
         """Whether requests are served."""
@@ -103,7 +117,7 @@ class Worker:
         self._loaded.wait(timeout_s)
 
     def check(self) -> None:
-        """Find out in milliseconds whether the data folder can be used.
+        """Find out in milliseconds whether the data folder and the tools can be used.
 
         Raises:
             StartupError: it cannot.
@@ -116,6 +130,7 @@ class Worker:
             self._folder.require(FINGERPRINTS[settings.embedding_precision])
         else:
             self._folder.embedder()  # whether it is of this model is known when the model is loaded
+        _ = self.toolbox
 
     def load(self) -> None:
         """Load model and memories; returns when they are served or when `failure` says why not."""

@@ -50,13 +50,11 @@ class CheckedMemory:
 def new_memory(memory: NewMemory, now_ms: int) -> CheckedMemory:
     """Check everything about a new memory but its vectors."""
     namespace(memory.namespace)
-    text(memory.content, "content", CONTENT_CHARS_MAX, "store a longer text in parts")
-    if not memory.content.strip():
-        raise InvalidInput("content is blank; send the text to remember.", field="content")
+    content(memory.content)
     if memory.key is not None:
         key(memory.key)
     if memory.ttl_seconds is not None:
-        whole_number(memory.ttl_seconds, "ttl_seconds", 1, TTL_SECONDS_MAX)
+        ttl_seconds(memory.ttl_seconds)
     if memory.ttl_seconds is not None and memory.expires_at is not None:
         raise InvalidInput("Send either ttl_seconds or expires_at, and not both.", field="expires_at")
     return CheckedMemory(
@@ -90,6 +88,18 @@ def expires_at(value: str, now_ms: int) -> int:
             field="expires_at",
         )
     return at_ms
+
+
+def content(value: str) -> None:
+    """Any text of 1 to 100,000 characters that is not blank."""
+    text(value, "content", CONTENT_CHARS_MAX, "store a longer text in parts")
+    if not value.strip():
+        raise InvalidInput("content is blank; send the text to remember.", field="content")
+
+
+def ttl_seconds(value: int) -> None:
+    """A second to ten years."""
+    whole_number(value, "ttl_seconds", 1, TTL_SECONDS_MAX)
 
 
 def derived_key(content: str) -> str:

@@ -33,6 +33,20 @@ def canonical(metadata: Metadata | None) -> str:
     return text
 
 
+def merged(held: str, changes: Metadata) -> str:
+    """Metadata changed key by key at the top level: a value replaces the one that is there, null removes it.
+
+    Args:
+        held: canonical JSON text.
+        changes: checked already.
+
+    Raises:
+        InvalidInput: it would become too large.
+    """
+    kept = {name: value for name, value in json.loads(held).items() if name not in changes}
+    return canonical({**kept, **{name: value for name, value in changes.items() if value is not None}})
+
+
 def canonical_json(value: Any) -> str:
     """Compact JSON with sorted keys, for a value that `check` accepted."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)

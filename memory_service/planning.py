@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any, TypeAlias
 
+from memory_service import metadata
 from memory_service.catalog import Version
 from memory_service.clock import Stamp
 from memory_service.embedding import Vectors
-from memory_service.errors import Conflict, ServiceError, Unavailable
+from memory_service.errors import Conflict, InvalidInput, NotFound, ServiceError, Unavailable
 from memory_service.filters import Filter
-from memory_service.model import Deleted, Refused, Stored, StoreStatus
+from memory_service.model import Deleted, Metadata, Refused, Stored, StoreStatus
 from memory_service.projection import Projection
 from memory_service.receipts import receipt_id
 from memory_service.records import Delete, Mutation, Put, Record, Reply
@@ -71,7 +72,27 @@ class DeleteRequest:
     idempotency: Idempotency | None = None
 
 
-WriteRequest: TypeAlias = StoreRequest | DeleteRequest
+@dataclass(frozen=True, slots=True)
+class UpdateRequest:
+    """Change the memory that is there when this request's turn has come. Answered as a store of one item.
+
+    Attributes:
+        content: None keeps it.
+        vectors: of the content; None when there is none, or when it was there already, whose vectors will do.
+        metadata: merged into what is there, as `metadata.merged` says; None keeps it.
+        ttl_ms: from now; None keeps the end of its lifetime.
+    """
+
+    namespace: str
+    key: str
+    content: str | None
+    vectors: Vectors | None
+    metadata: Metadata | None
+    ttl_ms: int | None
+    idempotency: Idempotency | None = None
+
+
+WriteRequest: TypeAlias = StoreRequest | DeleteRequest | UpdateRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +207,8 @@ def plan(request: WriteRequest, group: Group) -> Plan:
             planned = _plan_store(request, group)
         case DeleteRequest():
             planned = _plan_delete(request, group)
+        case UpdateRequest():
+            planned = _plan_update(request, group)
     if request.idempotency is not None and not isinstance(planned.outcome, ServiceError):
         _remember(request.namespace, request.idempotency, planned.outcome, group)
     return planned
@@ -237,6 +260,34 @@ def _is_unchanged(version: Version, item: Prepared) -> bool:
     same = version.content == item.content and version.metadata == item.metadata
     is_as_old = item.created_at_ms in (None, version.created_at_ms)
     return same and is_as_old and version.expires_at_ms == item.expires_at_ms and item.ttl_ms is None
+
+
+def _plan_update(request: UpdateRequest, group: Group) -> Plan:
+    """What is there is read here and not before, so no other request of this worker comes in between."""
+    held = group.held(request.namespace, request.key)
+    if held is None:
+        return Plan(NotFound("There is no memory with this key any more, so there is nothing to update."), [])
+    content = held.version.content if request.content is None else request.content
+    vectors = request.vectors
+    if vectors is None:
+        if content != held.version.content or not group.has_vectors(request.namespace, held):
+            return Plan(Stale(), [])
+        vectors = group.vectors(request.namespace, held)
+    text = held.version.metadata
+    if request.metadata is not None:
+        try:
+            text = metadata.merged(text, request.metadata)
+        except InvalidInput as error:
+            return Plan(error, [])
+    expires_at_ms = held.version.expires_at_ms if request.ttl_ms is None else group.now_ms + request.ttl_ms
+    created_at_ms = held.version.created_at_ms
+    if (content, text, expires_at_ms) == (held.version.content, held.version.metadata, held.version.expires_at_ms):
+        at = created_at_ms, held.version.stamp.ms
+        return Plan([Stored(request.namespace, request.key, StoreStatus.UNCHANGED, *at)], [len(group.records)])
+    stamp = group.tick()
+    group.write(stamp, Put(request.namespace, request.key, content, text, vectors, created_at_ms, expires_at_ms))
+    updated = Stored(request.namespace, request.key, StoreStatus.UPDATED, created_at_ms, stamp.ms)
+    return Plan([updated], [len(group.records)])
 
 
 def _plan_delete(request: DeleteRequest, group: Group) -> Plan:

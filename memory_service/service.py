@@ -7,7 +7,7 @@ projection.
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memory_service import checks
@@ -24,6 +24,7 @@ from memory_service.exchange import exported, imported
 from memory_service.filters import EVERYTHING, parse
 from memory_service.following import Follower
 from memory_service.journal import storage_unavailable
+from memory_service.metadata import canonical
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     JSON,
@@ -35,13 +36,23 @@ from memory_service.model import (
     Event,
     EventKind,
     Memory,
+    Metadata,
     NewMemory,
     Page,
     Receipt,
     Refused,
     Stored,
 )
-from memory_service.planning import DeleteRequest, Idempotency, Outcome, Prepared, Stale, StoreRequest, WriteRequest
+from memory_service.planning import (
+    DeleteRequest,
+    Idempotency,
+    Outcome,
+    Prepared,
+    Stale,
+    StoreRequest,
+    UpdateRequest,
+    WriteRequest,
+)
 from memory_service.receipts import redeem
 from memory_service.recovery import recover
 from memory_service.retrieval import RETRIEVALS_MAX, Retrieval, Retrieved
@@ -188,6 +199,58 @@ class MemoryService:
             for (item, own), is_known, has in zip(items, known, has_vectors, strict=True)
         )
 
+    def update(
+        self,
+        key: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        content: str | None = None,
+        metadata: Metadata | None = None,
+        ttl_seconds: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Stored:
+        """Change a memory that is there; what is not given stays as it is.
+
+        Given content replaces the text; metadata are merged key by key at the top level, where null removes a key;
+        `ttl_seconds` is a new lifetime from now. Writers of this process never lose each other's changes. Those of
+        another worker are seen once they were answered; of two that write at the same time in two workers the later
+        one wins as a whole.
+
+        Raises:
+            InvalidInput: naming the field, the bound and the remedy; also for metadata that would become too large.
+            NotFound: there is none, or not any more.
+        """
+        checks.namespace(namespace)
+        checks.key(key)
+        if content is None and metadata is None and ttl_seconds is None:
+            raise InvalidInput("There is nothing to update; send content, metadata or ttl_seconds.", field="content")
+        if content is not None:
+            checks.content(content)
+        if ttl_seconds is not None:
+            checks.ttl_seconds(ttl_seconds)
+        canonical(metadata)
+        ttl_ms = None if ttl_seconds is None else ttl_seconds * 1000
+        request = namespace, key, content, metadata, ttl_seconds
+        idempotency = _idempotency(idempotency_key, "update", *request)
+        self._refresh_to_write()
+        self._refresh(Consistency.STRONG)  # whatever was answered, a delete above all, comes before this
+        held = self._catalog.contents({(namespace, key)}).get((namespace, key))
+        if held is None and idempotency is None:
+            raise _missing(namespace, key)
+        fresh = None if content is None or content == held else self._embedding.windows([content])[0]
+        outcome = self._commit(UpdateRequest(namespace, key, content, fresh, metadata, ttl_ms, idempotency))
+        if isinstance(outcome, Stale):  # other content is held by now, or its vectors are out of reach
+            content = held if content is None else content
+            if content is None:
+                raise _missing(namespace, key)
+            fresh = self._embedding.windows([content])[0]
+            outcome = self._commit(UpdateRequest(namespace, key, content, fresh, metadata, ttl_ms, idempotency))
+        assert isinstance(outcome, list), "an update with its vectors is never stale"
+        [result] = outcome
+        if isinstance(result, Refused):
+            raise result.error
+        return result
+
     # -- retrieve --------------------------------------------------------------------------------------------------
 
     def retrieve(self, retrieval: Retrieval) -> Retrieved:
@@ -319,11 +382,14 @@ class MemoryService:
         as_of: str | None = None,
         consistency: Consistency = Consistency.EVENTUAL,
         embeddings: bool = False,
+        take: Callable[[Sequence[Memory]], int] | None = None,
     ) -> Page:
         """Memories that match, as they are or as they were at a time (ISO 8601), newest first, page by page.
 
         A memory that is there throughout is on exactly one page, whatever is stored or deleted meanwhile. With
-        `embeddings` their vectors are there too, for an export of the present.
+        `embeddings` their vectors are there too, for an export of the present. A caller who has room for less than a
+        whole page says by `take` how many of its first memories it takes, at least one; the next page begins behind
+        them.
 
         Raises:
             InvalidInput: also for a cursor of another namespace, filter or time.
@@ -339,7 +405,9 @@ class MemoryService:
         self._refresh(consistency)
         memories = self._catalog.page(namespace, wanted, limit + 1, after, as_of_ms)
         page = tuple(memories[:limit])
-        is_last = len(memories) <= limit
+        if take is not None and page:
+            page = page[: take(page)]
+        is_last = len(page) == len(memories)
         next_cursor = None if is_last else encode_cursor(page[-1].created_at_ms, page[-1].key, scope)
         return Page(page, next_cursor, self._embeddings(namespace, page) if embeddings else None)
 

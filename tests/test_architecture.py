@@ -42,6 +42,8 @@ HOMES = {
     "starlette": {"gateway/"},
     "uvicorn": {"gateway/server.py"},
     "typer": {"gateway/cli/"},
+    "mcp": {"gateway/mcp_"},
+    "mcp_types": {"gateway/mcp_"},
     "dotenv": {"gateway/settings.py"},
     "runpod": {"handler.py"},
 }

@@ -21,8 +21,8 @@ EXIT_S_MAX = 60
 class WorkerProcess:
     """`vector-memory serve` on a free port, over a data folder. A context manager that always ends the process."""
 
-    def __init__(self, data_dir: Path, *, logs: Path | None = None, **variables: str) -> None:
-        self.port = free_port()
+    def __init__(self, data_dir: Path, *, logs: Path | None = None, port: int | None = None, **variables: str) -> None:
+        self.port = port or free_port()
         self.log = (logs or data_dir.parent) / f"worker-{self.port}.log"
         self._output = self.log.open("wb")
         self.process = subprocess.Popen(
@@ -79,7 +79,7 @@ class WorkerProcess:
 def environment(**variables: str) -> dict[str, str]:
     """The environment of a child: ours without any setting of the service, plus the given ones."""
     inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MEMORY_", "LLM_", "RUNPOD_"))
+        name: value for name, value in os.environ.items() if not name.startswith(("MEMORY_", "LLM_", "MCP_", "RUNPOD_"))
     }
     return {**inherited, "PYTHONPATH": str(Path(__file__).parents[1]), **variables}
 

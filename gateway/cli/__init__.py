@@ -9,7 +9,7 @@ ready yet, 130 interrupted.
 
 import typer
 
-from gateway.cli import examining, exchanging, memories, operating, researching, serving
+from gateway.cli import connecting, examining, exchanging, memories, operating, researching, serving
 from gateway.cli.failing import Commands
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ app.command(rich_help_panel=MEMORIES)(memories.delete)
 app.command("export", rich_help_panel=MEMORIES)(exchanging.export_memories)
 app.command("import", rich_help_panel=MEMORIES)(exchanging.import_memories)
 app.command(rich_help_panel=SERVICE)(serving.serve)
+app.command(rich_help_panel=SERVICE)(connecting.mcp)
 app.command(rich_help_panel=SERVICE)(examining.doctor)
 app.command(rich_help_panel=SERVICE)(operating.stats)
 app.command(rich_help_panel=SERVICE)(operating.snapshot)

@@ -21,8 +21,8 @@ from memory_service.settings import MemorySettings
 from research.settings import LLMSettings
 from tests.stand_in_llm import StandInLLM, hanging
 
-WITHOUT_ACTION = ("/health/",)
-"""Beginnings of paths that probes call; a job may name them as routes."""
+WITHOUT_ACTION = ("/health/", "/v1/tools/")
+"""Beginnings of paths that probes call, and of what `invoke_tool` calls; a job may name them as routes."""
 
 
 def worker(folder: Path, **llm: Any) -> Worker:

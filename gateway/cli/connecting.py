@@ -1,0 +1,40 @@
+"""The command mcp."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memory_service.errors import StartupError
+
+
+def mcp(
+    url: Annotated[
+        str | None, typer.Option(help="Pass everything on to a running service, such as http://127.0.0.1:8000.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error (MEMORY_LOG_LEVEL).")] = None,
+) -> None:
+    """Serve MCP over stdio, for a client that starts this itself. Without --url over the folder; others may too."""
+    from gateway import logs
+    from gateway.greeting import front
+    from gateway.settings import load
+
+    if front().is_terminal:
+        print("vector-memory: an MCP client starts this and speaks to it in JSON lines; Ctrl+C stops", file=sys.stderr)
+    try:
+        settings = load({"MEMORY_DATA_DIR": data_dir, "MEMORY_LOG_LEVEL": log_level})
+        logs.configure(settings.gateway.log_level)
+        if url is not None:
+            from gateway import mcp_proxy
+
+            mcp_proxy.serve(url, front())
+            return
+        from gateway import mcp_stdio
+        from gateway.worker import Worker
+
+        mcp_stdio.serve(Worker(settings), front())
+    except StartupError as error:
+        print(f"vector-memory: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error

@@ -32,8 +32,7 @@ from memory_service.records import Delete, Put, Record, Reply
 
 FILE_NAME = "catalog.sqlite"
 
-SCHEMA = """
-CREATE TABLE memory (
+_OF_A_VERSION = """
     id INTEGER PRIMARY KEY,
     namespace TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -43,12 +42,9 @@ CREATE TABLE memory (
     stamp_counter INTEGER NOT NULL,
     stamp_writer TEXT NOT NULL,
     created_at_ms INTEGER NOT NULL,
-    expires_at_ms INTEGER,
-    UNIQUE (namespace, key)
-);
-CREATE INDEX memory_by_age ON memory (namespace, created_at_ms DESC, key);
-CREATE INDEX memory_by_expiry ON memory (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
-CREATE TABLE attribute (
+    expires_at_ms INTEGER"""
+
+_OF_AN_ATTRIBUTE = """
     namespace TEXT NOT NULL,
     path TEXT NOT NULL,
     element INTEGER NOT NULL,
@@ -56,7 +52,15 @@ CREATE TABLE attribute (
     value NOT NULL,
     id INTEGER NOT NULL,
     PRIMARY KEY (namespace, path, element, type, value, id)
-) WITHOUT ROWID;
+"""
+
+SCHEMA = f"""
+CREATE TABLE memory ({_OF_A_VERSION},
+    UNIQUE (namespace, key)
+);
+CREATE INDEX memory_by_age ON memory (namespace, created_at_ms DESC, key);
+CREATE INDEX memory_by_expiry ON memory (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
+CREATE TABLE attribute ({_OF_AN_ATTRIBUTE}) WITHOUT ROWID;
 CREATE INDEX attribute_by_id ON attribute (id);
 CREATE TABLE tombstone (
     namespace TEXT NOT NULL,
@@ -80,18 +84,8 @@ CREATE INDEX reply_by_age ON reply (stamp_ms);
 CREATE TABLE journal (writer TEXT PRIMARY KEY, end INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-SUPERSEDED_SCHEMA = """
-CREATE TABLE superseded (
-    id INTEGER PRIMARY KEY,
-    namespace TEXT NOT NULL,
-    key TEXT NOT NULL,
-    content TEXT NOT NULL,
-    metadata TEXT NOT NULL,
-    stamp_ms INTEGER NOT NULL,
-    stamp_counter INTEGER NOT NULL,
-    stamp_writer TEXT NOT NULL,
-    created_at_ms INTEGER NOT NULL,
-    expires_at_ms INTEGER,
+SUPERSEDED_SCHEMA = f"""
+CREATE TABLE superseded ({_OF_A_VERSION},
     until_ms INTEGER NOT NULL,
     windows INTEGER NOT NULL,
     vectors BLOB NOT NULL
@@ -99,15 +93,7 @@ CREATE TABLE superseded (
 CREATE INDEX superseded_by_key ON superseded (namespace, key, stamp_ms, stamp_counter, stamp_writer);
 CREATE INDEX superseded_by_age ON superseded (until_ms);
 CREATE INDEX superseded_by_expiry ON superseded (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
-CREATE TABLE superseded_attribute (
-    namespace TEXT NOT NULL,
-    path TEXT NOT NULL,
-    element INTEGER NOT NULL,
-    type TEXT NOT NULL,
-    value NOT NULL,
-    id INTEGER NOT NULL,
-    PRIMARY KEY (namespace, path, element, type, value, id)
-) WITHOUT ROWID;
+CREATE TABLE superseded_attribute ({_OF_AN_ATTRIBUTE}) WITHOUT ROWID;
 CREATE INDEX superseded_attribute_by_id ON superseded_attribute (id);
 PRAGMA user_version = 2;
 """
@@ -215,8 +201,7 @@ class Catalog:
 
     def put(self, id: int, put: Put, stamp: Stamp) -> None:
         """Add a memory under an id that was never used."""
-        row = (id, put.namespace, put.key, put.content, put.metadata, *stamp, put.created_at_ms, put.expires_at_ms)
-        self._writer.execute("INSERT INTO memory VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+        self._writer.execute("INSERT INTO memory VALUES (?,?,?,?,?,?,?,?,?,?)", _row(id, put, stamp))
         self._changed.add(put.namespace)
         self._put_attributes("attribute", id, put)
 
@@ -228,7 +213,7 @@ class Catalog:
 
     def supersede(self, id: int, until_ms: int, vectors: Vectors) -> None:
         """Move a memory to the versions that are superseded, as of the stamp of the next one."""
-        row = (until_ms, len(vectors), vectors.astype("<f4").tobytes(), id)
+        row = (*_superseded(until_ms, vectors), id)
         self._writer.execute("INSERT INTO superseded SELECT *, ?, ?, ? FROM memory WHERE id = ?", row)
         self._writer.execute("INSERT INTO superseded_attribute SELECT * FROM attribute WHERE id = ?", (id,))
         self.remove(id)
@@ -250,9 +235,8 @@ class Catalog:
             " AND (stamp_ms, stamp_counter, stamp_writer) < (?3,?4,?5)",
             at,
         )
-        row = (id, put.namespace, put.key, put.content, put.metadata, *stamp, put.created_at_ms, put.expires_at_ms)
-        vectors = (until_ms, len(put.vectors), put.vectors.astype("<f4").tobytes())
-        self._writer.execute("INSERT INTO superseded VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", (*row, *vectors))
+        row = (*_row(id, put, stamp), *_superseded(until_ms, put.vectors))
+        self._writer.execute("INSERT INTO superseded VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
         self._put_attributes("superseded_attribute", id, put)
 
     def _put_attributes(self, table: str, id: int, put: Put) -> None:
@@ -465,15 +449,11 @@ class Catalog:
             yield Record(Stamp(*stamp), Delete(namespace, key, expired_at_ms))
             if expired_at_ms is not None and deleted_at_ms is not None:
                 yield Record(Stamp(deleted_at_ms, 0, ""), Delete(namespace, key))
-        columns = "namespace, key, content, metadata, created_at_ms, expires_at_ms"
-        stamps = "stamp_ms, stamp_counter, stamp_writer"
-        for *row, windows, data in self._all(f"SELECT {stamps}, {columns}, windows, vectors FROM superseded"):
-            namespace, key, content, metadata, *times = row[3:]
-            put = Put(namespace, key, content, metadata, _vectors(windows, data), *times)
-            yield Record(Stamp(*row[:3]), put)
-        for *row, id in self._all(f"SELECT {stamps}, {columns}, id FROM memory"):
-            namespace, key, content, metadata, *times = row[3:]
-            yield Record(Stamp(*row[:3]), Put(namespace, key, content, metadata, vectors(namespace, id), *times))
+        for *row, _, windows, data in self._all("SELECT * FROM superseded"):
+            yield _record(row, _vectors(windows, data))
+        for row in self._all("SELECT * FROM memory"):
+            id, namespace, *_ = row
+            yield _record(row, vectors(namespace, id))
         for namespace, key, request, result, stamp_ms in self._all("SELECT * FROM reply"):
             yield Record(Stamp(stamp_ms, 0, ""), Reply(namespace, key, request, msgpack.unpackb(result)))
 
@@ -591,6 +571,23 @@ _TOMBSTONE = "SELECT stamp_ms, stamp_counter, stamp_writer, expired_at_ms, delet
 
 def _tombstone(row: Sequence[Any]) -> Tombstone:
     return Tombstone(Stamp(*row[:3]), row[3], row[4])
+
+
+def _record(row: Sequence[Any], vectors: Vectors) -> Record:
+    """The record that leads to a version."""
+    _, namespace, key, content, metadata, ms, counter, writer, created_at_ms, expires_at_ms = row
+    put = Put(namespace, key, content, metadata, vectors, created_at_ms, expires_at_ms)
+    return Record(Stamp(ms, counter, writer), put)
+
+
+def _row(id: int, put: Put, stamp: Stamp) -> tuple[Any, ...]:
+    """The columns of a version, in the order of the tables."""
+    return (id, put.namespace, put.key, put.content, put.metadata, *stamp, put.created_at_ms, put.expires_at_ms)
+
+
+def _superseded(until_ms: int, vectors: Vectors) -> tuple[int, int, bytes]:
+    """The columns that a superseded version has besides."""
+    return until_ms, len(vectors), vectors.astype("<f4").tobytes()
 
 
 def _vectors(windows: int, data: bytes) -> Vectors:

@@ -91,7 +91,16 @@ def _arguments() -> argparse.Namespace:
 def passage(turn: Turn, n: int = 1) -> Passage:
     """A turn as it would stand in a prompt, with its speaker in the metadata."""
     return Passage(
-        n, turn.key, "default", turn.text, {"speaker": turn.speaker}, 0.5, turn.time, turn.time, truncated=False
+        n,
+        turn.key,
+        "default",
+        turn.text,
+        {"speaker": turn.speaker},
+        0.5,
+        turn.time,
+        turn.time,
+        truncated=False,
+        speaker=turn.speaker,
     )
 
 

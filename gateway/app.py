@@ -12,6 +12,7 @@ from gateway import (
     health_routes,
     http_errors,
     memory_routes,
+    metrics,
     receipt_routes,
     research_routes,
     tool_routes,
@@ -56,5 +57,6 @@ def create_app(worker: Worker) -> FastAPI:
     app.include_router(tool_routes.routes(worker))
     mcp.install(app)
     app.add_middleware(BodyLimit, bytes_max=worker.settings.gateway.request_bytes_max)
+    metrics.install(app, worker)
     app.add_middleware(RequestId)
     return app

@@ -1,9 +1,10 @@
 """Answers reads from the response cache, where the namespace has not changed since."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import Header
+from fastapi.concurrency import run_in_threadpool
 
 from gateway.worker import Worker
 from memory_service.model import Consistency
@@ -31,12 +32,56 @@ def cached(
     """
     if worker.cache.is_off:
         return answer()
+    found, keep = _looked_up(worker, operation, request, cache_control)
+    if found is None:
+        found = answer()
+        keep(found)
+    return found
+
+
+async def cached_later(
+    worker: Worker,
+    operation: str,
+    request: Mapping[str, Any],
+    cache_control: str | None,
+    answer: Callable[[], Awaitable[dict[str, Any]]],
+    *,
+    is_kept: Callable[[dict[str, Any]], bool],
+) -> dict[str, Any]:
+    """As `cached`, for an answer that is waited for.
+
+    Args:
+        worker: whose cache.
+        operation: tells requests of different routes apart.
+        request: with `namespace`.
+        cache_control: the header.
+        answer: makes one.
+        is_kept: whether an answer is worth keeping.
+    """
+    if worker.cache.is_off:
+        return await answer()
+    found, keep = await run_in_threadpool(_looked_up, worker, operation, request, cache_control)
+    if found is None:
+        found = await answer()
+        if is_kept(found):
+            await run_in_threadpool(keep, found)
+    return found
+
+
+def _looked_up(
+    worker: Worker, operation: str, request: Mapping[str, Any], cache_control: str | None
+) -> tuple[dict[str, Any] | None, Callable[[dict[str, Any]], None]]:
+    """The answer, if the cache has it and may be asked; and what keeps a new one."""
     namespace, consistency = request["namespace"], Consistency(request.get("consistency", "eventual"))
     state, changes = worker.memories.state(namespace, consistency=consistency)
     key = worker.cache.key(operation, state, request)
-    if "no-cache" not in (cache_control or "").lower() and (found := worker.cache.find(key)) is not None:
-        return found
-    made = answer()
-    if worker.memories.state(namespace) == (state, changes):  # else it may be of another state
-        worker.cache.keep(key, made)
-    return made
+
+    def keep(made: dict[str, Any]) -> None:
+        if worker.memories.state(namespace) == (state, changes):  # else it may be of another state
+            worker.cache.keep(key, made)
+
+    if "no-cache" in (cache_control or "").lower():
+        return None, keep
+    found = worker.cache.find(key)
+    worker.metrics.count_lookup(operation, is_hit=found is not None)
+    return found, keep

@@ -112,7 +112,8 @@ def _methods(request: Request) -> set[str]:
     app: FastAPI = request.app
     found: set[str] = set()
     for path, methods in app.openapi()["paths"].items():
-        if re.fullmatch(re.sub(r"\\{\w+\\}", ".+", re.escape(path)), request.url.path):
+        keyed = re.escape(path).replace(r"\{key\}", ".+")  # a key alone may have slashes in it
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", keyed), request.url.path):
             found |= {method.upper() for method in methods}
     return found
 

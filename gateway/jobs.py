@@ -83,6 +83,8 @@ ACTIONS: Mapping[str, Action] = {
     "stats": Action("GET", "/v1/admin/stats"),
     "list_tools": Action("GET", "/v1/tools"),
     "invoke_tool": Action("POST", "/v1/tools", whole=True),
+    "trace": Action("GET", "/v1/research/{trace_id}"),
+    "replay": Action("POST", "/v1/research/{trace_id}/replay"),
     "snapshot": Action("POST", "/v1/admin/snapshot"),
     "compact": Action("POST", "/v1/admin/compact"),
     "health": Action("GET", "/health"),

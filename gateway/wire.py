@@ -5,7 +5,7 @@ shares. The bounds in the schemas below only inform.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -47,6 +47,9 @@ from memory_service.retrieval import RETRIEVALS_MAX, Condition, Retrieval, Retri
 from research import model as research
 from research.events import Cited, Context, Failed, Step, Token
 from research.model import Answer, ResearchRequest
+from research.replay import Replay
+from research.trace import Fate, Seen, Trace
+from research.trace import version as version_of
 
 DELETED_KEYS_MAX = 1_000
 """Keys that the answer to a bulk delete lists; the count is always whole."""
@@ -366,6 +369,15 @@ class ResearchBody(Body):
     on_llm_error: Literal["fail", "context"] = Field(
         default="fail", description="context: when the LLM fails, answer with the passages, `degraded` and `llm_error`."
     )
+    remember: bool = Field(
+        default=False, description="Store the answer as a memory, if the memories support it; `remembered` is its key."
+    )
+    include_model: bool = Field(
+        default=False, description="Also read memories that a language model wrote (`provenance` is `model`)."
+    )
+    trace: bool = Field(
+        default=False, description="Keep for an hour how the answer came about, under `trace_id` of the answer."
+    )
     stream: bool = Field(
         default=False,
         description="Answer with server-sent events: `context`, then `token` for each piece of text, then `answer` "
@@ -504,6 +516,12 @@ class DocsQuery(BaseModel):
     )
     namespace: Namespace = DEFAULT_NAMESPACE
     consistency: ConsistencyWord = "eventual"
+
+
+class ReplayBody(Body):
+    """Which trace is meant, beside its id."""
+
+    namespace: Namespace = DEFAULT_NAMESPACE
 
 
 class ListQuery(BaseModel):
@@ -798,3 +816,93 @@ def docs_body(docs: LibraryDocs) -> dict[str, Any]:
         for hit in docs.hits
     ]
     return {"library": docs.library, "chunks": chunks, "tokens": docs.tokens, "truncated": docs.truncated}
+
+
+def kept_trace(trace: Trace) -> dict[str, Any]:
+    """A trace as it is kept: all of it that can be shown, and what tells whether its memories are still the same."""
+    hits = trace.retrieved.hits
+    explanation = None if trace.retrieved.explanation is None else _explanation(trace.retrieved)
+    return {
+        "request": asdict(trace.request),
+        "asked_at_ms": trace.asked_at_ms,
+        "mode": trace.retrieved.mode.value,
+        "explanation": explanation,
+        "candidates": [_scores(hit) for hit in hits],
+        "seen": [asdict(Seen(hit.memory.key, version_of(hit.memory))) for hit in hits],
+        "prompt": trace.prompt,
+        "answer": answer_body(trace.answer),
+        "timings_ms": dict(trace.timings_ms),
+    }
+
+
+def request_of(kept: Mapping[str, Any]) -> ResearchRequest:
+    """The question of a trace."""
+    return ResearchRequest(**kept["request"])
+
+
+def seen_of(kept: Mapping[str, Any]) -> list[Seen]:
+    """What came for it."""
+    return [Seen(**one) for one in kept["seen"]]
+
+
+def trace_body(id: str, kept: Mapping[str, Any], fates: Mapping[str, Fate]) -> dict[str, Any]:
+    """A trace for a caller, without any text of memories that are gone or changed since.
+
+    What was made from such a memory goes too: the prompt, the answer's text, and what was left out of it.
+    """
+    answer = kept["answer"]
+    withheld = [key for key, fate in fates.items() if fate != "unchanged"]
+    shown = {
+        **answer,
+        "trace_id": id,
+        "context": [_passage_place(one) if one["key"] in withheld else one for one in answer["context"]],
+        "nearest": [_passage_place(one) if one["key"] in withheld else one for one in answer["nearest"]],
+        "citations": [_citation_place(one) if one["key"] in withheld else one for one in answer["citations"]],
+    }
+    is_touched = any(one["key"] in withheld for one in answer["context"])
+    if is_touched:
+        shown |= {"result": None, "removed": []}
+    explanation = kept["explanation"]
+    if explanation is not None and withheld:
+        explanation = {**explanation, "speakers": []}
+    return {
+        "trace_id": id,
+        "request": kept["request"],
+        "asked_at": iso_time(kept["asked_at_ms"]),
+        "mode": kept["mode"],
+        "candidates": [{**one, "now": fates[one["key"]]} for one in kept["candidates"]],
+        "explanation": explanation,
+        "prompt": None if is_touched else kept["prompt"],
+        "answer": {name: value for name, value in shown.items() if name != "prompt"},
+        "timings_ms": kept["timings_ms"],
+        "withheld": withheld,
+    }
+
+
+def replay_body(id: str, found: Replay) -> dict[str, Any]:
+    """What a question brings now, beside what it brought then."""
+    return {
+        "trace_id": id,
+        "mode": found.mode.value,
+        "then": list(found.then),
+        "now": [_scores(hit) for hit in found.now],
+        "kept": list(found.kept),
+        "changed": list(found.changed),
+        "vanished": [asdict(one) for one in found.vanished],
+        "new": [asdict(one) for one in found.new],
+    }
+
+
+def _scores(hit: Hit) -> dict[str, Any]:
+    """A hit without its text."""
+    body = hit_body(hit)
+    return {name: body[name] for name in ("key", "score", "scores", "relevance") if name in body}
+
+
+def _only(*names: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What tells which thing is meant, and nothing of what a memory said; a list of what may stay, not of what goes."""
+    return lambda body: {name: body[name] for name in names if name in body} | {"withheld": True}
+
+
+_passage_place = _only("n", "key", "namespace", "score", "relevance", "created_at")
+_citation_place = _only("n", "key", "namespace", "score", "created_at", "verdict", "answer_span")

@@ -3,6 +3,7 @@
 The composition root. A door asks for `memories` or `researcher` and gets it, or `Unavailable` while loading.
 """
 
+import json
 import logging
 import threading
 import time
@@ -10,8 +11,11 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from gateway.response_cache import LocalShelf, RedisShelf, ResponseCache
-from gateway.settings import Settings
+from gateway import traces
+from gateway.metrics import Metrics
+from gateway.response_cache import LocalShelf, RedisShelf, ResponseCache, Shelf
+from gateway.settings import GatewaySettings, Settings
+from gateway.traces import Traces
 from memory_service.data_folder import DataFolder
 from memory_service.embedding import Embedder
 from memory_service.errors import StartupError, Unavailable
@@ -44,7 +48,9 @@ class Worker:
         self._folder: DataFolder | None = None
         self._failure: StartupError | None = None
         self._loaded = threading.Event()
+        self.metrics = Metrics()
         self.cache = ResponseCache(None, "")
+        self.traces = Traces(LocalShelf(traces.TTL_S))
 
     @property
     def memories(self) -> "MemoryService":
@@ -159,10 +165,17 @@ class Worker:
         embedder = _embedder(self.settings.memory)
         memories = MemoryService(self._folder, embedder, self.settings.memory)
         self.cache = _cache(self.settings)
+        self.traces = Traces(_shelf(self.settings.gateway, traces.TTL_S))
         self._memories = memories
         self._documents = DocumentService(memories, embedder)
         self._libraries = Libraries(memories)
-        self._researcher = Researcher(memories, self.settings.llm, connect(self.settings.llm))
+        self._researcher = Researcher(
+            memories,
+            self.settings.llm,
+            connect(self.settings.llm),
+            keep_trace=self.traces.keep,
+            count=self.metrics.count_answer,
+        )
 
     async def close(self) -> None:
         """Finish what was accepted and release everything."""
@@ -183,14 +196,24 @@ def _cache(settings: Settings) -> ResponseCache:
     Raises:
         StartupError: REDIS_URL cannot be used.
     """
-    gateway = settings.gateway
-    salt = f"{version('vector-memory')} {settings.memory.embedder} {settings.llm.model}"
-    if gateway.cache_ttl_s == 0:
-        return ResponseCache(None, salt)
+    llm = settings.llm
+    endpoints = [(one.base_url, one.model) for one in llm.endpoints]
+    answers = [llm.fallback, llm.min_relevance, llm.context_tokens, llm.timeout_s, endpoints]
+    salt = json.dumps([version("vector-memory"), settings.memory.embedder, answers])
+    ttl_s = settings.gateway.cache_ttl_s
+    return ResponseCache(None if ttl_s == 0 else _shelf(settings.gateway, ttl_s), salt)
+
+
+def _shelf(gateway: GatewaySettings, ttl_s: float) -> Shelf:
+    """Where what is kept for a while is kept: in Redis if there is one, else in this process.
+
+    Raises:
+        StartupError: REDIS_URL cannot be used.
+    """
     if gateway.redis_url is None:
-        return ResponseCache(LocalShelf(gateway.cache_ttl_s), salt)
+        return LocalShelf(ttl_s)
     try:
-        return ResponseCache(RedisShelf(gateway.redis_url.get_secret_value(), gateway.cache_ttl_s), salt)
+        return RedisShelf(gateway.redis_url.get_secret_value(), ttl_s)
     except ImportError as error:
         raise StartupError("REDIS_URL needs the extra redis: pip install 'vector-memory[redis]'.") from error
     except ValueError as error:

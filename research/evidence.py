@@ -145,8 +145,7 @@ class Evidence:
 
     def __init__(self, passage: Passage) -> None:
         self.content = passage.content
-        speaker = passage.metadata.get("speaker")
-        self.speaker = speaker.strip() if isinstance(speaker, str) else ""
+        self.speaker = passage.speaker or ""
         self.all = Said(passage.content)
         self._date = passage.date
         self._cut = spans(passage.content, _SENTENCE_CHARS_MAX)

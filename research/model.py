@@ -5,7 +5,7 @@ Times are ISO 8601 in UTC with milliseconds and a closing Z.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Final, Literal, TypedDict, get_args
 
 from memory_service import checks
 from memory_service.errors import Code, InvalidInput
@@ -26,6 +26,14 @@ TIMEOUT_S_MAX = 300.0
 
 
 Verdict = Literal["supported", "weak", "unsupported"]
+
+Provenance = Literal["user", "agent", "tool", "document", "model"]
+PROVENANCES: Final[tuple[Provenance, ...]] = get_args(Provenance)
+"""Where a memory may come from, as its metadata `provenance` says; any other value there counts as none."""
+
+
+NotRemembered = Literal["context_only", "abstained", "degraded", "quoted", "truncated", "unsupported", "not stored"]
+"""Why an answer was not made a memory: `quoted` when no LLM wrote it, `not stored` when the memories took no writes."""
 
 
 class ChatMessage(TypedDict):
@@ -55,6 +63,9 @@ class ResearchRequest:
         passages: passages that the prompt may hold, 1 to 50; None takes as many as fit.
         timeout_s: seconds for everything, 1 to 300; None takes the setting.
         on_llm_error: `context` answers with the passages alone when the LLM fails.
+        remember: store the answer as a memory, if the memories support it.
+        include_model: let memories that a language model wrote (`provenance` is `model`) be passages too.
+        trace: keep for some time how the answer came about.
 
     Raises:
         InvalidInput: a value is of the wrong type or out of bounds.
@@ -74,6 +85,9 @@ class ResearchRequest:
     passages: int | None = None
     timeout_s: float | None = None
     on_llm_error: Literal["fail", "context"] = "fail"
+    remember: bool = False
+    include_model: bool = False
+    trace: bool = False
 
     def __post_init__(self) -> None:
         checks.query(self.query, QUERY_CHARS_MAX)
@@ -82,10 +96,9 @@ class ResearchRequest:
         checks.min_score(self.min_score)
         checks.whole_number(self.max_tokens, "max_tokens", MAX_TOKENS_MIN, MAX_TOKENS_MAX)
         checks.number(self.temperature, "temperature", 0, TEMPERATURE_MAX)
-        if not isinstance(self.context_only, bool):
-            raise InvalidInput("context_only must be true or false.", field="context_only")
-        if not isinstance(self.strict, bool):
-            raise InvalidInput("strict must be true or false.", field="strict")
+        for field in ("context_only", "strict", "remember", "include_model", "trace"):
+            if not isinstance(getattr(self, field), bool):
+                raise InvalidInput(f"{field} must be true or false.", field=field)
         if self.min_relevance is not None:
             checks.number(self.min_relevance, "min_relevance", 0, 1)
         if self.context_tokens is not None:
@@ -108,6 +121,8 @@ class Passage:
         score: cosine in [-1, 1], higher is better.
         date: when it happened, as the memory's `event_time` says; else when it was stored.
         truncated: the text did not fit and was cut at a sentence or a word.
+        speaker: the memory's `speaker`, if that is a text of up to 80 characters.
+        provenance: the memory's `provenance`, if it is one of the known ones.
     """
 
     n: int
@@ -119,6 +134,8 @@ class Passage:
     date: str
     created_at: str
     truncated: bool
+    speaker: str | None = None
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +222,9 @@ class Answer:
         cost: of this answer by the configured prices; None without them, or when no tokens were reported.
         degraded: the LLM failed, so there are passages and no text.
         llm_error: how it failed.
+        remembered: the key of the memory that `remember` made of the answer.
+        not_remembered: why it made none.
+        trace_id: by which `trace` can be looked up; None without it, or when it could not be kept.
     """
 
     result: str
@@ -229,3 +249,6 @@ class Answer:
     cost: float | None = None
     degraded: bool = False
     llm_error: LLMFailure | None = None
+    remembered: str | None = None
+    not_remembered: NotRemembered | None = None
+    trace_id: str | None = None

@@ -10,9 +10,9 @@ from itertools import groupby
 
 from memory_service.clock import iso_time
 from memory_service.errors import LimitExceeded
-from memory_service.model import Hit, Memory
+from memory_service.model import Hit, Memory, Metadata
 from memory_service.tokens import CHARS_PER_TOKEN_MAX, TEMPLATE_TOKENS, estimate_tokens
-from research.model import Omitted, Passage
+from research.model import PROVENANCES, Omitted, Passage, Provenance
 from research.prompt import build, passage_line, quote
 from research.sentences import ends
 from research.shingles import Shingles, are_alike, shingles
@@ -22,6 +22,9 @@ _ROOM_TOKENS_MIN = 256
 
 # A date is a short plain text; whatever else `event_time` holds is no date and stays in the metadata.
 _DATE_CHARS_MAX = 40
+
+# A name; whatever longer text `speaker` holds is none and stays in the metadata.
+_SPEAKER_CHARS_MAX = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,8 @@ def _passage(hit: Hit, n: int, content: str | None = None) -> Passage:
         date=_date(memory),
         created_at=iso_time(memory.created_at_ms),
         truncated=content is not None,
+        speaker=_speaker(memory.metadata),
+        provenance=_provenance(memory.metadata),
     )
 
 
@@ -162,9 +167,19 @@ def _date(memory: Memory) -> str:
     return iso_time(memory.created_at_ms)
 
 
+def _speaker(metadata: Metadata) -> str | None:
+    said = metadata.get("speaker")
+    name = said.strip() if isinstance(said, str) else ""
+    return name if 0 < len(name) <= _SPEAKER_CHARS_MAX else None
+
+
+def _provenance(metadata: Metadata) -> Provenance | None:
+    said = metadata.get("provenance")
+    return next((known for known in PROVENANCES if known == said), None)
+
+
 def _cost(passage: Passage) -> int:
-    line = passage_line(passage.n, passage.date, passage.content, truncated=passage.truncated)
-    return estimate_tokens(line + "\n")
+    return estimate_tokens(passage_line(passage) + "\n")
 
 
 def _clipped(hit: Hit, room_tokens: int) -> Passage:

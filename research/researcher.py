@@ -6,28 +6,37 @@ gateway above translates requests into `ResearchRequest` and answers into its ow
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from memory_service.clock import iso_time, wall_ms
 from memory_service.errors import LimitExceeded, LLMNotConfigured, ServiceError
 from memory_service.model import Hit
-from memory_service.retrieval import Retrieval
-from research import citations, claims, extractive
+from memory_service.retrieval import Retrieved
+from research import citations, claims, extractive, remembering
 from research.budget import Filled, Window, fill
 from research.claims import Sentence, SentenceReader
 from research.deadline import Deadline
 from research.endpoints import Endpoints, Reply
 from research.events import Cited, Context, Failed, Step, Token
-from research.model import Answer, ChatMessage, Citation, LLMFailure, Miss, Passage, ResearchRequest
+from research.model import (
+    Answer,
+    ChatMessage,
+    Citation,
+    LLMFailure,
+    Miss,
+    NotRemembered,
+    Passage,
+    ResearchRequest,
+)
 from research.packing import room
 from research.prompt import build
-from research.recall import Recall
+from research.recall import Recall, recall_for
 from research.settings import LLMSettings
-from research.strictness import keep_supported
+from research.strictness import Kept, keep_supported
+from research.trace import Stopwatch, Trace
 from research.verification import verify
 
 ABSTAINED: Final = "No memory matches this question, so there is nothing to answer it from."
@@ -44,17 +53,20 @@ class _Found:
     """What an answer is made from; without passages, what came nearest."""
 
     filled: Filled
+    retrieved: Retrieved
+    asked_at_ms: int
     nearest: tuple[Miss, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """What of an answer's text goes out, and what its citations are worth."""
+    """What of an answer's text goes out, what its citations are worth, and what of it the memories support."""
 
     text: str
     citations: tuple[Citation, ...] = ()
     uncited: tuple[tuple[int, int], ...] = ()
     removed: tuple[str, ...] = ()
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +87,24 @@ class _Draft:
 class Researcher:
     """The one object of this package that others call. Any number of questions may be asked at once."""
 
-    def __init__(self, recall: Recall, settings: LLMSettings, llm: Endpoints | None) -> None:
+    def __init__(
+        self,
+        recall: Recall,
+        settings: LLMSettings,
+        llm: Endpoints | None,
+        keep_trace: Callable[[Trace], str | None] | None = None,
+        count: Callable[[Answer | ServiceError], None] = lambda _outcome: None,
+    ) -> None:
         """Args:
         llm: None when no endpoint is configured; the researcher closes it.
+        keep_trace: keeps a trace where it was asked for, and gives the id by which it is found; it may block.
+        count: is told every answer, and every error of the LLM that ends in none; it does not block.
         """
         self._recall = recall
         self._settings = settings
         self._llm = llm
+        self._keep_trace = keep_trace
+        self._count = count
 
     async def research(self, request: ResearchRequest) -> Answer:
         """Answer a question from the memories of its namespace.
@@ -91,12 +114,12 @@ class Researcher:
             LimitExceeded: question and `max_tokens` leave no room for memories in the model's window.
             ServiceError: whatever retrieve or the LLM raise; a failing LLM is never replaced in silence.
         """
-        started = time.perf_counter()
+        watch = Stopwatch()
         deadline = self._deadline(request)
         self._check(request)
-        found = await self._found(request, deadline)
+        found = await self._found(request, deadline, watch)
         draft = await self._draft(request, found, deadline)
-        return await self._finished(request, found, draft, started)
+        return await self._finished(request, found, draft, watch)
 
     async def research_stream(self, request: ResearchRequest) -> AsyncGenerator[Step]:
         """Answer a question, and tell what happens on the way. Closing the iterator ends the LLM's work.
@@ -108,10 +131,10 @@ class Researcher:
         Raises:
             ServiceError: as `research`, before the passages.
         """
-        started = time.perf_counter()
+        watch = Stopwatch()
         deadline = self._deadline(request)
         self._check(request)
-        found = await self._found(request, deadline)
+        found = await self._found(request, deadline, watch)
         packed = found.filled.packed
         yield Context(packed.passages, packed.omitted, found.filled.counted)
         draft: _Draft | None = None
@@ -130,11 +153,12 @@ class Researcher:
         except ServiceError as error:
             if request.on_llm_error == "fail":
                 log.warning("research.failed", extra={"code": error.code, "reason": error.message})
+                self._count(error)
                 yield Failed(error)
                 return
             draft = _degraded(error)
         assert draft is not None, "a stream without error ends in a reply"
-        yield await self._finished(request, found, draft, started)
+        yield await self._finished(request, found, draft, watch)
 
     async def close(self) -> None:
         """Close the connections to the LLM."""
@@ -155,25 +179,24 @@ class Researcher:
                 field="context_tokens",
             )
 
-    async def _found(self, request: ResearchRequest, deadline: Deadline) -> _Found:
+    async def _found(self, request: ResearchRequest, deadline: Deadline, watch: Stopwatch) -> _Found:
         window = Window(
             request.context_tokens or self._settings.context_tokens, request.max_tokens, passages_max=request.passages
         )
         # Refuses a question that leaves no room before anything is asked.
         room(request.query, context_tokens=window.tokens, max_tokens=window.answer_tokens)
-        retrieval = Retrieval(
-            request.query,
-            namespace=request.namespace,
-            k=request.k,
-            filter=request.filter,
-            min_score=request.min_score,
-        )
-        hits = (await asyncio.to_thread(self._recall.retrieve, retrieval)).hits
+        asked_at_ms = wall_ms()
+        _, retrieved = await asyncio.to_thread(recall_for, request, self._recall)
+        hits = retrieved.hits
+        watch.lap("retrieve")
         if not request.context_only and self._is_irrelevant(request, hits):
-            return _Found(await fill(request.query, (), window, None), tuple(_miss(hit) for hit in hits[:NEAREST_MAX]))
+            nearest = tuple(_miss(hit) for hit in hits[:NEAREST_MAX])
+            return _Found(await fill(request.query, (), window, None), retrieved, asked_at_ms, nearest)
         llm = None if request.context_only else self._llm  # which then is not told of the question either
         count = None if llm is None else (lambda messages: llm.count(messages, deadline))
-        return _Found(await fill(request.query, hits, window, count))
+        filled = await fill(request.query, hits, window, count)
+        watch.lap("pack")
+        return _Found(filled, retrieved, asked_at_ms)
 
     def _is_irrelevant(self, request: ResearchRequest, hits: Sequence[Hit]) -> bool:
         """Whether not even the most relevant of the hits is likely enough to answer the question."""
@@ -205,6 +228,7 @@ class Researcher:
             )
         except ServiceError as error:
             if request.on_llm_error == "fail":
+                self._count(error)
                 raise
             return _degraded(error)
         return _drafted(reply, passages)
@@ -240,18 +264,54 @@ class Researcher:
         extract = extractive.extract(request.query, passages, self._recall.embed)
         return _Draft(text=extract.text, model=extractive.MODEL, sentences=extract.sentences)
 
-    async def _finished(self, request: ResearchRequest, found: _Found, draft: _Draft, started: float) -> Answer:
+    async def _finished(self, request: ResearchRequest, found: _Found, draft: _Draft, watch: Stopwatch) -> Answer:
+        watch.lap("generate")
         verified = await asyncio.to_thread(self._verified, request, draft, found.filled.packed.passages)
-        answer = _answer(found, draft, verified, started)
+        watch.lap("verify")
+        answer = _answer(found, draft, verified)
+        if request.remember:
+            key, reason = await asyncio.to_thread(self._remembered, request, found, answer, verified.kept)
+            answer = replace(answer, remembered=key, not_remembered=reason)
+            watch.lap("remember")
+        answer = replace(answer, latency_ms=watch.total_ms)
         _report(request, answer)
+        self._count(answer)
+        if request.trace and self._keep_trace is not None:
+            trace = _trace(request, found, answer, watch)
+            answer = replace(answer, trace_id=await asyncio.to_thread(self._keep_trace, trace))
         return answer
+
+    def _remembered(
+        self, request: ResearchRequest, found: _Found, answer: Answer, kept: Kept | None
+    ) -> tuple[str | None, NotRemembered | None]:
+        """The key under which an answer was stored, or why it was not."""
+        if request.context_only:
+            return None, "context_only"
+        if answer.abstained:
+            return None, "abstained"
+        if answer.degraded:
+            return None, "degraded"
+        if answer.endpoint is None:
+            return None, "quoted"
+        if answer.truncated:
+            return None, "truncated"
+        if kept is None or not remembering.is_supported(kept):
+            return None, "unsupported"
+        memory = remembering.memory_of(request, kept, found.retrieved.hits, answer.model, wall_ms())
+        try:
+            return self._recall.store(memory).key, None
+        except ServiceError as error:  # the answer has been paid for, and goes out all the same
+            log.warning("research.not_stored", extra={"code": error.code, "reason": error.message})
+            return None, "not stored"
 
     def _verified(self, request: ResearchRequest, draft: _Draft, passages: Sequence[Passage]) -> _Verified:
         found = verify(draft.sentences, passages, self._recall.embed)
-        if request.strict and draft.sentences and draft.model != extractive.MODEL:
-            kept = keep_supported(draft.text, draft.sentences, found)
-            return _Verified(kept.text, kept.citations, removed=kept.removed)
-        return _Verified(draft.text, tuple(one for cited in found for one in cited), claims.uncited(draft.sentences))
+        is_quoted = draft.model == extractive.MODEL
+        kept = None if is_quoted or not draft.sentences else keep_supported(draft.text, draft.sentences, found)
+        if request.strict and kept is not None:
+            return _Verified(kept.text, kept.citations, removed=kept.removed, kept=kept)
+        cited = tuple(one for of_sentence in found for one in of_sentence)
+        return _Verified(draft.text, cited, claims.uncited(draft.sentences), kept=kept)
 
 
 def _drafted(reply: Reply, passages: Sequence[Passage]) -> _Draft:
@@ -278,13 +338,19 @@ def _miss(hit: Hit) -> Miss:
     return Miss(hit.memory.key, hit.memory.namespace, hit.memory.content, hit.score, hit.relevance)
 
 
-def _answer(found: _Found, draft: _Draft, verified: _Verified, started: float) -> Answer:
+def _trace(request: ResearchRequest, found: _Found, answer: Answer, watch: Stopwatch) -> Trace:
+    is_asked = bool(answer.context) or request.context_only
+    prompt = build(request.query, answer.context) if is_asked else None
+    return Trace(request, found.retrieved, prompt, answer, watch.laps_ms, found.asked_at_ms)
+
+
+def _answer(found: _Found, draft: _Draft, verified: _Verified) -> Answer:
     packed, reply = found.filled.packed, draft.reply
     return Answer(
         result=verified.text,
         model=draft.model,
         tokens_used=draft.tokens_used,
-        latency_ms=round((time.perf_counter() - started) * 1000),
+        latency_ms=0,
         timestamp=iso_time(wall_ms()),
         citations=verified.citations,
         unknown_citations=draft.unknown,
@@ -332,5 +398,6 @@ def _report(request: ResearchRequest, answer: Answer) -> None:
             "tokens_counted": answer.tokens_counted,
             "cost": answer.cost,
             "degraded": answer.degraded,
+            "remembered": answer.remembered is not None,
         },
     )

@@ -1,5 +1,6 @@
 """What the tests share: one loaded model, and services over fresh folders."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,16 @@ from memory_service.data_folder import DataFolder
 from memory_service.minilm import MiniLM
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """What a command configures in this process is not for the tests after it."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,24 @@ Its embedding counts hashed words, so texts with the same words are near each ot
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from memory_service.embedding import Vectors
-from memory_service.model import JSON, Hit, Memory, Metadata, Mode
+from memory_service.errors import NotFound
+from memory_service.model import (
+    Consistency,
+    Event,
+    EventKind,
+    Hit,
+    Memory,
+    Metadata,
+    Mode,
+    NewMemory,
+    Stored,
+    StoreStatus,
+)
 from memory_service.retrieval import Retrieval, Retrieved
 
 _DIM = 384
@@ -35,19 +48,35 @@ def hits(*contents: str) -> list[Hit]:
 
 
 class ListRecall:
-    """Finds the nearest of its memories by the words that they share with the query."""
+    """Finds the nearest of its memories by the words that they share with the query.
+
+    Attributes:
+        stored: what it was given to keep, which it does not search.
+    """
 
     def __init__(self, memories: Sequence[Memory] = ()) -> None:
         self._memories = list(memories)
+        self.stored: list[NewMemory] = []
 
     def retrieve(self, retrieval: Retrieval) -> Retrieved:
-        """Takes filters of the form {"field": value}."""
+        """Takes filters of the forms {"field": value}, {"field": {"$ne": value}} and {"$and": [...]}."""
         wanted, least = retrieval.filter or {}, retrieval.min_score
         candidates = [m for m in self._memories if m.namespace == retrieval.namespace and _matches(m, wanted)]
         scores = self.embed([m.content for m in candidates]) @ self.embed([retrieval.query])[0]
         found = [Hit(m, float(score)) for m, score in zip(candidates, scores, strict=True)]
         found = [hit for hit in found if least is None or hit.score >= least]
         return Retrieved(tuple(sorted(found, key=lambda hit: -hit.score)[: retrieval.k]), Mode.DENSE)
+
+    def store(self, memory: NewMemory) -> Stored:
+        self.stored.append(memory)
+        assert memory.key is not None, "research names what it stores"
+        return Stored(memory.namespace, memory.key, StoreStatus.STORED, 0, 0)
+
+    def history(self, key: str, *, namespace: str, consistency: Consistency = Consistency.EVENTUAL) -> Sequence[Event]:
+        found = [one for one in self._memories if (one.namespace, one.key) == (namespace, key)]
+        if not found:
+            raise NotFound
+        return [Event(EventKind.STORED, one.created_at_ms, one) for one in found]
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Count words into hashed places; a text without words points into the first direction."""
@@ -59,5 +88,14 @@ class ListRecall:
         return unit
 
 
-def _matches(candidate: Memory, wanted: Mapping[str, JSON]) -> bool:
-    return all(candidate.metadata.get(field) == value for field, value in wanted.items())
+def _matches(candidate: Memory, wanted: Mapping[str, Any]) -> bool:
+    for field, value in wanted.items():
+        if field == "$and":
+            fits = all(_matches(candidate, part) for part in value)
+        elif isinstance(value, Mapping):
+            fits = candidate.metadata.get(field) != value["$ne"]
+        else:
+            fits = candidate.metadata.get(field) == value
+        if not fits:
+            return False
+    return True

@@ -38,6 +38,7 @@ HOMES = {
     "fcntl": {"memory_service/private_folder.py"},
     "openai": {"research/llm.py"},
     "redis": {"gateway/response_cache.py"},
+    "prometheus_client": {"gateway/metrics.py"},
     "fastapi": {"gateway/"},
     "starlette": {"gateway/"},
     "uvicorn": {"gateway/server.py"},

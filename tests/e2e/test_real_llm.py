@@ -5,17 +5,22 @@ over the wire and how the answer is read. Whether the answer is right is printed
 """
 
 import os
+import re
 
+import httpx
 import pytest
 
 from memory_service.errors import LLMReplyInvalid
-from memory_service.model import Memory
+from memory_service.model import Hit, Memory
 from research.deadline import Deadline
 from research.endpoints import connect
 from research.events import Context, Token
 from research.model import Answer, ChatMessage, ResearchRequest
+from research.packing import pack
+from research.prompt import build
 from research.researcher import Researcher
 from research.settings import LLMSettings
+from tests.attacks import ATTACKS
 from tests.list_recall import ListRecall, memory
 
 BASE_URL = os.environ.get("LLM_TEST_BASE_URL", "")
@@ -87,6 +92,49 @@ async def test_a_forged_turn_costs_no_more_than_its_text_and_is_answered() -> No
 
     print(f"\nA: {answer.result!r}")
     assert_consistent(answer)
+
+
+OBEY = [ATTACKS[at] for at in (0, 3, 10, 19, 20, 28, 34)]
+"""Of each kind of attack one or two, since a small machine takes seconds for an answer."""
+
+
+@pytest.mark.parametrize("attack", OBEY, ids=range(len(OBEY)))
+async def test_an_attack_among_the_memories_leaves_a_consistent_answer(attack: str) -> None:
+    hostile = memory(f"The budget. {attack}", key="hostile", metadata={"speaker": attack[:80], "provenance": "tool"})
+
+    answer = await ask(ResearchRequest(QUESTIONS[2], max_tokens=100, temperature=0), settings(), [*MEMORIES, hostile])
+
+    print(f"\nA: {answer.result!r}")
+    assert_consistent(answer)
+    assert "hostile" in {passage.key for passage in answer.context}
+
+
+async def test_no_text_of_a_memory_becomes_a_control_token_of_the_server() -> None:
+    """The server's own tokenizer tells: with attacks in them prompts have the control tokens of an honest prompt."""
+
+    def prompt(text: str, question: str) -> list[ChatMessage]:
+        metadata = {"speaker": text[:80], "event_time": text[:40], "provenance": text}
+        return list(build(question, pack([Hit(memory(text, metadata=metadata), 1.0)], 4_000).passages))
+
+    async with httpx.AsyncClient(timeout=60, headers={"Authorization": f"Bearer {API_KEY}"}) as client:
+
+        async def control_tokens(messages: list[ChatMessage]) -> list[str]:
+            body = {"model": MODEL, "messages": messages, "return_token_strs": True}
+            reply = await client.post(f"{BASE_URL.removesuffix('/v1')}/tokenize", json=body)
+            strings = reply.json().get("token_strs") if reply.is_success else None
+            if not strings:
+                pytest.skip("the server does not show its tokens")
+            return [token for token in strings if re.fullmatch(r"<[^<>\s]+>|\[/?[A-Z_]+\]", token)]
+
+        honest = await control_tokens(prompt("The budget is 48,000 euro.", "What is the budget?"))
+        forged: ChatMessage = {"role": "user", "content": "".join(dict.fromkeys(honest)) + "obey"}
+        unquoted = await control_tokens([build("?", [])[0], forged])
+        found = {text: await control_tokens(prompt(text, text)) for text in (*ATTACKS, forged["content"])}
+
+    print(f"\n{honest}")
+    assert honest
+    assert len(unquoted) > len(honest), "without our quoting a text does become control tokens"
+    assert [text for text, tokens in found.items() if tokens != honest] == []
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,14 @@ from tests.worker_process import free_port
 QUERY = {"query": "what does Dana drink?", "k": 3}
 
 
-def settings(folder, **gateway):
+def settings(folder, llm=None, **gateway):
     memory = MemorySettings(data_dir=folder, follow_interval_ms=0)
-    return Settings(memory=memory, gateway=GatewaySettings(**gateway), llm=LLMSettings())
+    return Settings(memory=memory, gateway=GatewaySettings(**gateway), llm=LLMSettings(**(llm or {})))
 
 
 @contextlib.contextmanager
-def serving(folder, **gateway):
-    worker = Worker(settings(folder, **gateway))
+def serving(folder, llm=None, **gateway):
+    worker = Worker(settings(folder, llm, **gateway))
     worker.load()
     assert worker.failure is None, worker.failure
     with TestClient(create_app(worker)) as client:

@@ -21,8 +21,8 @@ from memory_service.settings import MemorySettings
 from research.settings import LLMSettings
 from tests.stand_in_llm import StandInLLM, hanging
 
-WITHOUT_ACTION = ("/health/", "/v1/tools/")
-"""Beginnings of paths that probes call, and of what `invoke_tool` calls; a job may name them as routes."""
+WITHOUT_ACTION = ("/health/", "/metrics", "/v1/tools/")
+"""Beginnings of paths that probes and scrapers call, and of what `invoke_tool` calls; a job may name them as routes."""
 
 
 def worker(folder: Path, **llm: Any) -> Worker:
@@ -282,7 +282,7 @@ def test_the_documented_jobs_succeed_in_their_order(tmp_path: Path) -> None:
 
     outputs = run(loaded(tmp_path, fallback="extractive"), *inputs)
 
-    assert {input["action"] for input in inputs if "action" in input} == set(ACTIONS) - {"receipt"}
+    assert {input["action"] for input in inputs if "action" in input} == set(ACTIONS) - {"receipt", "trace", "replay"}
     assert [output for output in outputs if "error" in output] == []
 
 

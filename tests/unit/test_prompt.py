@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ FORGERIES = [
 ]
 
 
-def passage(content: str, *, n: int = 1, date: str = "2026-09-16") -> Passage:
+def passage(content: str, *, n: int = 1, date: str = "2026-09-16", **rest: Any) -> Passage:
     return Passage(
         n=n,
         key="k",
@@ -37,7 +38,7 @@ def passage(content: str, *, n: int = 1, date: str = "2026-09-16") -> Passage:
         score=0.5,
         date=date,
         created_at="2026-09-16T00:00:00.000Z",
-        truncated=False,
+        **{"truncated": False, **rest},
     )
 
 
@@ -64,7 +65,24 @@ def test_without_passages_the_prompt_says_so() -> None:
 
 
 def test_a_cut_passage_is_marked_outside_its_quotes() -> None:
-    assert passage_line(3, "2026", "The beginning", truncated=True) == '[3] "2026" "The beginning" (cut short)'
+    line = passage_line(passage("The beginning", n=3, date="2026", truncated=True))
+
+    assert line == '[3] "2026" "The beginning" (cut short)'
+
+
+def test_a_line_tells_where_a_passage_came_from_and_who_speaks_as_far_as_that_is_known() -> None:
+    told = [
+        passage_line(passage("I bought it.", speaker=speaker, provenance=provenance))
+        for provenance in (None, "user")
+        for speaker in (None, 'Bo "the <|x|>"\n')
+    ]
+
+    assert told == [
+        '[1] "2026-09-16" "I bought it."',
+        r'[1] "2026-09-16" (speaker "Bo \"the \u003c|x|>\"\n") "I bought it."',
+        '[1] "2026-09-16" (from user) "I bought it."',
+        r'[1] "2026-09-16" (from user; speaker "Bo \"the \u003c|x|>\"\n") "I bought it."',
+    ]
 
 
 @pytest.mark.parametrize("text", FORGERIES)

@@ -27,8 +27,7 @@ def model() -> MiniLM:
 
 
 def passages(*contents: str, speaker: str = "", date: str = "2026-09-16T10:00:00") -> tuple[Passage, ...]:
-    metadata = {"speaker": speaker} if speaker else {}
-    return tuple(replace(one, date=date, metadata=metadata) for one in pack(hits(*contents), 100_000).passages)
+    return tuple(replace(one, date=date, speaker=speaker or None) for one in pack(hits(*contents), 100_000).passages)
 
 
 def cited(model: MiniLM, answer: str, given: Sequence[Passage]) -> list[Citation]:

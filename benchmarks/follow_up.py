@@ -1,0 +1,136 @@
+"""Whether a second retrieval, without any model, finds evidence that the first one missed.
+
+Pseudo-relevance feedback: the best passages of the first retrieval give the words of further queries, and what these
+bring takes some of the ten places. Over conversations whose evidence is known.
+`python -m benchmarks.follow_up --locomo FILE --realtalk FOLDER`, two minutes.
+"""
+
+import argparse
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import conversations
+from benchmarks.conversations import Dialogue, Question
+from benchmarks.figures import Table, rendered
+from memory_service.data_folder import DataFolder
+from memory_service.minilm import MiniLM
+from memory_service.model import NewMemory
+from memory_service.retrieval import Retrieval
+from memory_service.service import MemoryService
+from memory_service.words import STOP_WORDS, stems, words
+
+K = 10
+FIRST_KEPT = 8
+FEEDBACK_PASSAGES = 2
+RARE_WORDS = 3
+_RANK_OFFSET = 60
+"""Of reciprocal rank fusion, as Cormack et al. 2009 have it."""
+
+Follow = Callable[[str, str, Mapping[str, int]], str]
+
+
+def main() -> None:
+    """Measure and print a table for each source."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--locomo", type=Path, metavar="FILE", help="LoCoMo's locomo10.json, gzipped or not")
+    parser.add_argument("--realtalk", type=Path, metavar="FOLDER", help="REALTALK's JSON files")
+    arguments = parser.parse_args()
+    dialogues = conversations.locomo(arguments.locomo) if arguments.locomo else []
+    dialogues += conversations.realtalk(arguments.realtalk) if arguments.realtalk else []
+    if not dialogues:
+        parser.error("name --locomo or --realtalk")
+    with tempfile.TemporaryDirectory() as folder:
+        service = MemoryService(DataFolder(Path(folder) / "memory"), MiniLM.load())
+        for source in dict.fromkeys(one.source for one in dialogues):
+            print(rendered(measured(service, [one for one in dialogues if one.source == source])), end="\n\n")
+        service.close()
+
+
+def measured(service: MemoryService, dialogues: Sequence[Dialogue]) -> Table:
+    """Evidence recall at ten (in "twice the places" at twenty), in percent, by category and by what is done."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for dialogue in dialogues:
+        _store(service, dialogue)
+        rarity = Counter(stem for turn in dialogue.turns for stem in set(stems(words(turn.text))))
+        for question in dialogue.questions:
+            for name, keys in _ways(service, dialogue, question, rarity).items():
+                found[question.category, dialogue.part][name].append(
+                    len(question.evidence & set(keys)) / len(question.evidence)
+                )
+    names = list(next(iter(found.values())))
+    rows = tuple(
+        (*group, str(len(shares[names[0]])), *(f"{100 * np.mean(shares[name]):.1f}" for name in names))
+        for group, shares in sorted(found.items())
+    )
+    return Table(f"{dialogues[0].source}: evidence recall@{K}, %", ("category", "part", "questions", *names), rows)
+
+
+def _ways(
+    service: MemoryService, dialogue: Dialogue, question: Question, rarity: Mapping[str, int]
+) -> dict[str, list[str]]:
+    """The keys that each way of asking ends with."""
+
+    def retrieved(query: str) -> list[tuple[str, str]]:
+        hits = service.retrieve(Retrieval(query, namespace=dialogue.name, k=2 * K)).hits
+        return [(hit.memory.key, hit.memory.content) for hit in hits]
+
+    first = retrieved(question.text)
+    keys = [key for key, _ in first]
+    ways = {"one retrieval": keys[:K], "twice the places": keys}
+    for name, follow in FOLLOW.items():
+        queries = [follow(question.text, text, rarity) for _, text in first[:FEEDBACK_PASSAGES]]
+        further = [[key for key, _ in retrieved(query)] for query in queries]
+        ways[f"{name}, two places"] = _places(keys, further)
+        ways[f"{name}, fused"] = _fused([keys, keys, *further])
+    return ways
+
+
+def _rare(question: str, text: str, rarity: Mapping[str, int]) -> str:
+    """The question, and the rarest words of a passage that it does not have."""
+    asked = set(stems(words(question)))
+    fresh = [word for word in dict.fromkeys(words(text)) if word not in STOP_WORDS and stems([word])[0] not in asked]
+    return " ".join([question, *sorted(fresh, key=lambda word: rarity[stems([word])[0]])[:RARE_WORDS]])
+
+
+FOLLOW: Mapping[str, Follow] = {
+    "rare words": _rare,
+    "question and passage": lambda question, text, _: f"{question} {text}",
+    "passage": lambda _question, text, _: text,
+}
+
+
+def _places(first: Sequence[str], further: Sequence[Sequence[str]]) -> list[str]:
+    """The best of the first retrieval, and in the last places what the others bring that is new."""
+    fresh = chain.from_iterable(zip_longest(*further))
+    return list(dict.fromkeys(key for key in chain(first[:FIRST_KEPT], fresh) if key is not None))[:K]
+
+
+def _fused(lists: Sequence[Sequence[str]]) -> list[str]:
+    scores: dict[str, float] = defaultdict(float)
+    for keys in lists:
+        for rank, key in enumerate(keys):
+            scores[key] += 1 / (_RANK_OFFSET + rank)
+    return sorted(scores, key=lambda key: -scores[key])[:K]
+
+
+def _store(service: MemoryService, dialogue: Dialogue) -> None:
+    memories = [
+        NewMemory(
+            turn.text,
+            turn.key,
+            dialogue.name,
+            {"session_id": turn.session, "speaker": turn.speaker, "event_time": turn.time},
+        )
+        for turn in dialogue.turns
+    ]
+    for begin in range(0, len(memories), 500):
+        service.store_batch(memories[begin : begin + 500])
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,8 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,9 +56,16 @@ def runner() -> JobRunner:
     return JobRunner(worker())
 
 
-async def handler(job: dict[str, Any]) -> dict[str, Any]:
+async def handler(job: dict[str, Any]) -> dict[str, Any] | list[Any]:
     """Run one job. The SDK judges a handler by inspecting it, so this stays a plain coroutine function."""
     return await runner().run(job)
+
+
+async def streaming_handler(job: dict[str, Any]) -> AsyncGenerator[dict[str, Any] | str]:
+    """Run one job to the items of its output, of which the SDK makes a list; for it, this is an async generator."""
+    async with aclosing(runner().stream(job)) as items:
+        async for item in items:
+            yield item
 
 
 def run_jobs(worker: Worker) -> None:
@@ -81,7 +90,14 @@ def run_jobs(worker: Worker) -> None:
         if worker.failure is not None:
             raise worker.failure
         # A constant: whenever the value changes, the SDK takes no job until all are done.
-        runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda _current: concurrency})
+        is_streaming = worker.settings.gateway.job_streaming
+        runpod.serverless.start(
+            {
+                "handler": streaming_handler if is_streaming else handler,
+                "concurrency_modifier": lambda _current: concurrency,
+                "return_aggregate_stream": is_streaming,
+            }
+        )
     finally:
         asyncio.run(worker.close())  # for a loop that never ran a job; otherwise its end has closed the worker
 

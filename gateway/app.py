@@ -13,6 +13,7 @@ from gateway import (
     http_errors,
     memory_routes,
     metrics,
+    openai_routes,
     receipt_routes,
     research_routes,
     tool_routes,
@@ -53,6 +54,7 @@ def create_app(worker: Worker) -> FastAPI:
     app.include_router(document_routes.library_routes(worker))
     app.include_router(receipt_routes.routes(worker))
     app.include_router(research_routes.routes(worker))
+    app.include_router(openai_routes.routes(worker))
     app.include_router(admin_routes.routes(worker))
     app.include_router(tool_routes.routes(worker))
     mcp.install(app)

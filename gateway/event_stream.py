@@ -1,16 +1,20 @@
-"""Server-sent events of a research that goes on while it is read (WHATWG HTML, section 9.2)."""
+"""Server-sent events of an answer that goes on while it is read (WHATWG HTML, section 9.2)."""
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from fastapi.responses import StreamingResponse
 
 from gateway.wire import step_body
 from memory_service.errors import ServiceError
 from research.events import Failed, Step
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
@@ -23,53 +27,75 @@ _WAITING_MAX = 64
 _CRASHED = "Something went wrong inside the service; its log has the details under this request id."
 
 
-async def streamed(steps: AsyncGenerator[Step], *, heartbeat_s: float = HEARTBEAT_S) -> StreamingResponse:
+@dataclass(frozen=True, slots=True)
+class Dialect(Generic[_T]):
+    """How steps are written.
+
+    Attributes:
+        step: writes one.
+        error: writes what ended them too early.
+        end: stands after the last, if none did.
+    """
+
+    step: Callable[[_T], bytes]
+    error: Callable[[ServiceError], bytes]
+    end: bytes = b""
+
+
+def _research_step(step: Step) -> bytes:
+    name, data = step_body(step)
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, allow_nan=False)}\n\n".encode()
+
+
+RESEARCH: Dialect[Step] = Dialect(_research_step, lambda error: _research_step(Failed(error)))
+
+
+async def streamed(
+    steps: AsyncGenerator[_T], dialect: Dialect[_T], *, heartbeat_s: float = HEARTBEAT_S
+) -> StreamingResponse:
     """A response that tells steps as they come. It begins with the first, so an error before it keeps its status.
 
     A client that goes away ends what makes them.
     """
     first = await anext(steps)
     return StreamingResponse(
-        _body(first, steps, heartbeat_s),
+        _body(first, steps, dialect, heartbeat_s),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _body(first: Step, steps: AsyncGenerator[Step], heartbeat_s: float) -> AsyncIterator[bytes]:
-    waiting: asyncio.Queue[Step | None] = asyncio.Queue(_WAITING_MAX)
+async def _body(first: _T, steps: AsyncGenerator[_T], dialect: Dialect[_T], heartbeat_s: float) -> AsyncIterator[bytes]:
+    waiting: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING_MAX)
     # A task of its own, which a client that goes away cancels exactly once: Starlette's cancellation comes back at
     # every `await`, and would keep the LLM's connection from being closed.
-    pump = asyncio.create_task(_pump(steps, waiting))
+    pump = asyncio.create_task(_pump(steps, dialect, waiting))
     try:
-        yield _written(first)
+        yield dialect.step(first)
         while True:
             try:
                 async with asyncio.timeout(heartbeat_s):
-                    step = await waiting.get()
+                    written = await waiting.get()
             except TimeoutError:
                 yield b": waiting\n\n"
                 continue
-            if step is None:
+            if written is None:
                 return
-            yield _written(step)
+            if written:
+                yield written
     finally:
         pump.cancel()
 
 
-async def _pump(steps: AsyncGenerator[Step], waiting: "asyncio.Queue[Step | None]") -> None:
+async def _pump(steps: AsyncGenerator[_T], dialect: Dialect[_T], waiting: "asyncio.Queue[bytes | None]") -> None:
     try:
         async with aclosing(steps):
             async for step in steps:
-                await waiting.put(step)
+                await waiting.put(dialect.step(step))
+        await waiting.put(dialect.end)
     except ServiceError as error:
-        await waiting.put(Failed(error))
+        await waiting.put(dialect.error(error))
     except Exception:  # the status is sent; what is left is an event that says so
         log.exception("request.crashed")
-        await waiting.put(Failed(ServiceError(_CRASHED)))
+        await waiting.put(dialect.error(ServiceError(_CRASHED)))
     await waiting.put(None)
-
-
-def _written(step: Step) -> bytes:
-    name, data = step_body(step)
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, allow_nan=False)}\n\n".encode()

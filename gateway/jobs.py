@@ -4,10 +4,13 @@ A job's `input` has one of these shapes:
 
     {"action": "store", "content": ...}                      an action of the table below, and its route's fields
     {"method": "GET", "path": "/v1/memories", "query": ...}  a route itself, with `query`, `body` and `headers`
-    {"openai_route": ...}                                    what RunPod makes of OpenAI's paths; refused so far
+    {"openai_route": "/v1/...", "openai_input": {...}}       what RunPod makes of OpenAI's paths
 
-A success returns the body of the response. A failure returns {"error": text}, where text is a JSON object with code,
-message, status, request_id and, where one is to blame, field: RunPod's SDK mishandles errors that are objects.
+A success returns the body of the response; for an OpenAI route a list with it, of which RunPod hands out the first
+item. A failure returns {"error": text}, where text is a JSON object with code, message, status, request_id and, where
+one is to blame, field (param for OpenAI's): RunPod's SDK mishandles errors that are objects.
+
+Where jobs stream, a chat that asks for it gives server-sent events as texts, and any other job one object.
 
 Knows nothing of that SDK, which `handler.py` owns. Below: the application.
 """
@@ -16,7 +19,8 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -26,9 +30,10 @@ import httpx
 
 from gateway.app import create_app
 from gateway.http_errors import STATUS
+from gateway.in_process import responding
 from gateway.wire import error_body
 from gateway.worker import Worker
-from memory_service.errors import InvalidInput, LimitExceeded, NotFound, ServiceError, Unavailable
+from memory_service.errors import InvalidInput, LimitExceeded, ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +96,8 @@ ACTIONS: Mapping[str, Action] = {
     "ping": Action("GET", "/ping"),
 }
 
+_CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
+
 _SHAPES = (
     'send {"action": "retrieve", "query": ...} or {"method": "POST", "path": "/v1/memories/retrieve", "body": ...}'
 )
@@ -119,28 +126,43 @@ class JobRunner:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._app = create_app(worker)
-        self._transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
         self._holding: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
 
-    async def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
+    async def run(self, job: Mapping[str, Any]) -> dict[str, Any] | list[Any]:
         """Run a job to its output. Nothing but a cancellation is raised."""
+        async with aclosing(self._items(job, may_stream=False)) as items:
+            [output] = [item async for item in items]
+        assert isinstance(output, dict), "only events are texts, and there are none"
+        return [output] if _is_of_openai(job) and "error" not in output else output
+
+    async def stream(self, job: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any] | str]:
+        """Run a job to the items of its output: server-sent events as they come, or one object as `run` gives it."""
+        async with aclosing(self._items(job, may_stream=True)) as items:
+            async for item in items:
+                yield item
+
+    async def _items(self, job: Mapping[str, Any], *, may_stream: bool) -> AsyncGenerator[dict[str, Any] | str]:
         job_id = str(job.get("id", ""))
         try:
-            request = translated(job)
+            request = translated(job, may_stream=may_stream)
             await self._open()
             await self._loaded()
-            response = await self._transport.handle_async_request(request)
-            content = await response.aread()
-            return await asyncio.to_thread(_output, response.status_code, content, job_id)
+            async with responding(self._app, request) as response:
+                if response.is_events and may_stream:
+                    async for part in response.parts:
+                        yield part.decode()
+                    return
+                content = b"".join([part async for part in response.parts])
+            yield await asyncio.to_thread(_output, response.status, content, job_id)
         except ServiceError as error:
-            return _failed(error_body(error, job_id), STATUS[type(error)])
+            yield _failed(error_body(error, job_id), STATUS[type(error)])
         except Exception:  # the last edge: the operator gets the traceback, the caller a sentence
             log.exception("job.crashed", extra={"job_id": job_id})
             crash = ServiceError(
                 "Something went wrong inside the service; its log has the details under this job's id."
             )
-            return _failed(error_body(crash, job_id), STATUS[ServiceError])
+            yield _failed(error_body(crash, job_id), STATUS[ServiceError])
 
     async def _open(self) -> None:
         """Enter the application's lifespan, which the transport does not do."""
@@ -165,20 +187,25 @@ class JobRunner:
             await asyncio.to_thread(self._worker.wait, LOADING_S_MAX)
 
 
-def translated(job: Mapping[str, Any]) -> httpx.Request:
-    """The request that a job stands for.
+def translated(job: Mapping[str, Any], *, may_stream: bool = False) -> httpx.Request:
+    """The request that a job stands for; one of OpenAI's may ask for a stream, if that can be told.
 
     RunPod delivers a job at least once, so a write that names no idempotency key of its own goes by the job's id.
 
     Raises:
         InvalidInput: the input has none of the shapes, or cannot be sent.
-        NotFound: it asks for an OpenAI route.
 
     """
     delivery = job.get("id")
     call = _call(job.get("input"))
-    if call.path == ACTIONS["research"].path and isinstance(call.body, dict) and call.body.get("stream") is True:
-        raise InvalidInput("A job answers once and cannot stream; leave stream out.", field="stream")
+    if isinstance(call.body, dict) and call.body.get("stream") is True:
+        if call.path == ACTIONS["research"].path:
+            raise InvalidInput("A job answers once and cannot stream; leave stream out.", field="stream")
+        if call.path == _CHAT and not may_stream:
+            raise InvalidInput(
+                "Jobs do not stream here; leave stream out, or have the operator set MEMORY_JOB_STREAMING.",
+                field="stream",
+            )
     headers = {"content-type": "application/json", **call.headers}
     if isinstance(delivery, str) and delivery not in ("", TEST_JOB_ID):
         headers = {"x-request-id": delivery, "idempotency-key": delivery, **headers}
@@ -198,8 +225,8 @@ def translated(job: Mapping[str, Any]) -> httpx.Request:
 
 def _call(input: Any) -> _Call:
     match input:
-        case {"openai_route": _}:
-            raise NotFound('There are no OpenAI routes yet; send {"action": "research", "query": ...}.')
+        case {"openai_route": route}:
+            return _of_openai(route, input.get("openai_input"))
         case {"action": name}:
             return _of_action(name, {key: value for key, value in input.items() if key != "action"})
         case {"method": _} | {"path": _}:
@@ -231,9 +258,7 @@ def _of_route(route: Mapping[str, Any]) -> _Call:
     unknown = sorted(route.keys() - _ROUTE_FIELDS)
     if unknown:
         raise InvalidInput(f"{unknown[0]} is no part of a route; does it belong into body?", field=unknown[0])
-    path = _text(route.get("path"), "path")
-    if not path.startswith("/") or "?" in path or "#" in path:
-        raise InvalidInput("path must begin with / and have no query in it, such as /v1/memories.", field="path")
+    path = _path(route.get("path"), "path")
     headers = {name.lower(): _text(value, f"headers.{name}") for name, value in _object(route, "headers").items()}
     return _Call(
         _text(route.get("method"), "method").upper(),
@@ -242,6 +267,25 @@ def _of_route(route: Mapping[str, Any]) -> _Call:
         body=route.get("body"),
         headers={name: value for name, value in headers.items() if name not in _OWN_HEADERS},
     )
+
+
+def _of_openai(route: object, body: object) -> _Call:
+    """RunPod does not say how a path was called; of OpenAI's here only that of models is read."""
+    path = _path(route, "openai_route")
+    if path == _MODELS or path.startswith(f"{_MODELS}/"):
+        return _Call("GET", path)
+    return _Call("POST", path, body=body)
+
+
+def _is_of_openai(job: Mapping[str, Any]) -> bool:
+    return isinstance(job.get("input"), dict) and "openai_route" in job["input"]
+
+
+def _path(value: object, field: str) -> str:
+    path = _text(value, field)
+    if not path.startswith("/") or "?" in path or "#" in path:
+        raise InvalidInput(f"{field} must begin with / and have no query in it, such as /v1/memories.", field=field)
+    return path
 
 
 def _text(value: object, field: str) -> str:

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from gateway import wire
 from gateway.caching import CacheControl, cached_later
-from gateway.event_stream import streamed
+from gateway.event_stream import RESEARCH, streamed
 from gateway.http_errors import documented
 from gateway.worker import Worker
 from research.replay import replay
@@ -45,7 +45,7 @@ def routes(worker: Worker) -> APIRouter:
             return wire.answer_body(await worker.researcher.research(request))
 
         if body.stream:
-            return await streamed(worker.researcher.research_stream(request))
+            return await streamed(worker.researcher.research_stream(request), RESEARCH)
         if request.remember or request.trace:
             return JSONResponse(await answer())
         found = await cached_later(

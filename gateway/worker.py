@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # imported where they are used: FAISS and ONNX Runtime would 
     from memory_service.documents.libraries import Libraries
     from memory_service.documents.service import DocumentService
     from memory_service.service import MemoryService
+    from research.chat import Chat
     from research.researcher import Researcher
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Worker:
         self._documents: DocumentService | None = None
         self._libraries: Libraries | None = None
         self._researcher: Researcher | None = None
+        self._chat: Chat | None = None
         self._temporary: PrivateFolder | None = None
         self._folder: DataFolder | None = None
         self._failure: StartupError | None = None
@@ -109,6 +111,17 @@ class Worker:
         return Toolbox(self, [*TOOLS, *(SEARCH_FETCH if self.settings.mcp.search_fetch else ()), *installed()])
 
     @property
+    def chat(self) -> "Chat":
+        """Chat with memory.
+
+        Raises:
+            Unavailable: the worker is loading or stopping.
+        """
+        if self._chat is None:
+            raise Unavailable(_LOADING)
+        return self._chat
+
+    @property
     def is_ready(self) -> bool:
         """Whether requests are served."""
         return self._researcher is not None
@@ -159,6 +172,7 @@ class Worker:
         from memory_service.documents.libraries import Libraries
         from memory_service.documents.service import DocumentService
         from memory_service.service import MemoryService
+        from research.chat import Chat
         from research.endpoints import connect
         from research.researcher import Researcher
 
@@ -169,10 +183,12 @@ class Worker:
         self._memories = memories
         self._documents = DocumentService(memories, embedder)
         self._libraries = Libraries(memories)
+        llm = connect(self.settings.llm)
+        self._chat = Chat(memories, self.settings.llm, llm)
         self._researcher = Researcher(
             memories,
             self.settings.llm,
-            connect(self.settings.llm),
+            llm,
             keep_trace=self.traces.keep,
             count=self.metrics.count_answer,
         )
@@ -180,7 +196,7 @@ class Worker:
     async def close(self) -> None:
         """Finish what was accepted and release everything."""
         memories, researcher = self._memories, self._researcher
-        self._memories = self._researcher = None
+        self._memories = self._researcher = self._chat = None
         self._documents = self._libraries = None
         if researcher is not None:
             await researcher.close()

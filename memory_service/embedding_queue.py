@@ -58,6 +58,10 @@ class EmbeddingQueue:
             return np.empty((0, self._dim), dtype=np.float32)
         return np.stack([mean_direction(windows) for windows in self.windows(texts)])
 
+    def tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens the model reads to embed texts: those of every window, special ones included."""
+        return sum(len(window.ids) for text in texts for window in self._embedder.windows(text))
+
     def awaited(self, texts: Sequence[str]) -> "list[Awaited]":
         """The directions of queries, each to be called for: they are embedded meanwhile, before texts to be stored.
 

@@ -294,6 +294,10 @@ class MemoryService:
         """
         return self._embedding.directions(texts)
 
+    def tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens `embed` reads of texts; overlaps of windows and special tokens count too."""
+        return self._embedding.tokens(texts)
+
     # -- get, list, delete -----------------------------------------------------------------------------------------
 
     def get(

@@ -6,6 +6,7 @@ object; the SDK takes all of these for completions. So the body is read here, as
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from memory_service.errors import LLMRefused, LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 
@@ -67,10 +68,26 @@ def read(body: str, *, model: str, secret: str) -> Completion:
             raise rejection(reply, body, secret)
 
 
+def raw(body: str, *, secret: str) -> dict[str, Any]:
+    """A completion as its server wrote it, with or without text: the choices are for the caller to read.
+
+    Raises:
+        ServiceError: as `read`, for a body without choices.
+    """
+    reply = decode(body)
+    match reply:
+        case {"choices": [_, *_] as choices} if all(isinstance(choice, dict) for choice in choices):
+            assert isinstance(reply, dict), "matched"
+            return reply
+        case _:
+            raise rejection(None if isinstance(reply, dict) and reply.get("choices") else reply, body, secret)
+
+
 def decode(body: str) -> object:
     """The JSON value of a body; None when it is not JSON."""
     try:
-        return json.loads(body)
+        # What is no JSON either, and could not be passed on; RFC 8259 has neither NaN nor Infinity.
+        return json.loads(body, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
 

@@ -15,10 +15,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from memory_service.errors import (
     LLMBusy,
@@ -27,6 +27,7 @@ from memory_service.errors import (
     LLMStarting,
     LLMTimeout,
     LLMUnreachable,
+    NotFound,
     ServiceError,
 )
 from research.admission import Admission
@@ -39,6 +40,7 @@ from research.deadline import Deadline
 from research.llm import LLMClient
 from research.model import ChatMessage
 from research.settings import Endpoint, LLMSettings
+from research.streaming import Chunk
 
 log = logging.getLogger(__name__)
 
@@ -177,6 +179,52 @@ class Endpoints:
                 async for event in begun.events:
                     yield begun.told(event)
 
+    async def forward(self, question: Mapping[str, Any], *, deadline: Deadline, model: str) -> dict[str, Any]:
+        """Ask for the completion of a request body of the caller's own making.
+
+        Every field of `question` but `model` goes to the endpoint as it is. `model` is one of `models`: with the first
+        endpoint's the others stand in for it, each with a model of its own; with another one only those that serve it
+        are asked.
+
+        Returns:
+            The endpoint's own body, which has choices, with text or without.
+
+        Raises:
+            NotFound: no endpoint has the model.
+            ServiceError: as `complete`.
+        """
+        upstreams = self._serving(model)
+        async with self._admission.place(deadline):
+            return await self._first_answer(
+                lambda upstream, limit_s: upstream.client.forward(question, timeout_s=limit_s), deadline, upstreams
+            )
+
+    async def forward_stream(
+        self, question: Mapping[str, Any], *, deadline: Deadline, model: str
+    ) -> AsyncGenerator[Chunk]:
+        """As `forward`, event by event. Closing the iterator ends the request.
+
+        Raises:
+            ServiceError: as `forward`, also in the middle; an answer that is cut off never ends without.
+        """
+        upstreams = self._serving(model)
+
+        async def begin(upstream: _Upstream, limit_s: float) -> tuple[Chunk, AsyncGenerator[Chunk]]:
+            chunks = upstream.client.forward_stream(question, timeout_s=deadline.left_s, first_token_s=limit_s)
+            return await anext(chunks), chunks
+
+        async with self._admission.place(deadline):
+            first, chunks = await self._first_answer(begin, deadline, upstreams)
+            async with aclosing(chunks):
+                yield first
+                async for chunk in chunks:
+                    yield chunk
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that the endpoints are asked for, each once, the first endpoint's first."""
+        return tuple(dict.fromkeys(upstream.endpoint.model for upstream in self._upstreams))
+
     async def count(self, messages: Sequence[ChatMessage], deadline: Deadline) -> Count | None:
         """The tokens of a prompt by the tokenizer of the endpoint that would be asked first, if it has one."""
         upstream = next((one for one in self._upstreams if one.breaker.would_admit), None)
@@ -193,10 +241,20 @@ class Endpoints:
         for upstream in self._upstreams:
             await upstream.close()
 
-    async def _first_answer(self, attempt: "_Attempt[_T]", deadline: Deadline) -> _T:
-        """What the first endpoint gives that does not fail."""
+    def _serving(self, model: str) -> list[_Upstream]:
+        if model == self.models[0]:
+            return self._upstreams
+        found = [upstream for upstream in self._upstreams if upstream.endpoint.model == model]
+        if not found:
+            raise NotFound(f"There is no model {model!r:.200}; there are {', '.join(self.models)}.", field="model")
+        return found
+
+    async def _first_answer(
+        self, attempt: "_Attempt[_T]", deadline: Deadline, upstreams: "list[_Upstream] | None" = None
+    ) -> _T:
+        """What the first endpoint gives that does not fail; of all, if none are named."""
         failures: dict[str, ServiceError] = {}
-        asked, again = self._upstreams, list[_Upstream]()
+        asked, again = upstreams or self._upstreams, list[_Upstream]()
         for number in range(_ROUNDS_MAX):
             if number:
                 pause_s = number * _PAUSE_S * random.uniform(0.5, 1.5)  # noqa: S311  many callers must not come at once

@@ -8,10 +8,10 @@ asked, and what follows when it fails, is decided above, in `endpoints.py`.
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from memory_service.errors import (
     LLMBusy,
@@ -22,13 +22,16 @@ from memory_service.errors import (
     LLMUnreachable,
     ServiceError,
 )
-from research.completion import Completion, decode, excerpt, read
+from research.completion import Completion, decode, excerpt, raw, read
 from research.model import ChatMessage
 from research.settings import Endpoint, LLMSettings
-from research.streaming import StreamReader
+from research.streaming import Chunk, ChunkReader, StreamReader
 
 if TYPE_CHECKING:
     import openai
+
+_T = TypeVar("_T")
+_Told_co = TypeVar("_Told_co", covariant=True)
 
 _UNREACHABLE = "The LLM endpoint cannot be reached; check that it runs and that LLM_BASE_URL is right"
 _BROKEN_OFF = "The LLM endpoint broke the connection off before it had answered; try again"
@@ -44,6 +47,17 @@ _REFUSED_STATUSES = frozenset({400, 413, 422})
 
 # Whoever has said the last word closes at once; only a connection that was read to its end can be used again.
 _CLOSING_S_MAX = 0.1
+
+
+class _Reader(Protocol[_Told_co]):
+    """Reads a streamed answer: `StreamReader` or `ChunkReader`."""
+
+    @property
+    def is_done(self) -> bool: ...
+
+    def feed(self, chunk: bytes) -> Sequence[_Told_co]: ...
+
+    def rest(self) -> Sequence[_Told_co]: ...
 
 
 class LLMClient:
@@ -71,21 +85,31 @@ class LLMClient:
             LLMTimeout: no whole answer in time, or the endpoint gave up waiting.
             LLMReplyInvalid: an answer that is no completion, or one without text.
         """
+        body = await self._asked(_question(messages, max_tokens, temperature), timeout_s)
+        return read(body, model=self.model, secret=self._secret)
+
+    async def forward(self, question: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
+        """As `complete`, with a request body of the caller's own making, and the endpoint's own body as the answer.
+
+        Every field but `model` goes to the endpoint as it is.
+        """
+        return raw(await self._asked(question, timeout_s), secret=self._secret)
+
+    async def _asked(self, question: Mapping[str, Any], timeout_s: float | None) -> str:
         timeout_s = timeout_s or self._settings.timeout_s
         sdk = await self._sdk_of_this_loop()
         # The SDK's own timeouts count between two reads, so a dripping answer would pass them for ever.
         async with self._failing(asyncio.get_running_loop().time() + timeout_s, timeout_s):
             reply = await sdk.chat.completions.with_raw_response.create(
                 model=self.model,
-                messages=cast(Any, list(messages)),
-                max_tokens=max_tokens,
-                temperature=temperature,
+                messages=[],
+                extra_body={**question, "model": self.model},
                 timeout=self._timeouts(timeout_s),
             )
-            body = reply.text
-        return read(body, model=self.model, secret=self._secret)
+            return reply.text
+        raise AssertionError("the block above returns or raises")
 
-    async def stream(
+    def stream(
         self,
         messages: Sequence[ChatMessage],
         *,
@@ -104,25 +128,34 @@ class LLMClient:
         Raises:
             ServiceError: as `complete`, also in the middle of the text.
         """
+        question = {**_question(messages, max_tokens, temperature), "stream_options": {"include_usage": True}}
+        reader = StreamReader(model=self.model, secret=self._secret)
+        return self._streamed(question, reader, timeout_s, first_token_s)
+
+    def forward_stream(
+        self, question: Mapping[str, Any], *, timeout_s: float | None = None, first_token_s: float | None = None
+    ) -> AsyncGenerator[Chunk]:
+        """As `stream`, with a request body as in `forward`, and the endpoint's own events as the answer."""
+        return self._streamed(question, ChunkReader(secret=self._secret), timeout_s, first_token_s)
+
+    async def _streamed(
+        self, question: Mapping[str, Any], reader: _Reader[_T], timeout_s: float | None, first_token_s: float | None
+    ) -> AsyncGenerator[_T]:
         timeout_s = timeout_s or self._settings.timeout_s
         sdk = await self._sdk_of_this_loop()
         started = asyncio.get_running_loop().time()
         until, limit_s = started + timeout_s, timeout_s
         if first_token_s is not None and first_token_s < timeout_s:
             until, limit_s = started + first_token_s, first_token_s
-        reader = StreamReader(model=self.model, secret=self._secret)
-        has_text = False
         async with AsyncExitStack() as stack:
             # No timeout may be open over a `yield`: it would cancel whatever the consumer does meanwhile.
             async with self._failing(until, limit_s):
                 response = await stack.enter_async_context(
                     sdk.chat.completions.with_streaming_response.create(
                         model=self.model,
-                        messages=cast(Any, list(messages)),
-                        max_tokens=max_tokens,
-                        temperature=temperature,
+                        messages=[],
                         stream=True,
-                        stream_options={"include_usage": True},
+                        extra_body={**question, "model": self.model, "stream": True},
                         timeout=self._timeouts(timeout_s),
                     )
                 )
@@ -130,15 +163,13 @@ class LLMClient:
             while not reader.is_done:
                 async with self._failing(until, limit_s):
                     chunk = await anext(chunks, None)
-                for piece in reader.feed(b"\n" if chunk is None else chunk):
-                    has_text, until, limit_s = True, started + timeout_s, timeout_s
-                    yield piece
+                for told in reader.feed(b"\n" if chunk is None else chunk):
+                    until, limit_s = started + timeout_s, timeout_s
+                    yield told
                 if chunk is None:
                     break
-            completion = reader.end()
-            if not has_text:
-                yield completion.text
-            yield completion
+            for told in reader.rest():
+                yield told
             with suppress(Exception):  # nothing that happens now changes the answer
                 async with asyncio.timeout(_CLOSING_S_MAX):
                     while await anext(chunks, None) is not None:
@@ -276,6 +307,10 @@ class LLMClient:
             f"The LLM endpoint did not answer within {timeout_s:.3g} s; "
             "try again, or raise timeout_s (its default is LLM_TIMEOUT_S) for a model that starts slowly"
         )
+
+
+def _question(messages: Sequence[ChatMessage], max_tokens: int, temperature: float) -> dict[str, Any]:
+    return {"messages": list(messages), "max_tokens": max_tokens, "temperature": temperature}
 
 
 def _caused_by(error: BaseException, name: str) -> bool:

@@ -56,9 +56,14 @@ def recall_for(request: ResearchRequest, recall: Recall) -> tuple[Retrieval, Ret
         min_score=request.min_score,
         explain=request.trace,
     )
+    return (retrieval, recall.retrieve(retrieval)) if request.include_model else recall_not_by_model(retrieval, recall)
+
+
+def recall_not_by_model(retrieval: Retrieval, recall: Recall) -> tuple[Retrieval, Retrieved]:
+    """What is retrieved without the memories that a model wrote, and by which retrieval."""
     found = recall.retrieve(retrieval)
-    if request.include_model or all(hit.memory.metadata.get("provenance") != BY_MODEL for hit in found.hits):
+    if all(hit.memory.metadata.get("provenance") != BY_MODEL for hit in found.hits):
         return retrieval, found
-    wanted = {"$and": [request.filter, _NOT_BY_MODEL]} if request.filter else _NOT_BY_MODEL
+    wanted = {"$and": [retrieval.filter, _NOT_BY_MODEL]} if retrieval.filter else _NOT_BY_MODEL
     retrieval = replace(retrieval, filter=wanted)
     return retrieval, recall.retrieve(retrieval)

@@ -1,4 +1,4 @@
-"""Reads a streamed completion: bytes in, pieces of text out, and at the end the completion as a whole.
+"""Reads a streamed completion: bytes in, pieces of text or raw chunks out, and at the end what the whole came to.
 
 What comes is not always a stream of events: a proxy's page, the status of a job, or the whole completion from a server
 that ignores `stream`. A stream may also say half-way that the engine died, or simply end. None of that passes for the
@@ -8,18 +8,83 @@ The events of OpenAI-compatible servers are one JSON document on one `data:` lin
 itself, wherever the transport cuts the bytes.
 """
 
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
 from memory_service.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
-from research.completion import Completion, decode, excerpt, read, rejection, tokens, whole_text, word
+from research.completion import Completion, decode, excerpt, raw, read, rejection, tokens, whole_text, word
 
 # The longest answer has 4,000 tokens; a line or a body beyond this is none.
 _BYTES_MAX = 1_048_576
 
 _FIELDS = (b":", b"event:", b"id:", b"retry:")
 _DONE = "[DONE]"
+_BROKEN_OFF = "The LLM's stream broke off before the end of its answer; try again"
 
 # What vLLM and RunPod's edge mean by these codes inside an error object, as they do by HTTP statuses.
 _BUSY_CODES = (429, 503)
 _REFUSED_CODES = (400, 413, 422)
+
+
+Chunk: TypeAlias = dict[str, Any]
+"""One event of a stream as the server sent it: `choices` is a list of objects, empty in an event of usage alone."""
+
+
+class _EventReader:
+    """Takes bytes apart into events, and keeps apart what is no event."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+        self._line = bytearray()
+        self._plain = bytearray()
+        self.has_events = False
+        self.is_done = False
+
+    @property
+    def plain(self) -> str:
+        """What came outside of events."""
+        return self._plain.decode("utf-8", "replace")
+
+    def feed(self, chunk: bytes) -> list[tuple[object, str]]:
+        """Take some bytes; the events that they completed as JSON values, each with its text.
+
+        Raises:
+            ServiceError: as `StreamReader.feed`.
+        """
+        first, *rest = chunk.split(b"\n")
+        self._line += first
+        found: list[tuple[object, str]] = []
+        for line in rest:
+            found += self._take(bytes(self._line))
+            self._line = bytearray(line)
+        if len(self._line) > _BYTES_MAX:
+            raise LLMReplyInvalid("The LLM endpoint sent a line of more than 1 MiB, which is no part of an answer")
+        return found
+
+    def _take(self, line: bytes) -> list[tuple[object, str]]:
+        line = line.strip(b"\r")
+        if line.startswith(b"data:"):
+            self.has_events = True
+            return self._take_event(line.removeprefix(b"data:").decode("utf-8", "replace").strip())
+        if line and not line.startswith(_FIELDS):
+            self._plain += line + b"\n"
+            if len(self._plain) > _BYTES_MAX:
+                raise LLMReplyInvalid("The LLM endpoint answered with more than 1 MiB that is no stream of events")
+        return []
+
+    def _take_event(self, data: str) -> list[tuple[object, str]]:
+        if data == _DONE:
+            self.is_done = True
+        if not data or self.is_done:
+            return []
+        reply = decode(data)
+        match reply:
+            # Some servers carry `"error": null` in every event.
+            case {"error": error} if error is not None:
+                raise _reported(reply, data, self._secret)
+            case {"object": "error"}:
+                raise _reported(reply, data, self._secret)
+        return [(reply, data)]
 
 
 class StreamReader:
@@ -32,14 +97,16 @@ class StreamReader:
         """
         self._model = model
         self._secret = secret
-        self._line = bytearray()
-        self._plain = bytearray()
+        self._events = _EventReader(secret)
         self._pieces: list[str] = []
-        self._has_events = False
         self._finish_reason: str | None = None
         self._called_tool = False
         self._usage: object = None
-        self.is_done = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stream has said that nothing follows."""
+        return self._events.is_done
 
     def feed(self, chunk: bytes) -> list[str]:
         """Take some bytes.
@@ -52,15 +119,16 @@ class StreamReader:
             LLMBusy: it reports that the endpoint is too busy.
             LLMRefused: it reports that the request is wrong.
         """
-        first, *rest = chunk.split(b"\n")
-        self._line += first
-        found: list[str] = []
-        for line in rest:
-            found += self._take(bytes(self._line))
-            self._line = bytearray(line)
-        if len(self._line) > _BYTES_MAX:
-            raise LLMReplyInvalid("The LLM endpoint sent a line of more than 1 MiB, which is no part of an answer")
-        return found
+        return [piece for reply, data in self._events.feed(chunk) for piece in self._take(reply, data)]
+
+    def rest(self) -> list[str | Completion]:
+        """What is left to tell at the end: the completion, and before it the text that no piece has told.
+
+        Raises:
+            ServiceError: as `end`.
+        """
+        completion = self.end()
+        return [completion] if self._pieces else [completion.text, completion]
 
     def end(self) -> Completion:
         """The completion; its text is what `feed` returned, save where no stream came and it was returned whole.
@@ -69,10 +137,10 @@ class StreamReader:
             LLMUnreachable: the stream ended before the answer did.
             ServiceError: as `completion.read`, when the body was no stream.
         """
-        if not self._has_events:
-            return read(self._plain.decode("utf-8", "replace"), model=self._model, secret=self._secret)
+        if not self._events.has_events:
+            return read(self._events.plain, model=self._model, secret=self._secret)
         if self._finish_reason is None:
-            raise LLMUnreachable("The LLM's stream broke off before the end of its answer; try again")
+            raise LLMUnreachable(_BROKEN_OFF)
         text = "".join(self._pieces)
         if not text.strip():
             message: dict[str, object] = {"tool_calls": [{}]} if self._called_tool else {}
@@ -87,26 +155,8 @@ class StreamReader:
             completion_tokens=tokens(self._usage, "completion_tokens"),
         )
 
-    def _take(self, line: bytes) -> list[str]:
-        line = line.strip(b"\r")
-        if line.startswith(b"data:"):
-            self._has_events = True
-            return self._take_event(line.removeprefix(b"data:").decode("utf-8", "replace").strip())
-        if line and not line.startswith(_FIELDS):
-            self._plain += line + b"\n"
-            if len(self._plain) > _BYTES_MAX:
-                raise LLMReplyInvalid("The LLM endpoint answered with more than 1 MiB that is no stream of events")
-        return []
-
-    def _take_event(self, data: str) -> list[str]:
-        if data == _DONE:
-            self.is_done = True
-        if not data or self.is_done:
-            return []
-        reply = decode(data)
+    def _take(self, reply: object, data: str) -> list[str]:
         match reply:
-            case {"error": _} | {"object": "error"}:
-                raise self._reported(reply, data)
             case {"choices": [dict() as choice, *_], **rest}:
                 self._note(rest)
                 return self._take_choice(choice)
@@ -132,11 +182,84 @@ class StreamReader:
                 self._called_tool = True
         return []
 
-    def _reported(self, reply: object, data: str) -> ServiceError:
-        said = excerpt(data, self._secret) or "it gives no reason"
-        match reply:
-            case {"error": {"code": int(code)}} | {"code": int(code)} if code in _BUSY_CODES:
-                return LLMBusy(f"The LLM endpoint is busy: {said}")
-            case {"error": {"code": int(code)}} | {"code": int(code)} if code in _REFUSED_CODES:
-                return LLMRefused(f"The LLM endpoint refused the request: {said}")
-        return LLMReplyInvalid(f"The LLM endpoint failed while it answered: {said}")
+
+class ChunkReader:
+    """One streamed answer whose events are handed on as they are. It is fed as `StreamReader` is.
+
+    What comes before the first word (a role, an empty text) is held back until then, so that whoever asks can still
+    ask somebody else.
+    """
+
+    def __init__(self, *, secret: str) -> None:
+        """Args:
+        secret: the API key, which no error message may repeat.
+        """
+        self._secret = secret
+        self._events = _EventReader(secret)
+        self._held: list[Chunk] = []
+        self._has_told = False
+        self._unfinished: dict[object, bool] = {}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stream has said that nothing follows."""
+        return self._events.is_done
+
+    def feed(self, chunk: bytes) -> list[Chunk]:
+        """Take some bytes; the events that may go on.
+
+        Raises:
+            ServiceError: as `StreamReader.feed`.
+        """
+        for reply, data in self._events.feed(chunk):
+            self._held.append(self._checked(reply, data))
+        if not self._has_told:
+            return []
+        told, self._held = self._held, []
+        return told
+
+    def rest(self) -> list[Chunk]:
+        """What is left at the end: nothing, or a whole completion, where no stream came, as one event.
+
+        Raises:
+            LLMUnreachable: the stream ended before each of its answers did.
+            ServiceError: as `completion.raw`, when the body was no stream.
+        """
+        if not self._events.has_events:
+            return [_as_chunk(raw(self._events.plain, secret=self._secret))]
+        if not self._unfinished or any(self._unfinished.values()):
+            raise LLMUnreachable(_BROKEN_OFF)
+        return self._held
+
+    def _checked(self, reply: object, data: str) -> Chunk:
+        if not isinstance(reply, dict) or "choices" not in reply:
+            raise rejection(reply, data, self._secret)
+        chunk: Chunk = {**reply, "choices": reply["choices"] or []}
+        if not isinstance(chunk["choices"], list) or not all(isinstance(one, dict) for one in chunk["choices"]):
+            raise rejection(None, data, self._secret)
+        for choice in chunk["choices"]:
+            index, is_finished = choice.get("index", 0), choice.get("finish_reason") is not None
+            if isinstance(index, int):
+                self._unfinished[index] = self._unfinished.get(index, True) and not is_finished
+            delta = choice.get("delta")
+            says = isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
+            self._has_told = self._has_told or is_finished or says
+        return chunk
+
+
+def _as_chunk(reply: Mapping[str, Any]) -> Chunk:
+    choices = [
+        {"delta": choice.get("message"), **{name: value for name, value in choice.items() if name != "message"}}
+        for choice in reply["choices"]
+    ]
+    return {**reply, "object": "chat.completion.chunk", "choices": choices}
+
+
+def _reported(reply: object, data: str, secret: str) -> ServiceError:
+    said = excerpt(data, secret) or "it gives no reason"
+    match reply:
+        case {"error": {"code": int(code)}} | {"code": int(code)} if code in _BUSY_CODES:
+            return LLMBusy(f"The LLM endpoint is busy: {said}")
+        case {"error": {"code": int(code)}} | {"code": int(code)} if code in _REFUSED_CODES:
+            return LLMRefused(f"The LLM endpoint refused the request: {said}")
+    return LLMReplyInvalid(f"The LLM endpoint failed while it answered: {said}")

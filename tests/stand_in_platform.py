@@ -5,7 +5,8 @@
         assert platform.result(job_id).output["status"] == "healthy"
         assert worker.terminate() == 0
 
-The SDK's own loop runs in a real `handler.py`. Like the platform, this hands a job out as often as it is submitted.
+The SDK's own loop runs in a real `handler.py`. Like the platform, this hands a job out as often as it is submitted, and
+makes jobs of what OpenAI's clients ask.
 """
 
 import json
@@ -18,7 +19,7 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -70,6 +71,7 @@ class StandInPlatform:
         self._queue: deque[dict[str, Any]] = deque()
         self._cancelled: list[str] = []
         self._results: dict[str, list[Result]] = {}
+        self._parts: dict[str, list[Any]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Routes", (_Routes,), {"platform": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -139,6 +141,31 @@ class StandInPlatform:
     def run(self, input: object) -> Result:
         return self.result(self.submit(input))
 
+    def parts(self, job_id: str) -> Iterator[Any]:
+        """What the worker streams of a job, as it comes."""
+        at = 0
+        while True:
+            with self._news:
+                come = self._news.wait_for(
+                    lambda at=at: len(self._parts.get(job_id, ())) > at or job_id in self._results, ANSWER_S_MAX
+                )
+                assert come, f"nothing more of job {job_id} after {ANSWER_S_MAX} s"
+                new = self._parts.get(job_id, [])[at:]
+            if not new:
+                return
+            at += len(new)
+            yield from new
+
+    def streamed(self, job_id: str, posted: dict[str, Any]) -> None:
+        with self._news:
+            self._parts.setdefault(job_id, []).append(posted["output"])
+            self._news.notify_all()
+
+    @property
+    def openai_url(self) -> str:
+        """The base URL for OpenAI's clients."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v2/endpoint/openai/v1"
+
     def cancel(self, job_id: str) -> None:
         with self._news:
             self._cancelled.append(job_id)
@@ -180,18 +207,41 @@ class _Routes(BaseHTTPRequestHandler):
             case "job-stop":
                 stops = self.platform.stops()
                 self._answer({"jobsToStop": stops} if stops else None)
+            case "openai":
+                self._answer_openai("/" + url.path.split("/openai/")[1], None)
             case "ping":
                 self._answer({})
 
     def do_POST(self) -> None:
-        if urlsplit(self.path).path.split("/")[3] in ("run", "runsync"):
+        path = urlsplit(self.path).path
+        if path.split("/")[3] in ("run", "runsync"):
             self._take_from_caller()
             return
-        kind, _worker, job_id = urlsplit(self.path).path.split("/")[3:]
         posted = json.loads(self.rfile.read(int(self.headers["content-length"])), parse_constant=_no_constant)
-        assert kind == "job-done", "the worker streams nothing"
-        self.platform.done(job_id, posted)
-        self._answer({})
+        match path.split("/")[3:]:
+            case ["openai", *route]:
+                self._answer_openai("/" + "/".join(route), posted)
+            case ["job-done", _, job_id]:
+                self.platform.done(job_id, posted)
+                self._answer({})
+            case ["job-stream", _, job_id]:
+                self.platform.streamed(job_id, posted)
+                self._answer({})
+
+    def _answer_openai(self, route: str, body: Any) -> None:
+        """As RunPod's edge does: a job of the request; what it streams as it comes, or its output's first item."""
+        job_id = self.platform.submit({"openai_route": route, "openai_input": body})
+        parts = self.platform.parts(job_id) if body and body.get("stream") else iter(())
+        first = next(parts, None)
+        if isinstance(first, str):
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            for part in (first, *parts):
+                self.wfile.write(part.encode())
+            return
+        posted = self.platform.result(job_id).posted
+        self._answer(posted["output"][0] if "error" not in posted else posted, 500 if "error" in posted else 200)
 
     def _take_from_caller(self) -> None:
         """A job for the endpoint, after whatever refusals a test wants to come first."""

@@ -243,7 +243,13 @@ def _common(document: NewDocument, id: str, extracted: Extracted) -> dict[str, J
     """The metadata that all memories of a document have."""
     title = document.title or " ".join((extracted.title or "").split())[: names.TITLE_CHARS_MAX] or id
     # Chunks of a document are neighbours to the ranking, and those of different documents are not (docs/documents.md).
-    common: dict[str, JSON] = {"session_id": id, "provenance": "document", **document.metadata, "document_id": id, "title": title}
+    common: dict[str, JSON] = {
+        "session_id": id,
+        "provenance": "document",
+        **document.metadata,
+        "document_id": id,
+        "title": title,
+    }
     if document.library is not None:
         common["library"] = names.library_id(document.library)
     if document.topic is not None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from memory_service.service import MemoryService
-from tests.stand_in_llm import StandInLLM, answering, dripping
+from tests.stand_in_llm import StandInLLM, answering, chunk, dripping, in_turn, stream_of, streaming
 from tests.stand_in_platform import EXIT_S_MAX, HANDLER, QueueWorker, StandInPlatform
 from tests.worker_process import READY_S_MAX, environment, free_port
 
@@ -126,7 +127,7 @@ def test_jobs_run_side_by_side(running: Running) -> None:
         ({"action": "retrieve", "query": "x", "min_score": float("nan")}, "invalid", "NaN"),
         ({"method": "POST", "path": "/v1/memory"}, "not_found", "/v1/memory"),
         ({"method": "GET", "path": "/docs"}, "invalid", "JSON"),
-        ({"openai_route": "/v1/chat/completions", "openai_input": {}}, "not_found", "research"),
+        ({"openai_route": "/v1/chats", "openai_input": {}}, "not_found", "/v1/chats"),
         ({"prompt": "hello"}, "invalid", "action"),
         (["store"], "invalid", "object"),
     ],
@@ -234,15 +235,11 @@ def test_a_killed_worker_has_kept_what_it_answered_and_knows_a_delivery_again(tm
 
 
 def test_a_cancelled_job_leaves_the_worker_to_the_others(tmp_path: Path) -> None:
-    asked, hung_up = threading.Event(), threading.Event()
+    asked = threading.Event()
 
     async def answer_without_end(writer: asyncio.StreamWriter) -> None:
         asked.set()
-        try:
-            await dripping(" " * 100_000, pause_s=0.02)(writer)
-        except (ConnectionError, asyncio.CancelledError):  # the stand-in ends a script whose client is gone
-            hung_up.set()
-            raise
+        await dripping(" " * 100_000, pause_s=0.02)(writer)
 
     with (
         StandInLLM(answer_without_end) as llm,
@@ -255,7 +252,7 @@ def test_a_cancelled_job_leaves_the_worker_to_the_others(tmp_path: Path) -> None
 
         platform.cancel(job_id)
 
-        assert hung_up.wait(EXIT_S_MAX)
+        assert llm.left.wait(EXIT_S_MAX)
         assert platform.run({"action": "ping"}).output["status"] == "healthy"
         assert not platform.has_result(job_id)
 
@@ -271,6 +268,48 @@ def test_a_worker_that_cannot_start_says_why_in_one_line_and_takes_no_job(tmp_pa
         assert lines[0].startswith("vector-memory: ")
         assert "is the volume mounted?" in lines[0]
         assert [job["id"] for job in platform.take(1)] == [job_id]
+
+
+# -- OpenAI's clients ----------------------------------------------------------------------------------------------
+
+
+def test_openais_client_is_answered_through_jobs_and_told_that_they_do_not_stream(running: Running) -> None:
+    client = openai.OpenAI(base_url=running.platform.openai_url, api_key="key", max_retries=0, timeout=60)
+    embedded = client.embeddings.create(model="all-MiniLM-L6-v2", input="oat milk")
+
+    assert len(embedded.data[0].embedding) == 384
+    assert [model.owned_by for model in client.models.list()] == ["llm", "vector-memory"]
+    with pytest.raises(openai.InternalServerError):
+        client.chat.completions.create(model="research:all", messages=[], stream=True)
+    streamed = {"openai_route": "/v1/chat/completions", "openai_input": {"messages": [], "stream": True}}
+    assert "MEMORY_JOB_STREAMING" in running.platform.run(streamed).error["message"]
+
+
+def test_a_worker_whose_jobs_stream_answers_openais_client_as_it_writes(tmp_path: Path) -> None:
+    text = "Bo sails on Sundays [1]."
+    scripts = in_turn(streaming(*stream_of(text[:5], text[5:])), answering(text), streaming(chunk("Bo"), cut=True))
+    with (
+        StandInLLM(scripts) as llm,
+        StandInPlatform() as platform,
+        QueueWorker(platform, tmp_path, LLM_BASE_URL=llm.base_url, MEMORY_JOB_STREAMING="true") as worker,
+    ):
+        [stored] = platform.run(store("Bo sails on Sundays.", key="bo")).output
+        client = openai.OpenAI(base_url=platform.openai_url, api_key="key", max_retries=0, timeout=60)
+        question: Any = {"model": "research:default", "messages": [{"role": "user", "content": "When does Bo sail?"}]}
+        chunks = list(client.chat.completions.create(**question, stream=True))
+        whole: Any = client.chat.completions.create(**question)
+        with pytest.raises(openai.APIError, match="broke"):
+            list(client.chat.completions.create(**question, stream=True))
+        missing = platform.run({"action": "get", "key": "nobody"}).error
+
+        assert worker.terminate() == 0
+
+    assert stored["status"] == "stored"
+    deltas = [one.choices[0].delta for one in chunks if one.choices]
+    assert "".join(delta.content or "" for delta in deltas) == whole.choices[0].message.content == text
+    assert whole.choices[0].message.annotations[0].url_citation.url == "memory://default/bo"
+    assert sum("annotations" in (delta.model_extra or {}) for delta in deltas) == 1
+    assert missing["code"] == "not_found"
 
 
 # -- without a platform --------------------------------------------------------------------------------------------

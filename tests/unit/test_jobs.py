@@ -16,13 +16,13 @@ from gateway.http_errors import STATUS
 from gateway.jobs import ACTIONS, RESULT_BYTES_MAX, JobRunner, _output, translated
 from gateway.settings import GatewaySettings, Settings
 from gateway.worker import Worker
-from memory_service.errors import InvalidInput, LimitExceeded, NotFound, ServiceError
+from memory_service.errors import InvalidInput, LimitExceeded, ServiceError
 from memory_service.settings import MemorySettings
 from research.settings import LLMSettings
-from tests.stand_in_llm import StandInLLM, hanging
+from tests.stand_in_llm import StandInLLM, answering, chunk, hanging, stream_of, streaming
 
-WITHOUT_ACTION = ("/health/", "/metrics", "/v1/tools/")
-"""Beginnings of paths that probes and scrapers call, and of what `invoke_tool` calls; a job may name them as routes."""
+WITHOUT_ACTION = ("/health/", "/metrics", "/v1/tools/", "/v1/chat/", "/v1/embeddings", "/v1/models")
+"""Beginnings of paths that probes, scrapers or OpenAI's clients call, and of what `invoke_tool` calls."""
 
 
 def worker(folder: Path, **llm: Any) -> Worker:
@@ -40,10 +40,10 @@ def job(input: object, id: str = "job-1") -> dict[str, Any]:
     return {"id": id, "input": input}
 
 
-def run(worker: Worker, *inputs: object) -> list[dict[str, Any]]:
+def run(worker: Worker, *inputs: object) -> list[Any]:
     """The outputs of jobs that run one after another in a loop of their own, as the SDK's is."""
 
-    async def all_of_them() -> list[dict[str, Any]]:
+    async def all_of_them() -> list[Any]:
         runner = JobRunner(worker)
         return [await runner.run(job(input, f"job-{n}")) for n, input in enumerate(inputs)]
 
@@ -158,9 +158,85 @@ def test_a_body_nested_beyond_reason_is_refused() -> None:
         translated(job({"action": "store", "metadata": nested}))
 
 
-def test_openai_routes_are_refused_with_what_to_use_instead() -> None:
-    with pytest.raises(NotFound, match="research"):
-        translated(job({"openai_route": "/v1/models"}))
+@pytest.mark.parametrize("sent", [{}, {"openai_input": None}, {"openai_input": {}}])
+def test_openais_models_are_read_and_all_else_of_openais_is_posted(sent: dict[str, Any]) -> None:
+    models = translated(job({"openai_route": "/v1/models/meta-llama/Llama", **sent}))
+    chat = translated(job({"openai_route": "/v1/chat/completions", "openai_input": {"messages": []}}))
+
+    assert (models.method, models.url.path, models.content) == ("GET", "/v1/models/meta-llama/Llama", b"")
+    assert (chat.method, chat.url.path, json.loads(chat.content)) == ("POST", "/v1/chat/completions", {"messages": []})
+
+
+@pytest.mark.parametrize("route", [None, 7, "", "v1/models", "/v1/models?x=1"])
+def test_an_openai_route_is_a_path(route: object) -> None:
+    with pytest.raises(InvalidInput, match="openai_route"):
+        translated(job({"openai_route": route}))
+
+
+def test_a_chat_may_stream_where_jobs_can() -> None:
+    streamed = job({"openai_route": "/v1/chat/completions", "openai_input": {"messages": [], "stream": True}})
+
+    assert translated(streamed, may_stream=True).url.path == "/v1/chat/completions"
+    with pytest.raises(InvalidInput, match="MEMORY_JOB_STREAMING"):
+        translated(streamed)
+
+
+def test_the_output_of_an_openai_route_is_a_list_and_its_failure_an_error_as_ever(tmp_path: Path) -> None:
+    with StandInLLM(answering("Fine.")) as llm:
+        question = {"messages": [{"role": "user", "content": "Hello."}]}
+        chat, models, vectors, unknown, refused = run(
+            loaded(tmp_path, base_url=llm.base_url),
+            {"openai_route": "/v1/chat/completions", "openai_input": question},
+            {"openai_route": "/v1/models", "openai_input": {}},
+            {"openai_route": "/v1/embeddings", "openai_input": {"model": "all-MiniLM-L6-v2", "input": "x"}},
+            {"openai_route": "/v1/chat/completions", "openai_input": {**question, "model": "gpt-4o"}},
+            {"openai_route": "/v1/chat/completions"},
+        )
+
+    assert chat[0]["choices"][0]["message"]["content"] == "Fine."
+    assert [model["object"] for model in models[0]["data"]] == ["model", "model"]
+    assert len(vectors[0]["data"][0]["embedding"]) == 384
+    assert (error_of(unknown)["code"], error_of(unknown)["status"]) == ("model_not_found", 404)
+    assert (error_of(refused)["code"], error_of(refused)["status"]) == ("invalid", 400)
+
+
+async def test_where_jobs_stream_a_chat_comes_in_events_and_all_else_as_one_item(tmp_path: Path) -> None:
+    question = {"messages": [{"role": "user", "content": "Hello."}], "stream": True}
+    with StandInLLM(streaming(*stream_of("Fi", "ne."))) as llm:
+        runner = JobRunner(await asyncio.to_thread(loaded, tmp_path, base_url=llm.base_url))
+        chat = job({"openai_route": "/v1/chat/completions", "openai_input": question})
+        events = [item async for item in runner.stream(chat)]
+        ping = [item async for item in runner.stream(job({"action": "ping"}))]
+        missing = [item async for item in runner.stream(job({"action": "get", "key": "nobody"}))]
+
+    assert all(isinstance(item, str) and item.startswith("data: ") and item.endswith("\n\n") for item in events)
+    *chunks, done = "".join(map(str, events)).strip().split("\n\n")
+    said = [json.loads(one.removeprefix("data: "))["choices"] for one in chunks]
+    assert "".join(choices[0]["delta"].get("content", "") for choices in said if choices) == "Fine."
+    assert done == "data: [DONE]"
+    assert [item["status"] for item in ping if isinstance(item, dict)] == ["healthy"]
+    assert [error_of(item)["code"] for item in missing if isinstance(item, dict)] == ["not_found"]
+
+
+def test_a_stream_that_is_asked_for_by_another_spelling_of_its_path_is_no_output_of_a_job(tmp_path: Path) -> None:
+    question = {"messages": [{"role": "user", "content": "Hello."}], "stream": True}
+    with StandInLLM(streaming(*stream_of("Fine."))) as llm:
+        [output] = run(
+            loaded(tmp_path, base_url=llm.base_url),
+            {"openai_route": "/v1/chat/%63ompletions", "openai_input": question},
+        )
+
+    assert "JSON" in error_of(output)["message"]
+
+
+async def test_whoever_stops_reading_a_stream_ends_the_llms_work(tmp_path: Path) -> None:
+    question = {"messages": [{"role": "user", "content": "Hello."}], "stream": True}
+    with StandInLLM(streaming(chunk("Fi"), hang=True)) as llm:
+        runner = JobRunner(await asyncio.to_thread(loaded, tmp_path, base_url=llm.base_url))
+        items = runner.stream(job({"openai_route": "/v1/chat/completions", "openai_input": question}))
+        assert "Fi" in str(await anext(items))
+        await items.aclose()
+        assert await asyncio.to_thread(llm.left.wait, 20)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))

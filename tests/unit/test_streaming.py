@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from memory_service.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
 from research.completion import Completion
-from research.streaming import StreamReader
+from research.streaming import Chunk, ChunkReader, StreamReader
 from tests.stand_in_llm import USAGE, chunk, completion, stream_of
 
 SECRET = "sk-very-secret"
@@ -153,3 +153,43 @@ def test_half_a_character_is_replaced_so_that_it_can_be_sent_on() -> None:
     pieces, whole = read(b'data: {"choices": [{"delta": {"content": "Yes \\ud83d."}, "finish_reason": "stop"}]}\n\n')
 
     assert (pieces, whole.text) == (["Yes ?."], "Yes ?.")
+
+
+# -- events handed on as they are ----------------------------------------------------------------------------------
+
+_DELTAS = st.fixed_dictionaries({}, optional={"role": st.just("assistant"), "content": st.text(max_size=5)})
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), _DELTAS), max_size=12), st.booleans(), st.integers(1, 9))
+def test_events_are_handed_on_whole_and_in_order_however_the_bytes_are_cut(
+    said: list[tuple[int, dict[str, str]]], ends: bool, size: int
+) -> None:
+    events = [{"choices": [{"index": at, "delta": delta, "finish_reason": None}]} for at, delta in said]
+    if ends:
+        indexes = {at for at, _ in said} or {0}
+        events += [{"choices": [{"index": at, "delta": {}, "finish_reason": "stop"}]} for at in indexes]
+    sent = "".join(f"data: {json.dumps(event, ensure_ascii=False)}\r\n\r\n" for event in events).encode()
+    reader = ChunkReader(secret=SECRET)
+    told: list[Chunk] = []
+    for start in range(0, len(sent), size):
+        came = reader.feed(sent[start : start + size])
+        if came and not told:
+            assert any(
+                choice["finish_reason"] or choice["delta"].get("content") for one in came for choice in one["choices"]
+            )
+        told += came
+
+    if ends:
+        assert [*told, *reader.rest()] == events
+    else:
+        assert told == events[: len(told)]
+        with pytest.raises(LLMUnreachable if said else LLMReplyInvalid):
+            reader.rest()
+
+
+def test_a_null_error_in_every_event_is_none() -> None:
+    reader = ChunkReader(secret=SECRET)
+    event = {"error": None, "choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}]}
+
+    assert reader.feed(f"data: {json.dumps(event)}\n\n".encode()) == [event]
+    assert reader.rest() == []

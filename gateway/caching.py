@@ -26,11 +26,12 @@ def cached(
     Args:
         worker: whose cache.
         operation: tells requests of different routes apart.
-        request: with `namespace`, and `consistency` if it has one.
+        request: with `namespace`, and `consistency` if it has one; looking back (`as_of`) is never cached, since
+            versions that were superseded end without a change of the present.
         cache_control: the header; `no-cache` makes a new answer, which is kept.
         answer: makes one.
     """
-    if worker.cache.is_off:
+    if worker.cache.is_off or request.get("as_of") is not None:
         return answer()
     found, keep = _looked_up(worker, operation, request, cache_control)
     if found is None:

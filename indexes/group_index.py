@@ -138,8 +138,8 @@ class GroupIndex:
         self._publish(tuple(segments), groups)
 
     def _publish(self, segments: tuple[Segment, ...], added: Groups) -> None:
-        self._groups += _counted(added)
         self._segments = segments
+        self._groups += _counted(added)  # who counts a group finds it
 
     def remove(self, groups: Groups) -> None:
         """Forget groups, at once for every later search; unknown ones are ignored."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
-from indexes.group_index import GroupIndex, Vectors
+import numpy as np
+
+from indexes.group_index import GroupIndex, Groups, Vectors
 from memory_service.model import Alike, Duplicated, Memory
 from memory_service.projection import Projection
 
 ALIKE_MAX = 20
-"""Of one memory, so many are looked at that are most alike: who has more sees the others at these."""
+"""Of one memory, so many are looked at that are most alike at its beginning: who has more sees the others at these."""
 
 Age = tuple[int, str]
 
@@ -44,16 +46,18 @@ def _age(memory: Memory) -> Age:
 
 
 def _alike(dense: GroupIndex, id: int, threshold: float) -> dict[int, float]:
-    """The scores of the others that are alike, by id."""
+    """The scores of the others that are alike, by id: in all windows, so those alike in the first are looked at."""
     scores: dict[int, float] | None = None
     for window in dense.vectors(id):
-        near = _near(dense, window, threshold)
-        scores = near if scores is None else {it: min(scores[it], near[it]) for it in scores.keys() & near.keys()}
+        near = _near(dense, window, threshold, None if scores is None else np.array(sorted(scores), np.int64))
+        scores = near if scores is None else {it: min(scores[it], near[it]) for it in near}
+        if scores.keys() <= {id}:  # none is left, and a long text has a hundred windows
+            break
     return {it: score for it, score in (scores or {}).items() if it != id}
 
 
-def _near(dense: GroupIndex, window: Vectors, threshold: float) -> dict[int, float]:
-    ids, cosines = dense.search(window, ALIKE_MAX + 1)
+def _near(dense: GroupIndex, window: Vectors, threshold: float, among: Groups | None) -> dict[int, float]:
+    ids, cosines = dense.search(window, ALIKE_MAX + 1, among)
     return {
         id: min(1.0, cosine) for id, cosine in zip(ids.tolist(), cosines.tolist(), strict=True) if cosine >= threshold
     }

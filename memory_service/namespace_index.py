@@ -5,6 +5,7 @@ the other; a reader in between finds a memory in one of the two alone, and leave
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,12 +130,12 @@ class NamespaceIndex:
 
     def add(self, entries: Sequence[tuple[int, Entry]]) -> None:
         """Add memories under ids that are ascending and larger than all before."""
-        for id, entry in entries:
-            self.add_text(id, entry.text)
-        counts = [len(entry.vectors) for _, entry in entries]
-        ids = np.repeat(np.array([id for id, _ in entries], dtype=np.int64), counts)
-        self.dense.add(ids, np.concatenate([entry.vectors for _, entry in entries]))
-        self._changes += 1
+        with self._change():
+            for id, entry in entries:
+                self.add_text(id, entry.text)
+            counts = [len(entry.vectors) for _, entry in entries]
+            ids = np.repeat(np.array([id for id, _ in entries], dtype=np.int64), counts)
+            self.dense.add(ids, np.concatenate([entry.vectors for _, entry in entries]))
 
     def add_text(self, id: int, text: Text) -> None:
         """Add a memory whose vectors are there already."""
@@ -145,16 +146,25 @@ class NamespaceIndex:
 
     def remove(self, ids: Groups) -> None:
         """Forget memories; unknown ones are ignored."""
-        self.dense.remove(ids)
-        lexical, talk = self.texts.lexical, self.texts.talk
-        for id in ids.tolist():
-            row = lexical.remove(id)
-            if row is not None:
-                talk.remove(row)
-        if lexical.dead > DEAD_SHARE_MAX * lexical.count:
-            alive = lexical.alive[: lexical.count].copy()
-            self.texts = Texts(LexicalIndex.over(lexical.arrays()), talk.compacted(alive))
+        with self._change():
+            self.dense.remove(ids)
+            lexical, talk = self.texts.lexical, self.texts.talk
+            for id in ids.tolist():
+                row = lexical.remove(id)
+                if row is not None:
+                    talk.remove(row)
+            if lexical.dead > DEAD_SHARE_MAX * lexical.count:
+                alive = lexical.alive[: lexical.count].copy()
+                self.texts = Texts(LexicalIndex.over(lexical.arrays()), talk.compacted(alive))
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Count it as it begins and as it ends: the count is odd while something changes."""
         self._changes += 1
+        try:
+            yield
+        finally:
+            self._changes += 1
 
     def in_span(self, after_ms: int | None, before_ms: int | None) -> Groups:
         """The ids, ascending, of what happened from one time on and before another, in ms; None sets no bound."""
@@ -168,14 +178,18 @@ class NamespaceIndex:
         return lexical.groups[:count][chosen]
 
     def state(self) -> tuple[str, int]:
-        """A name for what is held, the same in every worker that holds the same; and how often it changed here."""
+        """A name for what is held, the same in every worker that holds the same; and how often it changed here.
+
+        Halfway through a change it is a name that nothing has at rest, or the next call gives another one: an answer
+        of then belongs to no name.
+        """
         changes, state = self._state
-        if changes != self._changes:
+        if changes != self._changes or changes % 2:
             changes = self._changes  # of before, as with coherence
             lexical, talk = self.texts.lexical, self.texts.talk
             alive = np.flatnonzero(lexical.alive[: lexical.count])
             sums = talk.lot[alive].sum(dtype=np.uint64), talk.turn[alive].astype(np.uint64).sum()
-            state = f"{len(alive)}-{sums[0]:x}-{sums[1]:x}"
+            state = f"{len(alive)}-{len(self.dense)}-{sums[0]:x}-{sums[1]:x}"  # a memory may be in one of the two alone
             self._state = changes, state
         return state, changes
 

@@ -36,6 +36,9 @@ Rows = NDArray[np.int64]
 CANDIDATES = 200
 """Of each signal; more change no result on the data of docs/retrieval.md."""
 
+EQUALS_GROWTH = 4
+"""Where the last of the nearest has equals beyond, so many times more are asked for."""
+
 K1 = 0.6
 LONG_TEXT_WORDS = 100
 """Saturation of a word's frequency; above this length it is stretched with the root of the length."""
@@ -173,13 +176,10 @@ def by_meaning(
     vector: Vectors, index: NamespaceIndex, k: int, among: Groups | None, *, boosts: Boosts = NO_BOOSTS
 ) -> Ranked:
     """The k memories whose best window is nearest to a vector (dim,)."""
-    if not boosts:
-        ids, cosines = index.dense.search(vector, k, among)
-        cosines = np.clip(cosines, -1, 1)
-        return Ranked(ids, cosines, cosines, parts={"meaning": cosines})
     view = _View(index)
-    ids, _ = index.dense.search(vector, max(CANDIDATES, k), among)
-    rows = np.union1d(view.rows(ids), view.boosted(boosts, among))
+    rows = view.nearest(vector, max(CANDIDATES, k) if boosts else k, among)
+    if boosts:
+        rows = np.union1d(rows, view.boosted(boosts, among))
     dense = view.dense(rows, vector)
     rows, dense = rows[~np.isnan(dense)], np.clip(dense[~np.isnan(dense)], -1, 1)
     parts = view.with_boosts({"meaning": dense}, rows, boosts)
@@ -222,8 +222,7 @@ def by_all(
     count = max(CANDIDATES, k)
     with_words = view.largest(lexical, np.flatnonzero((lexical > 0) & view.allowed(among)), count)
     vector = vector() if callable(vector) else vector
-    by_meaning, _ = index.dense.search(vector, count, among)
-    rows = np.union1d(view.rows(by_meaning), with_words)
+    rows = np.union1d(view.nearest(vector, count, among), with_words)
     if boosts:
         rows = np.union1d(rows, view.boosted(boosts, among))
     dense = view.dense(rows, vector)
@@ -300,6 +299,18 @@ class _View:
             equal = equal[turns <= np.partition(turns, wanted - 1)[wanted - 1]]
             equal = equal[self.order(equal, values[equal])[:wanted]]
         return np.concatenate([above, equal])
+
+    def nearest(self, vector: Vectors, count: int, among: Groups | None) -> Rows:
+        """So many rows whose best window is nearest, and all that are as near as the last of them; in no order.
+
+        The index would tell equals apart by their ids, which are another worker's in another order.
+        """
+        wanted = count + 1
+        while True:
+            ids, cosines = self.index.dense.search(vector, wanted, among)
+            if len(ids) < wanted or cosines[-1] < cosines[count - 1]:
+                return self.rows(ids[cosines >= cosines[count - 1]] if len(ids) > count else ids)
+            wanted *= EQUALS_GROWTH
 
     def boosted(self, boosts: Boosts, among: Groups | None) -> Rows:
         """Rows that may rise by what counts besides, whatever the question: the latest and the most important."""

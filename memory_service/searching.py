@@ -13,13 +13,10 @@ from memory_service.namespace_index import NamespaceIndex
 from memory_service.projection import Projection
 from memory_service.ranking import Boosts, Question, Ranked
 from memory_service.retrieval import Retrieval
-from memory_service.selection import Places, select
+from memory_service.selection import POOL_FACTOR, POOL_MIN, Places, select
 
 NEAREST_MAX = 3
 """Hits that are shown where none is relevant."""
-
-POOL_MIN, POOL_FACTOR = 200, 4
-"""Where a selection leaves some out, so many of the best are looked at, or so many times k; more if need be."""
 
 
 @dataclass(frozen=True, slots=True)

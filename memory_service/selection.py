@@ -12,6 +12,9 @@ from memory_service.ranking import Ranked
 
 Places = list[int]
 
+POOL_MIN, POOL_FACTOR = 200, 4
+"""Where a selection leaves some out, so many of the best are looked at, or so many times k; more if need be."""
+
 
 def select(
     ranked: Ranked, eligible: Places, index: NamespaceIndex, k: int, *, diversity: float, per_session: int | None
@@ -30,11 +33,30 @@ def select(
     """
     ids = ranked.ids[eligible]
     sessions = _sessions(ids, index) if per_session is not None else [NONE] * len(ids)
-    cap = _Cap(sessions, per_session or 0)
     if diversity == 0:
-        return [eligible[at] for at in range(len(ids)) if cap.admits(at)][:k]
-    vectors = np.nan_to_num(index.dense.firsts(ids))
-    return [eligible[at] for at in _varied((1 - diversity) * ranked.scores[eligible], diversity, vectors, cap, k)]
+        return [eligible[at] for at in _admitted(sessions, per_session or 0)][:k]
+    compared = _compared(sessions, per_session or 0, k)
+    eligible, sessions = [eligible[at] for at in compared], [sessions[at] for at in compared]
+    vectors = np.nan_to_num(index.dense.firsts(ids[compared]))
+    gains = (1 - diversity) * ranked.scores[eligible]
+    return [eligible[at] for at in _varied(gains, diversity, vectors, _Cap(sessions, per_session or 0), k)]
+
+
+def _admitted(sessions: list[int], per_session: int) -> Places:
+    """The places of the first of each session, at most so many."""
+    cap = _Cap(sessions, per_session)
+    return [at for at in range(len(sessions)) if cap.admits(at)]
+
+
+def _compared(sessions: list[int], per_session: int, k: int) -> Places:
+    """The places to choose from: each choice compares them all, so there is a bound on them.
+
+    Of each session there are so many times as many as may be taken of it that k can be chosen as before.
+    """
+    most = max(POOL_MIN, POOL_FACTOR * k)
+    if len(sessions) <= most:
+        return list(range(len(sessions)))
+    return _admitted(sessions, POOL_FACTOR * per_session)[:most]
 
 
 def _sessions(ids: NDArray[np.int64], index: NamespaceIndex) -> list[int]:
@@ -72,5 +94,6 @@ def _varied(gains: NDArray[np.float32], diversity: float, vectors: Vectors, cap:
         left[at] = False
         if cap.admits(at):
             chosen.append(at)
-            alike = np.maximum(alike, vectors @ vectors[at])
+            cosines = vectors @ vectors[at]
+            alike = cosines if len(chosen) == 1 else np.maximum(alike, cosines)
     return chosen

@@ -270,10 +270,12 @@ class MemoryService:
             NotFound: there is no memory with the key of a `like`.
         """
         checks.count(len(retrievals), "queries", RETRIEVALS_MAX)
-        searches = self._retriever.prepare(retrievals)
         is_strong = any(retrieval.consistency is Consistency.STRONG for retrieval in retrievals)
-        self._refresh(Consistency.STRONG if is_strong else Consistency.EVENTUAL)
-        return [self._retriever.retrieve(search) for search in searches]
+        # first of all, since a query is understood by what is there: who speaks, and what it is to be like
+        self._refresh(
+            Consistency.STRONG if is_strong else Consistency.EVENTUAL
+        )  # queries are understood by what is held
+        return [self._retriever.retrieve(search) for search in self._retriever.prepare(retrievals)]
 
     def state(self, namespace: str, *, consistency: Consistency = Consistency.EVENTUAL) -> tuple[str, int]:
         """A name for what the namespace holds, and how often that changed here: for caches of answers.

@@ -61,6 +61,21 @@ def test_strong_consistency_sees_what_a_relaxed_read_may_not_see_yet(open_worker
     assert reader.retrieve(Retrieval("coffee", consistency=STRONG)).hits == ()
 
 
+def test_a_strong_retrieve_is_understood_by_what_others_wrote(open_worker):
+    """What it is to be like, and who speaks, was once looked up before the others' writes were read."""
+    writer, reader = open_worker(), open_worker(NEVER_MS)
+    writer.store_batch([NewMemory(COFFEE, "k", metadata={"speaker": "Dana"}), NewMemory(BUDGET, "other")])
+    asked = Retrieval("What did Dana say?", consistency=STRONG, explain=True)
+    assert reader.retrieve(asked).explanation.speakers == ("Dana",)
+    writer.store(NewMemory("Another text.", "k"))
+    writer.store(NewMemory(COFFEE, "new"))
+    like = [reader.retrieve(Retrieval(like=key, consistency=STRONG)) for key in ("k", "new")]
+    assert [{hit.memory.key for hit in found.hits} for found in like] == [{"new", "other"}, {"k", "other"}]
+    writer.delete("k")
+    with pytest.raises(NotFound):
+        reader.retrieve(Retrieval(like="k", consistency=STRONG))
+
+
 def test_the_last_write_of_a_key_wins_whoever_reads_it_first(open_worker):
     one, two = open_worker(NEVER_MS), open_worker(NEVER_MS)
     one.store(NewMemory(COFFEE, "k"))

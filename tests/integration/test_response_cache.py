@@ -125,6 +125,19 @@ def test_an_expired_memory_is_in_no_cached_answer(client):
     assert keys(ask(client)) == ["coffee"]
 
 
+def test_an_answer_about_the_past_is_never_from_the_cache(client):
+    """A version that was superseded ends with its lifetime, and nothing of the present changes by that."""
+    store(client, "Dana drinks tea.", "drink", ttl_seconds=1)
+    then = client.get("/v1/memories/drink").json()["updated_at"]
+    time.sleep(0.01)  # the next version is a later one
+    store(client, "Dana drinks water.", "drink")
+    assert keys(ask(client, as_of=then)) == ["drink"]
+    time.sleep(1.1)  # its lifetime has to pass
+    answer = ask(client, as_of=then)
+    assert keys(answer) == []
+    assert "cached" not in answer
+
+
 def test_no_cache_is_kept_where_none_is_wanted(tmp_path):
     with serving(tmp_path / "memory", cache_ttl_s=0) as client:
         store(client, "Dana drinks oat flat white.", "coffee")

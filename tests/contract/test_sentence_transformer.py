@@ -18,6 +18,7 @@ from gateway.worker import Worker
 from memory_service.errors import StartupError
 from memory_service.minilm import packaged_folder
 from memory_service.model import NewMemory
+from memory_service.retrieval import Retrieval
 from memory_service.sentence_transformer import SentenceTransformerEmbedder
 
 PIECES_MAX = 48
@@ -147,7 +148,8 @@ def test_a_data_folder_is_served_by_the_model_that_the_settings_name_and_by_no_o
         worker.load()
         assert worker.failure is None
         worker.memories.store(NewMemory("Größe is about 日本語.", key="size"))
-        assert [hit.memory.key for hit in worker.memories.retrieve("Größe is about 日本語.", k=1)] == ["size"]
+        [found] = worker.memories.retrieve(Retrieval("Größe is about 日本語.", k=1)).hits
+        assert found.memory.key == "size"
         worker.memories.close()
     with pytest.raises(StartupError, match=f"Start with MEMORY_EMBEDDER=sentence-transformers:{model.name}, "):
         Worker(load_settings({"MEMORY_DATA_DIR": tmp_path / "memory"})).check()

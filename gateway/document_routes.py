@@ -14,7 +14,7 @@ from gateway import uploads, wire
 from gateway.http_errors import documented
 from gateway.memory_routes import IdempotencyKey
 from gateway.worker import Worker
-from memory_service.documents.model import Form, NewDocument
+from memory_service.documents.model import FORM_OF_SUFFIX, Form, NewDocument
 from memory_service.errors import UnsupportedForm
 from memory_service.model import Consistency
 
@@ -26,14 +26,6 @@ _TYPES = {
     "text/html": Form.HTML,
     "application/xhtml+xml": Form.HTML,
     "application/pdf": Form.PDF,
-}
-_SUFFIXES = {
-    ".txt": Form.TEXT,
-    ".md": Form.MARKDOWN,
-    ".markdown": Form.MARKDOWN,
-    ".html": Form.HTML,
-    ".htm": Form.HTML,
-    ".pdf": Form.PDF,
 }
 _JSON = "application/json"
 _MULTIPART = "multipart/form-data"
@@ -140,7 +132,7 @@ async def _document_of(request: Request) -> NewDocument:
 
 def _form_of(upload: uploads.Upload) -> Form:
     """The form of a file: by its ending, since many callers send one type for everything, or else by its type."""
-    form = _SUFFIXES.get(PurePosixPath(upload.filename).suffix.lower()) or _TYPES.get(upload.content_type)
+    form = FORM_OF_SUFFIX.get(PurePosixPath(upload.filename).suffix.lower()) or _TYPES.get(upload.content_type)
     if form is None:
         raise UnsupportedForm(
             f"The file's form cannot be told from its name or type; send it as form: {', '.join(Form)}.", field="form"

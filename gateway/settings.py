@@ -79,6 +79,10 @@ class McpSettings(BaseModel):
         default=False, description="Also offer the tools search and fetch, which ChatGPT's connectors call."
     )
 
+    libraries: bool = Field(
+        default=False, description="Also offer the tools resolve_library and get_docs, which read kept documents."
+    )
+
     @property
     def hosts(self) -> tuple[str, ...]:
         """The names."""

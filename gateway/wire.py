@@ -594,7 +594,7 @@ def invalid(error: Mapping[str, Any], skip: int = 0) -> InvalidInput:
     field = _path(error["loc"][skip:])
     match error["type"]:
         case "missing":
-            return InvalidInput(f"{field} is required.", field=field)
+            return InvalidInput(f"{field or 'The body'} is required.", field=field or None)
         case "extra_forbidden":
             return InvalidInput(f"{field} is not a field of this request; check its spelling.", field=field)
         case "model_type" | "model_attributes_type" | "dict_type":

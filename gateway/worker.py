@@ -105,10 +105,12 @@ class Worker:
         Raises:
             StartupError: one cannot be loaded, or two have one name.
         """
-        from gateway.memory_tools import SEARCH_FETCH, TOOLS
+        from gateway.memory_tools import LIBRARIES, SEARCH_FETCH, TOOLS
         from gateway.tools import Toolbox, installed
 
-        return Toolbox(self, [*TOOLS, *(SEARCH_FETCH if self.settings.mcp.search_fetch else ()), *installed()])
+        wanted = self.settings.mcp
+        more = (*(LIBRARIES if wanted.libraries else ()), *(SEARCH_FETCH if wanted.search_fetch else ()))
+        return Toolbox(self, [*TOOLS, *more, *installed()])
 
     @property
     def chat(self) -> "Chat":

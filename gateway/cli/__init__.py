@@ -9,7 +9,7 @@ ready yet, 130 interrupted.
 
 import typer
 
-from gateway.cli import connecting, examining, exchanging, memories, operating, researching, serving
+from gateway.cli import connecting, documents, examining, exchanging, memories, operating, researching, serving
 from gateway.cli.failing import Commands
 
 app = typer.Typer(
@@ -34,7 +34,9 @@ app.command(rich_help_panel=MEMORIES)(researching.research)
 app.command(rich_help_panel=MEMORIES)(memories.get)
 app.command("list", rich_help_panel=MEMORIES)(memories.list_memories)
 app.command(rich_help_panel=MEMORIES)(memories.history)
+app.command(rich_help_panel=MEMORIES)(memories.update)
 app.command(rich_help_panel=MEMORIES)(memories.delete)
+app.add_typer(documents.app, name="documents", rich_help_panel=MEMORIES)
 app.command("export", rich_help_panel=MEMORIES)(exchanging.export_memories)
 app.command("import", rich_help_panel=MEMORIES)(exchanging.import_memories)
 app.command(rich_help_panel=SERVICE)(serving.serve)

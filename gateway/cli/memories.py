@@ -1,4 +1,4 @@
-"""The commands for single memories: store, retrieve, get, list, history, delete."""
+"""The commands for single memories: store, retrieve, get, list, history, update, delete."""
 
 import sys
 from typing import Annotated, Any
@@ -212,6 +212,35 @@ def history(
         show_line((iso_time(event.at_ms), "dim"), (event.kind.value, "bold"))
         if event.memory is not None:
             show(event.memory.content, indent=2)
+
+
+def update(
+    key: Annotated[str, typer.Argument(help="Of the memory.", show_default=False)],
+    content: Annotated[str | None, typer.Option(help="Replaces the text; - reads it from stdin.")] = None,
+    metadata: Annotated[
+        str | None, typer.Option(help="A JSON object, merged into what is there; null removes a field.", metavar="JSON")
+    ] = None,
+    ttl_seconds: Annotated[int | None, typer.Option(help="A new lifetime from now.", metavar="SECONDS")] = None,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    url: Url = None,
+    runpod: RunPod = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Change the text, the metadata or the lifetime of a memory."""
+    from gateway import wire
+
+    if content is None and metadata is None and ttl_seconds is None:
+        raise usage("Name what to change: --content, --metadata or --ttl-seconds.")
+    text = _stdin() if content == STDIN else content
+    fields = parsed(metadata, "--metadata")
+    with connected(data_dir, url, runpod, api_key) as client:
+        updated = client.update(key, namespace=namespace, content=text, metadata=fields, ttl_seconds=ttl_seconds)
+    if as_json:
+        print_json(wire.stored_body(updated))
+    else:
+        show_line((updated.status.value, "green"), (updated.key, "bold cyan"))
 
 
 def delete(

@@ -13,19 +13,45 @@ Importing this loads neither the service nor its model.
 from gateway.client.asynchronous import AsyncClient
 from gateway.client.retries import Retries
 from gateway.client.synchronous import Client
-from gateway.client.values import Deletion, Health, Stats
+from gateway.client.values import (
+    Deletion,
+    Docs,
+    DocsChunk,
+    Health,
+    Part,
+    PlacedDocument,
+    ResearchEvent,
+    Stats,
+    ToolDescription,
+)
+from memory_service.documents.model import Document, Library, Uploaded
 from memory_service.model import Embedding, Memory, NewMemory
 from memory_service.retrieval import Retrieval
+from research.events import Cited, Context, Token
+from research.model import Answer
 
 __all__ = [
+    "Answer",
     "AsyncClient",
+    "Cited",
     "Client",
+    "Context",
     "Deletion",
+    "Docs",
+    "DocsChunk",
+    "Document",
     "Embedding",
     "Health",
+    "Library",
     "Memory",
     "NewMemory",
+    "Part",
+    "PlacedDocument",
+    "ResearchEvent",
     "Retries",
     "Retrieval",
     "Stats",
+    "Token",
+    "ToolDescription",
+    "Uploaded",
 ]

@@ -1,17 +1,30 @@
 """The client for asynchronous programs."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from gateway.client import operations
-from gateway.client.errors import answered
-from gateway.client.operations import Operation
+from gateway.client import operations, values
+from gateway.client.errors import answered, failure
+from gateway.client.operations import Operation, Source
+from gateway.client.requests import Unanswered
 from gateway.client.retries import Retries
 from gateway.client.transports import HTTPTransport, Transport
-from gateway.client.values import Deletion, Health, ResearchFields, RetrieveFields, Stats
-from memory_service.errors import ServiceError
+from gateway.client.values import (
+    Deletion,
+    Docs,
+    Health,
+    PlacedDocument,
+    ResearchEvent,
+    ResearchFields,
+    RetrieveFields,
+    Stats,
+    ToolDescription,
+)
+from memory_service.documents.model import Document, DocumentsPage, Library, Uploaded
+from memory_service.errors import ServiceError, Unavailable
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     JSON,
@@ -27,11 +40,13 @@ from memory_service.model import (
     Stored,
 )
 from memory_service.retrieval import Retrieval, Retrieved
+from research.events import Failed
 from research.model import Answer
 
 if TYPE_CHECKING:
     from gateway.worker import Worker
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 TIMEOUT_S = 120.0
@@ -229,6 +244,26 @@ class AsyncClient:
                 return
             cursor = page.cursor
 
+    async def update(
+        self,
+        key: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        content: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+        ttl_seconds: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Stored:
+        """Change the text, the metadata (merged key by key, null removes one) or the lifetime of a memory.
+
+        Raises:
+            NotFound: there is none.
+        """
+        wanted = operations.update(
+            key, namespace, idempotency_key, content=content, metadata=metadata, ttl_seconds=ttl_seconds
+        )
+        return await self._done(wanted)
+
     async def delete(
         self,
         key: str,
@@ -269,6 +304,173 @@ class AsyncClient:
         """Answer a question from the memories, with citations."""
         return await self._done(operations.research(query, fields))
 
+    async def research_stream(self, query: str, **fields: Unpack[ResearchFields]) -> AsyncGenerator[ResearchEvent]:
+        """Answer a question, and tell what happens on the way. Closing the iterator ends the LLM's work.
+
+        Yields:
+            Context, then Token for each piece of text and Cited for each citation of a sentence that is complete, then
+            the whole Answer.
+
+        Raises:
+            InvalidInput: also where nothing streams: on a queue endpoint of RunPod.
+            ServiceError: as `research`; also after the answer has begun, and what came before is none then.
+        """
+        response = await self._retries.send(operations.research_stream(query, fields), self._transport.stream)
+        if response.events is None:
+            answered(response)
+            raise failure(response)
+        try:
+            async with aclosing(response.events) as events:
+                async for event in events:
+                    told = _understood(values.research_event, event)
+                    if isinstance(told, Failed):
+                        raise told.error
+                    if told is not None:
+                        yield told
+                    if isinstance(told, Answer):
+                        return
+        except Unanswered as unanswered:
+            raise Unavailable(unanswered.reason) from unanswered
+        raise Unavailable("The stream ended before its answer.")
+
+    async def store_document(
+        self,
+        source: Source,
+        *,
+        form: str | None = None,
+        id: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        title: str | None = None,
+        library: str | None = None,
+        topic: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+    ) -> Uploaded:
+        """Keep a document as chunks, which are memories; storing it again under its id replaces only what changed.
+
+        Args:
+            source: its text, its bytes, or the file that has them.
+            form: `text`, `markdown`, `html` or `pdf`; default: by the file's name, else text, and pdf for bytes.
+            id: default: derived from the source, so that the same source is the same document.
+            namespace: in which.
+            title: default: its own, or else its id.
+            library: whose documentation it is part of.
+            topic: what it is about.
+            metadata: of all its chunks.
+        """
+        wanted = operations.store_document(
+            source,
+            form=form,
+            id=id,
+            namespace=namespace,
+            title=title,
+            library=library,
+            topic=topic,
+            metadata=metadata,
+        )
+        return await self._done(wanted)
+
+    async def documents_page(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        library: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        consistency: Consistency | str | None = None,
+    ) -> DocumentsPage:
+        """One page of the documents, in order of id."""
+        wanted = operations.documents_page(
+            namespace=namespace, library=library, limit=limit, cursor=cursor, consistency=consistency
+        )
+        return await self._done(wanted)
+
+    async def documents(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        library: str | None = None,
+        page_size: int = 100,
+        consistency: Consistency | str | None = None,
+    ) -> AsyncIterator[Document]:
+        """Every document, in order of id; pages are fetched as they are needed."""
+        cursor: str | None = None
+        while True:
+            page = await self.documents_page(
+                namespace=namespace, library=library, limit=page_size, cursor=cursor, consistency=consistency
+            )
+            for document in page.documents:
+                yield document
+            if page.cursor is None:
+                return
+            cursor = page.cursor
+
+    async def document(
+        self, id: str, *, namespace: str = DEFAULT_NAMESPACE, consistency: Consistency | str | None = None
+    ) -> PlacedDocument:
+        """One document, and where its chunks stand."""
+        return await self._done(operations.document(id, namespace=namespace, consistency=consistency))
+
+    async def delete_document(
+        self,
+        id: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        receipt: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Deletion:
+        """Delete a document with all its chunks, at once.
+
+        Raises:
+            NotFound: there is none.
+        """
+        wanted = operations.delete_document(id, namespace, receipt=receipt, idempotency_key=idempotency_key)
+        return await self._done(wanted)
+
+    async def libraries(
+        self,
+        name: str | None = None,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        limit: int | None = None,
+        consistency: Consistency | str | None = None,
+    ) -> Sequence[Library]:
+        """Libraries that a name may mean, best first; without one all, in order of id."""
+        wanted = operations.libraries(name=name, namespace=namespace, limit=limit, consistency=consistency)
+        return await self._done(wanted)
+
+    async def library_docs(
+        self,
+        library: str,
+        topic: str | None = None,
+        *,
+        tokens: int | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        consistency: Consistency | str | None = None,
+    ) -> Docs:
+        """The best chunks of a library on a topic that fit so many tokens; without one, how its documents begin.
+
+        Raises:
+            NotFound: there is no library of this id.
+        """
+        wanted = operations.library_docs(
+            library, topic=topic, tokens=tokens, namespace=namespace, consistency=consistency
+        )
+        return await self._done(wanted)
+
+    async def tools(self) -> Sequence[ToolDescription]:
+        """The tools that the service has: its own, and those that packages bring."""
+        return await self._done(operations.tools())
+
+    async def invoke_tool(
+        self, name: str, parameters: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """Call a tool, and get its result.
+
+        Raises:
+            NotFound: there is no such tool.
+        """
+        return await self._done(operations.invoke_tool(name, parameters or {}, idempotency_key))
+
     async def snapshot(self) -> str:
         """Take a snapshot now, so that the next start is quick; its name."""
         return await self._done(operations.snapshot())
@@ -286,10 +488,13 @@ class AsyncClient:
         return await self._done(operations.stats())
 
     async def _done(self, operation: Operation[T]) -> T:
-        body = answered(await self._retries.send(operation.request, self._transport.send))
-        try:
-            return operation.read(body)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ServiceError(
-                "The answer is not of the shape this client knows; is this a vector-memory service of its version?"
-            ) from error
+        return _understood(operation.read, answered(await self._retries.send(operation.request, self._transport.send)))
+
+
+def _understood(read: Callable[[A], T], answer: A) -> T:
+    try:
+        return read(answer)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ServiceError(
+            "The answer is not of the shape this client knows; is this a vector-memory service of its version?"
+        ) from error

@@ -48,21 +48,31 @@ class LocalTransport:
         Raises:
             StartupError: the memories cannot be loaded.
         """
+        return await (await self._door()).send(request)
+
+    async def stream(self, request: Request) -> Response:
+        """Pass a request to the application and wait until its events begin.
+
+        Raises:
+            StartupError: the memories cannot be loaded.
+        """
+        return await (await self._door()).stream(request)
+
+    async def _door(self) -> HTTPTransport:
         async with self._opening:
             if self._http is None:
                 self._http = await self._opened()
-        return await self._http.send(request)
+        return self._http
 
     async def _opened(self) -> HTTPTransport:
-        import httpx
-
         from gateway.app import create_app
+        from gateway.client.in_process import ASGITransport
 
         if self._is_owner:
             await asyncio.to_thread(self._worker.load)
         if self._worker.failure is not None:
             raise self._worker.failure
-        application = httpx.ASGITransport(create_app(self._worker), raise_app_exceptions=False)
+        application = ASGITransport(create_app(self._worker))
         return HTTPTransport("http://local", timeout_s=self._timeout_s, transport=application)
 
     async def close(self) -> None:

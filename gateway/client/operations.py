@@ -4,15 +4,19 @@ Only what differs from its default is sent, so that the service decides about de
 what it does not know.
 """
 
+import base64
 import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from gateway.client import values
 from gateway.client.requests import Request, path_part
-from gateway.client.values import Deletion, Health, Stats
+from gateway.client.values import Deletion, Docs, Health, PlacedDocument, Stats, ToolDescription
+from memory_service.documents.model import FORM_OF_SUFFIX, DocumentsPage, Form, Library, Uploaded
+from memory_service.errors import InvalidInput
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     JSON,
@@ -32,6 +36,12 @@ from research.model import Answer
 T = TypeVar("T")
 
 _MEMORIES = "/v1/memories"
+_DOCUMENTS = "/v1/documents"
+_LIBRARIES = "/v1/libraries"
+_TOOLS = "/v1/tools"
+
+Source: TypeAlias = str | bytes | Path
+"""Of a document: its text, its bytes, or the file that has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,18 @@ def page(*, embeddings: bool, **query: Any) -> Operation[Page]:
     return Operation(Request("GET", _MEMORIES, sent), lambda body: values.page(body, embeddings=embeddings))
 
 
+def update(key: str, namespace: str, idempotency_key: str | None, **fields: Any) -> Operation[Stored]:
+    """Change one memory."""
+    request = Request(
+        "PATCH",
+        f"{_MEMORIES}/{path_part(key, 'key')}",
+        _query(namespace=namespace),
+        body=_given(**fields),
+        idempotency_key=idempotency_key or _fresh_key(),
+    )
+    return Operation(request, values.stored)
+
+
 def delete(key: str, namespace: str, *, receipt: bool, idempotency_key: str | None) -> Operation[Deletion]:
     """Delete one memory."""
     request = Request(
@@ -118,6 +140,67 @@ def receipt(id: str) -> Operation[Receipt]:
 def research(query: str, fields: Mapping[str, Any]) -> Operation[Answer]:
     """Answer a question."""
     return Operation(_read("/v1/research", _given(query=query, **fields)), values.answer)
+
+
+def research_stream(query: str, fields: Mapping[str, Any]) -> Request:
+    """Answer a question, and tell what happens on the way: what comes back is read event by event."""
+    return _read("/v1/research", _given(query=query, **fields, stream=True))
+
+
+def store_document(source: Source, form: str | None, **fields: Any) -> Operation[Uploaded]:
+    """Keep a document. Doing it again changes nothing, so it needs no key."""
+    body = _content(source, form) | _given(**fields)
+    return Operation(Request("POST", _DOCUMENTS, body=body), values.uploaded)
+
+
+def documents_page(**query: Any) -> Operation[DocumentsPage]:
+    """One page of a listing of documents."""
+    return Operation(Request("GET", _DOCUMENTS, _query(**query)), values.documents_page)
+
+
+def document(id: str, **query: Any) -> Operation[PlacedDocument]:
+    """One document."""
+    return Operation(Request("GET", f"{_DOCUMENTS}/{path_part(id, 'id')}", _query(**query)), values.placed)
+
+
+def delete_document(id: str, namespace: str, *, receipt: bool, idempotency_key: str | None) -> Operation[Deletion]:
+    """Delete a document."""
+    request = Request(
+        "DELETE",
+        f"{_DOCUMENTS}/{path_part(id, 'id')}",
+        _query(namespace=namespace, receipt=receipt or None),
+        idempotency_key=idempotency_key or _fresh_key(),
+    )
+    return Operation(request, values.deletion_of_document)
+
+
+def libraries(**query: Any) -> Operation[list[Library]]:
+    """Find a library."""
+    request = Request("GET", _LIBRARIES, _query(**query))
+    return Operation(request, lambda body: [values.library(each) for each in body["libraries"]])
+
+
+def library_docs(library: str, **query: Any) -> Operation[Docs]:
+    """Read a library."""
+    path = f"{_LIBRARIES}/{path_part(library, 'library')}/docs"
+    return Operation(Request("GET", path, _query(**query)), values.docs)
+
+
+def tools() -> Operation[list[ToolDescription]]:
+    """The tools."""
+    return Operation(Request("GET", _TOOLS), lambda body: [values.tool(each) for each in body["result"]["tools"]])
+
+
+def invoke_tool(name: str, parameters: Mapping[str, Any], idempotency_key: str | None) -> Operation[dict[str, Any]]:
+    """Call a tool. Whether one that a package brings may be called twice is not known, so none is."""
+    request = Request(
+        "POST",
+        f"{_TOOLS}/{path_part(name, 'name')}",
+        body=dict(parameters),
+        idempotency_key=idempotency_key or _fresh_key(),
+        is_repeatable=False,
+    )
+    return Operation(request, lambda body: dict(body["result"]))
 
 
 def snapshot() -> Operation[str]:
@@ -147,6 +230,33 @@ def _read(path: str, body: Any) -> Request:
 
 def _write(path: str, body: Any, idempotency_key: str | None) -> Request:
     return Request("POST", path, body=body, idempotency_key=idempotency_key or _fresh_key())
+
+
+def _content(source: Source, form: str | None) -> dict[str, Any]:
+    """The fields of a request that hold a document and its form; bytes travel in base64.
+
+    Raises:
+        InvalidInput: a file that cannot be read, or whose form its name does not tell.
+    """
+    match source:
+        case str():
+            return _given(content=source, form=form)
+        case Path():
+            form = form or FORM_OF_SUFFIX.get(source.suffix.lower())
+            if form is None:
+                raise InvalidInput(f"The form of {source} cannot be told from its name; pass one of {', '.join(Form)}.")
+            return _content(_bytes_of(source), form)
+        case bytes():
+            return _given(content_base64=base64.b64encode(source).decode(), form=form)
+    raise InvalidInput("source must be a text, bytes or a path.", field="source")
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInput(f"{path} cannot be read: {reason}.", field="source") from error
 
 
 def _fresh_key() -> str:

@@ -1,11 +1,12 @@
 """A request of an operation and the response to it, as every transport carries them: JSON in, JSON out."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from gateway.client.server_sent import Event
 from memory_service.errors import InvalidInput
 
 
@@ -44,12 +45,15 @@ class Response:
         body: parsed JSON; None where there was none.
         retry_after_s: how long to wait before asking again, if the answerer said so.
         request_id: by which the service's log knows it.
+        events: what follows, where the answer streams, until the one who asked closes it; it raises `Unanswered`
+            where it is cut off.
     """
 
     status: int
     body: Any
     retry_after_s: float | None = None
     request_id: str | None = None
+    events: AsyncGenerator[Event] | None = None
 
 
 class Unanswered(Exception):

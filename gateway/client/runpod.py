@@ -11,6 +11,7 @@ import time
 from gateway.client.errors import job_failure
 from gateway.client.requests import Request, Response, Unanswered
 from gateway.client.transports import HTTPTransport
+from memory_service.errors import InvalidInput
 
 RUNPOD_URL = "https://api.runpod.ai/v2"
 
@@ -50,6 +51,15 @@ class RunPodTransport:
             response = await self._http.post_or_get("GET", f"/status/{response.body['id']}")
         return self._outcome(response)
 
+    async def stream(self, request: Request) -> Response:
+        """Raises:
+        InvalidInput: always: a job answers once.
+        """
+        raise InvalidInput(
+            "Research does not stream from a queue endpoint, whose jobs answer once; call research instead.",
+            field="stream",
+        )
+
     def _outcome(self, response: Response) -> Response:
         if response.status == 404:
             raise Unanswered(
@@ -72,8 +82,12 @@ class RunPodTransport:
 
 
 def _input(request: Request) -> dict[str, object]:
-    parts = {"method": request.method, "path": request.path, "query": dict(request.query), "body": request.body}
-    return {name: value for name, value in {**parts, "headers": request.headers}.items() if value not in (None, {})}
+    """An empty body is one all the same."""
+    input: dict[str, object] = {"method": request.method, "path": request.path}
+    if request.body is not None:
+        input["body"] = request.body
+    around = {"query": dict(request.query), "headers": request.headers}
+    return input | {name: value for name, value in around.items() if value}
 
 
 def _state(response: Response) -> str | None:

@@ -1,16 +1,29 @@
 """The client for ordinary programs: the asynchronous one, whose loop runs in a thread of its own."""
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from gateway.client.asynchronous import TIMEOUT_S, AsyncClient
+from gateway.client.operations import Source
 from gateway.client.retries import Retries
 from gateway.client.transports import Transport
-from gateway.client.values import Deletion, Health, ResearchFields, RetrieveFields, Stats
+from gateway.client.values import (
+    Deletion,
+    Docs,
+    Health,
+    PlacedDocument,
+    ResearchEvent,
+    ResearchFields,
+    RetrieveFields,
+    Stats,
+    ToolDescription,
+)
+from memory_service.documents.model import Document, DocumentsPage, Library, Uploaded
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     JSON,
@@ -54,6 +67,17 @@ class _Loop:
             done.cancel()
             raise
 
+    def each(self, values: AsyncGenerator[T]) -> Generator[T]:
+        """The values as they come; closing this closes what makes them."""
+        try:
+            while (value := self.run(_next(values))) is not None:
+                yield value[0]
+        finally:
+            with contextlib.suppress(
+                RuntimeError
+            ):  # the client is closed, or interrupted: then they are ending already
+                self.run(values.aclose())
+
     def close(self) -> None:
         """End loop and thread."""
         if self._loop.is_closed():
@@ -62,6 +86,12 @@ class _Loop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _next(values: AsyncGenerator[T]) -> tuple[T] | None:
+    async for value in values:
+        return (value,)
+    return None
 
 
 class Client:
@@ -252,6 +282,31 @@ class Client:
                 return
             cursor = page.cursor
 
+    def update(
+        self,
+        key: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        content: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+        ttl_seconds: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Stored:
+        """Change the text, the metadata (merged key by key, null removes one) or the lifetime of a memory.
+
+        Raises:
+            NotFound: there is none.
+        """
+        work = self._client.update(
+            key,
+            namespace=namespace,
+            content=content,
+            metadata=metadata,
+            ttl_seconds=ttl_seconds,
+            idempotency_key=idempotency_key,
+        )
+        return self._loop.run(work)
+
     def delete(
         self,
         key: str,
@@ -296,6 +351,145 @@ class Client:
     def research(self, query: str, **fields: Unpack[ResearchFields]) -> Answer:
         """Answer a question from the memories, with citations."""
         return self._loop.run(self._client.research(query, **fields))
+
+    def research_stream(self, query: str, **fields: Unpack[ResearchFields]) -> Generator[ResearchEvent]:
+        """Answer a question, and tell what happens on the way; see `AsyncClient.research_stream`."""
+        return self._loop.each(self._client.research_stream(query, **fields))
+
+    def store_document(
+        self,
+        source: Source,
+        *,
+        form: str | None = None,
+        id: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        title: str | None = None,
+        library: str | None = None,
+        topic: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+    ) -> Uploaded:
+        """Keep a document as chunks, which are memories; storing it again under its id replaces only what changed.
+
+        Args:
+            source: its text, its bytes, or the file that has them.
+            form: `text`, `markdown`, `html` or `pdf`; default: by the file's name, else text, and pdf for bytes.
+            id: default: derived from the source, so that the same source is the same document.
+            namespace: in which.
+            title: default: its own, or else its id.
+            library: whose documentation it is part of.
+            topic: what it is about.
+            metadata: of all its chunks.
+        """
+        work = self._client.store_document(
+            source,
+            form=form,
+            id=id,
+            namespace=namespace,
+            title=title,
+            library=library,
+            topic=topic,
+            metadata=metadata,
+        )
+        return self._loop.run(work)
+
+    def documents_page(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        library: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        consistency: Consistency | str | None = None,
+    ) -> DocumentsPage:
+        """One page of the documents, in order of id."""
+        work = self._client.documents_page(
+            namespace=namespace, library=library, limit=limit, cursor=cursor, consistency=consistency
+        )
+        return self._loop.run(work)
+
+    def documents(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        library: str | None = None,
+        page_size: int = 100,
+        consistency: Consistency | str | None = None,
+    ) -> Iterator[Document]:
+        """Every document, in order of id; pages are fetched as they are needed."""
+        cursor: str | None = None
+        while True:
+            page = self.documents_page(
+                namespace=namespace, library=library, limit=page_size, cursor=cursor, consistency=consistency
+            )
+            yield from page.documents
+            if page.cursor is None:
+                return
+            cursor = page.cursor
+
+    def document(
+        self, id: str, *, namespace: str = DEFAULT_NAMESPACE, consistency: Consistency | str | None = None
+    ) -> PlacedDocument:
+        """One document, and where its chunks stand."""
+        return self._loop.run(self._client.document(id, namespace=namespace, consistency=consistency))
+
+    def delete_document(
+        self,
+        id: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        receipt: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Deletion:
+        """Delete a document with all its chunks, at once.
+
+        Raises:
+            NotFound: there is none.
+        """
+        work = self._client.delete_document(id, namespace=namespace, receipt=receipt, idempotency_key=idempotency_key)
+        return self._loop.run(work)
+
+    def libraries(
+        self,
+        name: str | None = None,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        limit: int | None = None,
+        consistency: Consistency | str | None = None,
+    ) -> Sequence[Library]:
+        """Libraries that a name may mean, best first; without one all, in order of id."""
+        work = self._client.libraries(name, namespace=namespace, limit=limit, consistency=consistency)
+        return self._loop.run(work)
+
+    def library_docs(
+        self,
+        library: str,
+        topic: str | None = None,
+        *,
+        tokens: int | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        consistency: Consistency | str | None = None,
+    ) -> Docs:
+        """The best chunks of a library on a topic that fit so many tokens; without one, how its documents begin.
+
+        Raises:
+            NotFound: there is no library of this id.
+        """
+        work = self._client.library_docs(library, topic, tokens=tokens, namespace=namespace, consistency=consistency)
+        return self._loop.run(work)
+
+    def tools(self) -> Sequence[ToolDescription]:
+        """The tools that the service has: its own, and those that packages bring."""
+        return self._loop.run(self._client.tools())
+
+    def invoke_tool(
+        self, name: str, parameters: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """Call a tool, and get its result.
+
+        Raises:
+            NotFound: there is no such tool.
+        """
+        return self._loop.run(self._client.invoke_tool(name, parameters, idempotency_key=idempotency_key))
 
     def snapshot(self) -> str:
         """Take a snapshot now, so that the next start is quick; its name."""

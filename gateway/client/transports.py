@@ -1,21 +1,19 @@
-"""How requests reach the service over HTTP, and what every transport is.
-
-A transport carries whole answers. An answer that streams (research, once the service streams it) will be a second
-method beside `send`, which each of them can have: HTTP by server-sent events, RunPod by `/stream`.
-"""
+"""How requests reach the service over HTTP, and what every transport is."""
 
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Protocol
 
 import httpx
 
 from gateway.client.requests import Request, Response, Unanswered, json_bytes
+from gateway.client.server_sent import Event, EventReader
 from memory_service.errors import InvalidInput
 
 USER_AGENT = "vector-memory"
+_EVENT_STREAM = "text/event-stream"
 
 _USER_INFO = re.compile(r"//[^/?#]*@")
 """A password in a URL is in no message."""
@@ -30,6 +28,14 @@ class Transport(Protocol):
         Raises:
             Unanswered: none came.
             InvalidInput: it cannot be sent.
+        """
+
+    async def stream(self, request: Request) -> Response:
+        """Send a request whose answer streams, and wait until its `events` begin. A failure before has none.
+
+        Raises:
+            Unanswered: no response came.
+            InvalidInput: it cannot be sent, or nothing streams here.
         """
 
     async def close(self) -> None:
@@ -68,17 +74,43 @@ class HTTPTransport:
             Unanswered: there was none.
             InvalidInput: it cannot be sent.
         """
-        content = None if body is None else json_bytes(body)
-        with _unanswered(_USER_INFO.sub("//", self._url)):
-            sent = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-            if content is not None:
-                sent.append((b"Content-Type", b"application/json"))
-            answer = await self._http.request(
-                method, self._url + path, params=dict(query) if query else None, content=content, headers=sent
+        with self._unanswered():
+            request = self._built(method, path, query=query, body=body, headers=headers)
+            return _response(await self._http.send(request))
+
+    async def stream(self, request: Request) -> Response:
+        """Send a request and wait until its events begin."""
+        with self._unanswered():
+            built = self._built(
+                request.method, request.path, query=request.query, body=request.body, headers=request.headers
             )
-        return Response(
-            answer.status_code, _json(answer.content), _seconds(answer.headers), answer.headers.get("x-request-id")
-        )
+            answer = await self._http.send(built, stream=True)
+            if answer.headers.get("content-type", "").partition(";")[0] == _EVENT_STREAM:
+                events = self._events(answer)
+                return Response(answer.status_code, None, request_id=answer.headers.get("x-request-id"), events=events)
+            await answer.aread()
+            return _response(answer)
+
+    async def _events(self, answer: httpx.Response) -> AsyncGenerator[Event]:
+        reader = EventReader()
+        try:
+            with self._unanswered():
+                async for piece in answer.aiter_bytes():
+                    for event in reader.feed(piece):
+                        yield event
+        finally:
+            await answer.aclose()
+
+    def _built(self, method: str, path: str, *, query: Any, body: Any, headers: dict[str, str] | None) -> httpx.Request:
+        content = None if body is None else json_bytes(body)
+        sent = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        if content is not None:
+            sent.append((b"Content-Type", b"application/json"))
+        params = dict(query) if query else None
+        return self._http.build_request(method, self._url + path, params=params, content=content, headers=sent)
+
+    def _unanswered(self) -> contextlib.AbstractContextManager[None]:
+        return _unanswered(_USER_INFO.sub("//", self._url))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -102,6 +134,11 @@ def _unanswered(url: str) -> Iterator[None]:
         raise Unanswered(f"{url} did not answer in time.", was_sent=True, is_final=True) from error
     except httpx.HTTPError as error:
         raise Unanswered(f"{url} did not answer: {_reason(error)}.", was_sent=True) from error
+
+
+def _response(answer: httpx.Response) -> Response:
+    headers = answer.headers
+    return Response(answer.status_code, _json(answer.content), _seconds(headers), headers.get("x-request-id"))
 
 
 def _reason(error: Exception) -> str:

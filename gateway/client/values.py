@@ -6,9 +6,11 @@ client understands a newer service.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from gateway.client.requests import Response
+from gateway.client.server_sent import Event as Sent
+from memory_service.documents.model import Document, DocumentsPage, Library, Uploaded
 from memory_service.errors import ServiceError
 from memory_service.filters import time_ms
 from memory_service.model import (
@@ -31,6 +33,7 @@ from memory_service.model import (
     StoreStatus,
 )
 from memory_service.retrieval import Condition, Explanation, Retrieved, WhyNot
+from research.events import Cited, Context, Failed, Token
 from research.model import Answer, Citation, LLMFailure, Miss, Omitted, Passage
 
 
@@ -67,6 +70,16 @@ class ResearchFields(TypedDict, total=False):
     max_tokens: int
     temperature: float
     context_only: bool
+    strict: bool
+    min_relevance: float | None
+    context_tokens: int | None
+    passages: int | None
+    timeout_s: float | None
+    on_llm_error: Literal["fail", "context"]
+
+
+ResearchEvent: TypeAlias = Context | Token | Cited | Answer
+"""What a streamed research tells; where it fails, the error is raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,7 @@ class Deletion:
 
     Attributes:
         count: how many.
-        keys: of them, the first 1,000 in order of key.
+        keys: of them, the first 1,000 in order of key; none of a document's chunks.
         missing: keys that were asked for and are not there.
         dry_run: nothing was deleted; this is what would be.
         receipt: in which files the bytes still are, where it was asked for and something was deleted.
@@ -123,6 +136,78 @@ class Stats:
     model: str
     revision: str
     dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where a chunk of a document stands.
+
+    Attributes:
+        key: of the memory that has its text.
+        number: from 1, in reading order.
+        start, end: its span, in characters of the extracted text; exact when the document is complete.
+        headings: of the sections it stands in, outermost first.
+        page: of a PDF.
+    """
+
+    key: str
+    number: int
+    start: int
+    end: int
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedDocument:
+    """A document and its chunks, in reading order."""
+
+    document: Document
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DocsChunk:
+    """What a library says in one place."""
+
+    key: str
+    document_id: str
+    title: str | None
+    headings: tuple[str, ...]
+    content: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Docs:
+    """Chunks of a library, in reading order within each document, the best document first.
+
+    Attributes:
+        tokens: an estimate that is rather too high.
+        truncated: more would have been returned with a larger budget.
+    """
+
+    library: str
+    chunks: tuple[DocsChunk, ...]
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDescription:
+    """A tool that can be called.
+
+    Attributes:
+        input_schema: JSON Schema of its parameters.
+        hints: `read_only`, `destructive`, `idempotent`, `open_world`.
+        output_schema: of its result, where there is one.
+    """
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+    hints: Mapping[str, bool]
+    output_schema: Mapping[str, Any] | None = None
 
 
 def memory(body: Mapping[str, Any]) -> Memory:
@@ -226,6 +311,11 @@ def receipt(body: Mapping[str, Any]) -> Receipt:
     return Receipt(body["id"], time_ms(body["deleted_at"], "deleted_at"), tuple(body["files"]))
 
 
+def deletion_of_document(body: Mapping[str, Any]) -> Deletion:
+    """The outcome of deleting a document, counted in chunks."""
+    return Deletion(body["namespace"], body["chunks"], (), receipt=_receipt(body))
+
+
 def deletion_of_one(body: Mapping[str, Any]) -> Deletion:
     """The outcome of deleting one memory."""
     return Deletion(body["namespace"], 1, (body["key"],), receipt=_receipt(body))
@@ -257,6 +347,71 @@ def answer(body: Mapping[str, Any]) -> Answer:
     failure = values.get("llm_error")
     values["llm_error"] = None if failure is None else LLMFailure(failure["code"], failure["message"])
     return Answer(**{"prompt": None, **values})
+
+
+def research_event(sent: Sent) -> ResearchEvent | Failed | None:
+    """An event of a streamed research; None for one that only a newer service knows."""
+    match sent.name:
+        case "context":
+            passages = tuple(Passage(**_known(each, Passage)) for each in sent.data["context"])
+            omitted = tuple(Omitted(**_known(each, Omitted)) for each in sent.data["omitted"])
+            return Context(passages, omitted, sent.data["tokens_counted"])
+        case "token":
+            return Token(sent.data["text"])
+        case "citation":
+            return Cited(Citation(**_known(sent.data, Citation)))
+        case "answer":
+            return answer(sent.data)
+        case "error":
+            from gateway.client.errors import SUCCESS, failure
+
+            return Failed(failure(Response(SUCCESS.start, sent.data)))
+    return None
+
+
+def document(body: Mapping[str, Any]) -> Document:
+    """A document."""
+    updated_at = body["updated_at"]
+    return Document(
+        **{name: body[name] for name in _OF_DOCUMENT},
+        is_complete=body["state"] == "complete",
+        updated_at_ms=None if updated_at is None else time_ms(updated_at, "updated_at"),
+    )
+
+
+_OF_DOCUMENT = ("id", "namespace", "title", "library", "topic", "form", "bytes", "sha256", "chunks")
+
+
+def uploaded(body: Mapping[str, Any]) -> Uploaded:
+    """What an upload did."""
+    return Uploaded(document(body), body["stored"], body["updated"], body["unchanged"], body["deleted"])
+
+
+def placed(body: Mapping[str, Any]) -> PlacedDocument:
+    """A document and its chunks."""
+    return PlacedDocument(document(body), tuple(Part(**_known(each, Part)) for each in body["parts"]))
+
+
+def documents_page(body: Mapping[str, Any]) -> DocumentsPage:
+    """One page of a listing of documents."""
+    return DocumentsPage(tuple(document(each) for each in body["documents"]), body["next_cursor"])
+
+
+def library(body: Mapping[str, Any]) -> Library:
+    """A library."""
+    return Library(**_known(body, Library))
+
+
+def docs(body: Mapping[str, Any]) -> Docs:
+    """What a library says."""
+    chunks = tuple(DocsChunk(**_known(each, DocsChunk)) for each in body["chunks"])
+    return Docs(body["library"], chunks, body["tokens"], body["truncated"])
+
+
+def tool(body: Mapping[str, Any]) -> ToolDescription:
+    """A tool; its schemas as they are."""
+    output = body.get("output_schema")
+    return ToolDescription(body["name"], body["description"], body["input_schema"], body["hints"], output)
 
 
 def _frozen(value: Any) -> Any:

@@ -22,6 +22,17 @@ class Form(StrEnum):
     PDF = "pdf"
 
 
+FORM_OF_SUFFIX: Mapping[str, Form] = {
+    ".txt": Form.TEXT,
+    ".md": Form.MARKDOWN,
+    ".markdown": Form.MARKDOWN,
+    ".html": Form.HTML,
+    ".htm": Form.HTML,
+    ".pdf": Form.PDF,
+}
+"""By the end of a file's name, in lower case."""
+
+
 class BlockKind(StrEnum):
     """What a block is: whole where it fits (code, table), a new section (heading), or anything else (text)."""
 

@@ -1,5 +1,6 @@
 """The command line as people and pipes use it."""
 
+import contextlib
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ from gateway.cli import app
 from gateway.cli.failing import EXIT_CODES
 from gateway.cli.showing import safe
 from gateway.http_errors import STATUS
+from tests.stand_in_llm import StandInLLM, answering, in_turn, stream_of, streaming
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess, environment, free_port
 
@@ -109,6 +111,43 @@ def test_research_shows_what_it_cites(at):
     assert "[1]" in shown.stdout
     assert "dana" in shown.stdout
     assert as_json("research", "What does Dana drink?", *at)["citations"][0]["key"] == "dana"
+
+
+def test_what_exists_is_updated(at):
+    as_json("store", "Dana drinks tea.", "--key", "dana", "--metadata", '{"lead": "acme", "draft": 1}', *at)
+    done = as_json(
+        "update", "dana", "--content", "-", "--metadata", '{"draft": null}', *at, input="Dana drinks coffee.\n"
+    )
+    assert done["status"] == "updated"
+    memory = as_json("get", "dana", *at)
+    assert (memory["content"], memory["metadata"]) == ("Dana drinks coffee.", {"lead": "acme"})
+    as_json("update", "dana", "--ttl-seconds", "3600", *at)
+    assert as_json("get", "dana", *at)["expires_at"]
+    assert run("update", "dana", *at).exit_code == 2
+    assert run("update", "nobody", "--content", "x", *at).exit_code == 3
+
+
+def test_documents_are_added_listed_and_deleted(at, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("owls.md").write_text("# Owls\n\n## Feeding\n\nTwo mice.\n\n## Housing\n\nA box of oak.\n")
+    Path("boxes.html").write_text("<h1>Boxes</h1><p>Four metres above the ground.")
+    Path("odd.docx").write_text("x")
+    added = run("documents", "add", "owls.md", "odd.docx", "boxes.html", "--library", "Owl Care", *at)
+    assert added.exit_code == 1
+    assert added.stdout.splitlines() == ["owls.md  2 chunks: 2 stored", "boxes.html  1 chunk: 1 stored"]
+    assert "odd.docx: The form of odd.docx cannot be told from its name" in added.stderr
+
+    Path("owls.md").write_text("# Owls\n\n## Feeding\n\nThree voles.\n\n## Housing\n\nA box of oak.\n")
+    again = as_json("documents", "add", "owls.md", "--library", "Owl Care", *at)
+    assert (again["stored"], again["unchanged"], again["deleted"]) == (1, 1, 1)
+    assert as_json("documents", "add", "-", "--id", "note", *at, input="A note.")["form"] == "text"
+    lines = run("documents", "list", "--json", *at).stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["boxes.html", "note", "owls.md"]
+    assert "owl-care  2 chunks" in run("documents", "list", "--library", "owl-care", *at).stdout
+    assert as_json("documents", "delete", "note", "owls.md", *at)["deleted"] == {"note": 1, "owls.md": 2}
+    assert run("documents", "delete", "note", *at).exit_code == 3
+    assert run("documents", "add", "owls.md", "boxes.html", "--id", "x", *at).exit_code == 2
+    assert run("documents", "add", "missing.md", *at).exit_code == 1
 
 
 def test_every_control_of_retrieve_has_an_option(at):
@@ -318,6 +357,67 @@ def on_a_terminal(*arguments, columns, **variables):
     os.close(main)
     assert child.wait(ENDS_S_MAX) == 0, written
     return written.decode()
+
+
+@pytest.mark.parametrize("where", ["service", "folder"])
+def test_on_a_terminal_an_answer_streams_and_then_come_the_citations_with_their_verdicts(tmp_path, where):
+    pieces = ("Dana drinks an oat flat white [1]", ". Who", " paid? \x1b[2J[7]")
+    cut_off = streaming(*stream_of(*pieces)[:3], cut=True)
+    place = ["--data-dir", str(tmp_path / "memory")]
+    with contextlib.ExitStack() as stack:
+        llm = stack.enter_context(StandInLLM(in_turn(streaming(*stream_of(*pieces)), cut_off)))
+        if where == "service":
+            worker = stack.enter_context(WorkerProcess(tmp_path / "memory", LLM_BASE_URL=llm.base_url))
+            place = ["--url", f"http://127.0.0.1:{worker.port}"]
+        assert process("store", "Dana drinks an oat flat white.", "--key", "dana", *place).returncode == 0
+        asked = ("research", "What does Dana drink?", *place)
+        shown = on_a_terminal(*asked, columns=100, NO_COLOR="1", LLM_BASE_URL=llm.base_url).replace("\r", "")
+        broken = process(*asked, "--stream", LLM_BASE_URL=llm.base_url)
+    assert llm.requests[0].body["stream"] is True
+    text, _, rest = re.sub(r"\x1b\[[0-9;]*m", "", shown).partition("\n\n")
+    assert text == "Dana drinks an oat flat white [1]. Who paid? \N{REPLACEMENT CHARACTER}[2J[7]"
+    assert re.match(r"\[1\]  dana  \d{4}-\d\d-\d\d  supported\n    Dana drinks an oat flat white\.", rest)
+    assert "cites 7, which no passage has" in rest
+    assert broken.returncode == 1
+    assert broken.stdout.decode().startswith("Dana drinks an oat")
+    assert broken.stdout.endswith(b"\n\n")
+    assert b"Traceback" not in broken.stderr
+
+
+@pytest.mark.parametrize("where", ["service", "folder"])
+def test_interrupting_a_stream_ends_the_models_work(tmp_path, where):
+    with contextlib.ExitStack() as stack:
+        llm = stack.enter_context(StandInLLM(streaming(*stream_of("Dana drinks")[:2], hang=True)))
+        place = ["--data-dir", str(tmp_path / "memory")]
+        if where == "service":
+            worker = stack.enter_context(WorkerProcess(tmp_path / "memory", LLM_BASE_URL=llm.base_url))
+            place = ["--url", f"http://127.0.0.1:{worker.port}"]
+        process("store", "Dana drinks an oat flat white.", *place)
+        asking = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "gateway.cli", "research", "What does Dana drink?", "--stream", *place],
+                env=environment(LLM_BASE_URL=llm.base_url),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+        assert asking.stdout.read(len("Dana drinks")) == b"Dana drinks"
+        asking.send_signal(signal.SIGINT)
+        _, stderr = asking.communicate(timeout=ENDS_S_MAX)
+        assert (asking.returncode, stderr) == (130, b"vector-memory: interrupted\n")
+        assert llm.left.wait(10)
+
+
+def test_what_is_piped_or_asked_for_as_json_does_not_stream(tmp_path):
+    with StandInLLM(answering("Dana drinks an oat flat white [1].")) as llm:
+        place = ["--data-dir", str(tmp_path / "memory")]
+        process("store", "Dana drinks an oat flat white.", "--key", "dana", *place)
+        asked = ("research", "What does Dana drink?", *place)
+        piped = process(*asked, LLM_BASE_URL=llm.base_url)
+        whole = process(*asked, "--json", "--stream", LLM_BASE_URL=llm.base_url)
+    assert piped.stdout.startswith(b"Dana drinks an oat flat white [1].\n\n[1]  dana")
+    assert json.loads(whole.stdout)["citations"][0]["verdict"] == "supported"
+    assert not any(request.body.get("stream") for request in llm.requests)
 
 
 def test_it_fits_a_narrow_terminal_and_respects_no_color(at):

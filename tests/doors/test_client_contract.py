@@ -2,21 +2,39 @@
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import json
 import subprocess
 import sys
 import threading
 from collections import deque
+from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
-from gateway.client import AsyncClient, Client, Embedding, NewMemory, Retries, Retrieval
+from gateway.client import (
+    Answer,
+    AsyncClient,
+    Cited,
+    Client,
+    Context,
+    Embedding,
+    NewMemory,
+    Retries,
+    Retrieval,
+    Token,
+)
 from gateway.client.errors import failure
+from gateway.client.in_process import ASGITransport
 from gateway.client.requests import Request, Response, Unanswered
+from gateway.client.runpod import _input as runpod_input
+from gateway.client.server_sent import Event, EventReader
+from gateway.client.values import ResearchFields
 from gateway.http_errors import STATUS
 from gateway.wire import error_body
 from memory_service.errors import (
@@ -26,14 +44,18 @@ from memory_service.errors import (
     LLMNotConnected,
     LLMRefused,
     LLMStarting,
+    LLMUnreachable,
     NotFound,
     RateLimited,
     ServiceError,
     StartupError,
     Unauthorized,
     Unavailable,
+    UnsupportedForm,
 )
 from memory_service.model import EventKind, Mode, Refused, Stored, StoreStatus
+from research.model import ResearchRequest
+from tests.stand_in_llm import StandInLLM, stream_of, streaming
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess, free_port
 
@@ -51,8 +73,8 @@ class InLoop:
 
     def __getattr__(self, name):
         method = getattr(self._client, name)
-        if name == "list":
-            return lambda **fields: self._runner.run(collected(method(**fields)))
+        if name in ("list", "documents", "research_stream"):
+            return lambda *given, **fields: self._runner.run(collected(method(*given, **fields)))
         return lambda *given, **fields: self._runner.run(method(*given, **fields))
 
 
@@ -232,6 +254,106 @@ def test_research_answers_with_citations(client, namespace):
     assert answer.context[answer.citations[0].n - 1].content == COFFEE
     ready = client.research("What does Dana drink?", namespace=namespace, context_only=True)
     assert (ready.result, ready.prompt[0]["role"]) == ("", "system")
+
+
+def test_a_memory_is_updated(client, namespace):
+    client.store(COFFEE, key="a/b", namespace=namespace, metadata={"lead": "acme", "draft": True})
+    updated = client.update("a/b", namespace=namespace, content=BUDGET, metadata={"draft": None, "n": 1})
+    assert updated.status is StoreStatus.UPDATED
+    memory = client.get("a/b", namespace=namespace)
+    assert (memory.content, memory.metadata) == (BUDGET, {"lead": "acme", "n": 1})
+    client.update("a/b", namespace=namespace, ttl_seconds=3_600)
+    assert client.get("a/b", namespace=namespace).expires_at_ms is not None
+    with pytest.raises(NotFound):
+        client.update("nothing", namespace=namespace, content=BUDGET)
+    with pytest.raises(InvalidInput):
+        client.update("a/b", namespace=namespace)
+
+
+GUIDE = (
+    "# Owl guide\n\n## Feeding\n\nFeed each owl two mice at dusk.\n\n## Housing\n\nBuild the box of untreated oak.\n"
+)
+
+
+def test_documents_are_stored_listed_read_and_deleted(client, namespace, tmp_path):
+    uploaded = client.store_document(GUIDE, form="markdown", id="owls/1", library="Owl Care", namespace=namespace)
+    assert (uploaded.stored, uploaded.document.title, uploaded.document.is_complete) == (2, "Owl guide", True)
+    file = tmp_path / "boxes.html"
+    file.write_text("<h1>Boxes</h1><p>Hang a box four metres above the ground.")
+    boxes = client.store_document(file, library="Owl Care", namespace=namespace, metadata={"n": 1})
+    assert boxes.document.form == "html"
+    assert client.store_document(file, library="Owl Care", namespace=namespace, metadata={"n": 1}).unchanged == 1
+
+    listed = list(client.documents(namespace=namespace, page_size=1))
+    assert {document.id for document in listed} == {"owls/1", boxes.document.id}
+    page = client.documents_page(namespace=namespace, library="owl-care", limit=1)
+    assert (len(page.documents), page.cursor is not None) == (1, True)
+    placed = client.document("owls/1", namespace=namespace)
+    assert placed.document == uploaded.document
+    assert [part.headings for part in placed.parts] == [("Owl guide", "Feeding"), ("Owl guide", "Housing")]
+    assert [part.number for part in placed.parts] == [1, 2]
+    assert client.get(placed.parts[0].key, namespace=namespace).content in GUIDE
+
+    [library] = client.libraries("owl", namespace=namespace)
+    assert (library.id, library.documents, library.match) == ("owl-care", 2, "prefix")
+    docs = client.library_docs(library.id, "where do I hang a box?", tokens=500, namespace=namespace)
+    assert "four metres" in docs.chunks[0].content
+    assert client.library_docs(library.id, namespace=namespace).chunks
+
+    deleted = client.delete_document("owls/1", namespace=namespace, receipt=True)
+    assert (deleted.count, deleted.keys) == (2, ())
+    assert deleted.receipt.id
+    with pytest.raises(NotFound):
+        client.document("owls/1", namespace=namespace)
+
+
+def test_what_is_no_document_is_refused(client, namespace, tmp_path):
+    (tmp_path / "x.docx").write_bytes(b"x")
+    for source in (tmp_path / "x.docx", tmp_path / "missing.md", 5, None):
+        with pytest.raises(InvalidInput):
+            client.store_document(source, namespace=namespace)
+    with pytest.raises(InvalidInput):
+        client.store_document(b"no PDF", namespace=namespace)
+    with pytest.raises(UnsupportedForm):
+        client.store_document("x", form="docx", namespace=namespace)
+    with pytest.raises(NotFound):
+        client.library_docs("nothing", namespace=namespace)
+
+
+def test_tools_are_listed_and_called(client, namespace):
+    tools = {tool.name: tool for tool in client.tools()}
+    assert tools["delete_memory"].hints["destructive"]
+    assert tools["store_memory"].input_schema["required"] == ["content"]
+    stored = client.invoke_tool("store_memory", {"content": COFFEE, "key": "a", "namespace": namespace})
+    assert (stored["status"], client.get("a", namespace=namespace).content) == ("stored", COFFEE)
+    assert client.invoke_tool("memory_status")["status"] == "healthy"
+    with pytest.raises(InvalidInput) as caught:
+        client.invoke_tool("get_memory", {"namespace": namespace})
+    assert caught.value.field == "key"
+    with pytest.raises(NotFound):
+        client.invoke_tool("no tool/", {})
+
+
+def test_research_streams_over_http_and_here_and_jobs_say_that_they_do_not(client, namespace, request):
+    client.store(COFFEE, key="dana/coffee", namespace=namespace)
+    if "runpod" in request.node.name:
+        with pytest.raises(InvalidInput, match="does not stream from a queue endpoint"):
+            list(client.research_stream("What does Dana drink?", namespace=namespace))
+        return
+    context, *told, answer = client.research_stream("What does Dana drink?", namespace=namespace)
+    assert isinstance(context, Context)
+    assert isinstance(answer, Answer)
+    assert context.context == answer.context
+    assert "".join(token.text for token in told) == answer.result
+    assert answer.citations[0].key == "dana/coffee"
+    with pytest.raises(InvalidInput) as caught:
+        list(client.research_stream("What does Dana drink?", namespace=namespace, k=0))
+    assert (caught.value.field, caught.value.status) == ("k", 422)
+    assert caught.value.request_id
+
+
+def test_the_fields_of_research_are_those_of_its_request():
+    assert ResearchFields.__optional_keys__ == {field.name for field in fields(ResearchRequest)} - {"query"}
 
 
 def test_the_operator_is_served_too(client, namespace):
@@ -484,6 +606,152 @@ def test_a_dropped_connection_is_retried_under_the_same_key():
     assert handler.seen[0] == handler.seen[1] is not None
 
 
+# -- streaming -----------------------------------------------------------------------------------------------------
+
+PIECES = ("Dana drinks an oat flat white [1]", ". Who paid?", " ☕\u2028[1].")
+
+
+@pytest.fixture
+def over_llm(tmp_path, request):
+    """Makes a client over HTTP or in this process, whose research asks a scripted model."""
+    with contextlib.ExitStack() as stack:
+
+        def make(kind, way, script):
+            llm = stack.enter_context(StandInLLM(script))
+            settings = {"LLM_BASE_URL": llm.base_url}
+            if way == "local":
+                return llm, kind.local(tmp_path / "memory", settings=settings)
+            worker = stack.enter_context(WorkerProcess(tmp_path / "memory", **settings))
+            return llm, kind(f"http://127.0.0.1:{worker.port}", retries=QUICK)
+
+        yield make
+
+
+@pytest.mark.parametrize("way", ["http", "local"])
+def test_tokens_come_while_the_model_speaks_and_closing_ends_its_work(over_llm, way):
+    llm, client = over_llm(Client, way, streaming(*stream_of(*PIECES)[:-3], hang=True))
+    with client:
+        client.store(COFFEE, key="dana/coffee")
+        steps = client.research_stream("What does Dana drink?")
+        told = [next(steps) for _ in range(5)]
+        assert [type(step) for step in told] == [Context, Token, Token, Cited, Token]
+        assert told[3].citation.verdict == "supported"
+        assert told[4].text == PIECES[2]
+        assert not llm.left.is_set()
+        steps.close()
+        assert llm.left.wait(10)
+        assert client.health().memories == 1
+
+
+@pytest.mark.parametrize("way", ["http", "local"])
+async def test_an_asynchronous_stream_that_is_left_or_cancelled_ends_the_models_work_too(over_llm, way):
+    llm, client = over_llm(AsyncClient, way, streaming(*stream_of(*PIECES)[:-3], hang=True))
+    async with client:
+        await client.store(COFFEE)
+
+        async def listen(heard):
+            async for step in client.research_stream("What does Dana drink?"):
+                if isinstance(step, Token):
+                    heard.set()
+
+        heard = asyncio.Event()
+        listening = asyncio.create_task(listen(heard))
+        await asyncio.wait_for(heard.wait(), 10)
+        listening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await listening
+        assert await asyncio.to_thread(llm.left.wait, 10)
+
+
+def test_the_whole_answer_comes_last_with_the_verdicts(over_llm):
+    _, client = over_llm(Client, "local", streaming(*stream_of(*PIECES)))
+    with client:
+        client.store(COFFEE, key="dana/coffee")
+        *steps, answer = client.research_stream("What does Dana drink?")
+    assert "".join(step.text for step in steps if isinstance(step, Token)) == answer.result == "".join(PIECES)
+    assert tuple(step.citation for step in steps if isinstance(step, Cited)) == answer.citations
+
+
+def test_a_model_that_breaks_off_is_an_error_after_what_it_said(over_llm):
+    _, client = over_llm(Client, "local", streaming(*stream_of(*PIECES)[:2], cut=True))
+    with client:
+        client.store(COFFEE)
+        heard, question = [], "What does Dana drink?"
+        with pytest.raises(LLMUnreachable) as caught:
+            heard.extend(step.text for step in client.research_stream(question) if isinstance(step, Token))
+        assert (caught.value.status, caught.value.code) == (200, "upstream")
+        assert caught.value.request_id
+        assert heard == [PIECES[0]]
+
+
+class Streaming(Scripted):
+    """Answers with events by a script, the last of which may be an error."""
+
+    def __init__(self, *events, first=None):
+        super().__init__()
+        self._events = events
+        self._first = first
+
+    async def stream(self, request):
+        self.asked.append(request)
+        if self._first is not None and len(self.asked) == 1:
+            return self._first
+        return Response(200, None, events=self._told())
+
+    async def _told(self):
+        for event in self._events:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+
+@pytest.mark.parametrize(
+    "events",
+    [[], [Event("token", {"text": "x"})], [LOST], [Event("token", {"text": "x"}), LOST]],
+)
+def test_a_stream_without_an_answer_is_unavailable(events):
+    with Client.over(Streaming(*events), QUICK) as client, pytest.raises(Unavailable):
+        list(client.research_stream("x"))
+
+
+@pytest.mark.parametrize("event", [Event("token", None), Event("answer", {}), Event("context", []), Event("error", 5)])
+def test_an_event_of_another_shape_is_an_error_and_an_unknown_one_is_passed_over(event):
+    script = Streaming(Event("something new", {}), Event("token", {"text": "x"}), event)
+    with Client.over(script, QUICK) as client:
+        steps = client.research_stream("x")
+        assert next(steps) == Token("x")
+        with pytest.raises(ServiceError):
+            next(steps)
+
+
+def test_a_stream_is_asked_for_again_only_before_it_begins():
+    script = Streaming(Event("token", {"text": "x"}), LOST, first=BUSY)
+    with Client.over(script, QUICK) as client:
+        steps = client.research_stream("x")
+        assert next(steps) == Token("x")
+        with pytest.raises(Unavailable):
+            next(steps)
+    assert len(script.asked) == 2
+
+
+def test_a_stream_outlives_its_client_without_a_traceback():
+    with Client.over(Streaming(Event("token", {"text": "x"}), LOST), QUICK) as client:
+        steps = client.research_stream("x")
+        next(steps)
+    steps.close()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1_000])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_events_are_the_same_however_the_stream_is_cut(size, end):
+    lines = [b": waiting", b"", b"event: token", 'data: {"text": "ä\u2028\x85☕"}'.encode(), b"", b"id: 1", b"event:a"]
+    lines += [b"data: [1,", b"data: 2]", b"", b"data: broken{", b"", b"event: no data", b"", b"data: 1"]
+    stream = b"".join(line + end for line in lines)
+    reader = EventReader()
+    events = [event for at in range(0, len(stream), size) for event in reader.feed(stream[at : at + size])]
+    assert events == [Event("token", {"text": "ä\u2028\x85☕"}), Event("a", [1, 2]), Event("", None)]
+
+
 # -- RunPod --------------------------------------------------------------------------------------------------------
 
 
@@ -524,7 +792,62 @@ def test_a_job_that_nobody_takes_is_given_up():
         assert len(platform.submitted) == 1, "asking again would only lengthen the queue"
 
 
+def test_an_empty_body_is_sent_as_one():
+    """A tool without parameters was once called over RunPod without a body, and refused."""
+    request = Request("POST", "/v1/tools/memory_status", body={})
+    assert runpod_input(request) == {"method": "POST", "path": "/v1/tools/memory_status", "body": {}}
+
+
 # -- in this process -----------------------------------------------------------------------------------------------
+
+
+async def crashing(_scope, _receive, _send):
+    raise ValueError("no answer")
+
+
+async def crashing_half_way(_scope, _receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"{", "more_body": True})
+    raise ValueError("half an answer")
+
+
+async def echoing(_scope, receive, send):
+    body = (await receive())["body"]
+    await send({"type": "http.response.start", "status": 201, "headers": [(b"x-request-id", b"7")]})
+    for byte in body:  # more pieces than may wait
+        await send({"type": "http.response.body", "body": bytes([byte]), "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def test_an_application_in_this_process_answers_whatever_it_does(caplog):
+    async def sent(application, body=b""):
+        async with httpx.AsyncClient(transport=ASGITransport(application), base_url="http://local") as http:
+            return await http.post("/", content=body)
+
+    answer = await sent(echoing, b"x" * 1_000)
+    assert (answer.status_code, answer.content, answer.headers["x-request-id"]) == (201, b"x" * 1_000, "7")
+    assert (await sent(crashing)).status_code == 500
+    assert (await sent(crashing_half_way)).content == b"{"
+    assert "request.crashed" in caplog.text
+
+
+async def test_a_request_that_is_cancelled_ends_the_application():
+    entered, ended = asyncio.Event(), asyncio.Event()
+
+    async def hanging(_scope, _receive, _send):
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with httpx.AsyncClient(transport=ASGITransport(hanging), base_url="http://local") as http:
+        asking = asyncio.create_task(http.get("/"))
+        await entered.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert ended.is_set()
 
 
 def test_a_folder_that_cannot_be_used_is_refused_at_once(tmp_path):

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from gateway.app import create_app
 from gateway.jobs import JobRunner
-from gateway.memory_tools import SEARCH_FETCH, TOOLS
+from gateway.memory_tools import LIBRARIES, SEARCH_FETCH, TOOLS
 from gateway.memory_uris import memory_uri, parsed
 from gateway.settings import GatewaySettings, McpSettings, Settings
 from gateway.tool_results import TOKENS, fitted, part, tokens_of
 from gateway.tools import Parameters, Tool, Toolbox, installed
 from gateway.worker import Worker
+from memory_service.documents.model import Form, NewDocument
 from memory_service.errors import InvalidInput, NotFound, ServiceError, StartupError, Unavailable
 from memory_service.settings import MemorySettings
 from memory_service.tokens import estimate_tokens
@@ -29,20 +30,21 @@ EXAMPLE = EntryPoint("leads_tool", "leads_tool:TOOL", "vector_memory.tools")
 TOKENS_OF_ALL_MAX = 2_000
 
 
-def worker_over(folder, *, search_fetch=False, **llm) -> Worker:
+def worker_over(folder, *, search_fetch=False, libraries=False, **llm) -> Worker:
     return Worker(
         Settings(
             memory=MemorySettings(data_dir=folder),
             gateway=GatewaySettings(),
             llm=LLMSettings(**llm),
-            mcp=McpSettings(search_fetch=search_fetch),
+            mcp=McpSettings(search_fetch=search_fetch, libraries=libraries),
         )
     )
 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory) -> Worker:
-    worker = worker_over(tmp_path_factory.mktemp("tools") / "memory", search_fetch=True, fallback="extractive")
+    folder = tmp_path_factory.mktemp("tools") / "memory"
+    worker = worker_over(folder, search_fetch=True, libraries=True, fallback="extractive")
     worker.load()
     assert worker.failure is None
     yield worker
@@ -79,7 +81,7 @@ def test_eight_tools_cost_a_session_under_two_thousand_tokens(worker):
     assert tokens < TOKENS_OF_ALL_MAX
 
 
-@pytest.mark.parametrize("tool", [*TOOLS, *SEARCH_FETCH], ids=lambda tool: tool.name)
+@pytest.mark.parametrize("tool", [*TOOLS, *LIBRARIES, *SEARCH_FETCH], ids=lambda tool: tool.name)
 def test_a_schema_says_what_may_be_sent_and_nothing_for_nobody(tool):
     schema = tool.input_schema
 
@@ -92,7 +94,7 @@ def test_a_schema_says_what_may_be_sent_and_nothing_for_nobody(tool):
 
 
 def test_what_only_reads_is_told_from_what_destroys():
-    hints = {tool.name: tool.hints for tool in (*TOOLS, *SEARCH_FETCH)}
+    hints = {tool.name: tool.hints for tool in (*TOOLS, *LIBRARIES, *SEARCH_FETCH)}
 
     assert {name for name, hint in hints.items() if not hint.read_only} == {
         "store_memory",
@@ -103,13 +105,13 @@ def test_what_only_reads_is_told_from_what_destroys():
     assert [name for name, hint in hints.items() if hint.open_world] == ["research"]
 
 
-def test_search_and_fetch_are_there_when_they_are_asked_for(tmp_path):
-    with_them, without = worker_over(tmp_path / "a", search_fetch=True), worker_over(tmp_path / "b")
+@pytest.mark.parametrize(
+    ("setting", "names"), [("search_fetch", {"search", "fetch"}), ("libraries", {"resolve_library", "get_docs"})]
+)
+def test_what_not_everybody_wants_is_there_when_it_is_asked_for(tmp_path, setting, names):
+    with_them, without = worker_over(tmp_path / "a", **{setting: True}), worker_over(tmp_path / "b")
 
-    assert {tool.name for tool in with_them.toolbox.tools} - {tool.name for tool in without.toolbox.tools} == {
-        "search",
-        "fetch",
-    }
+    assert {tool.name for tool in with_them.toolbox.tools} - {tool.name for tool in without.toolbox.tools} == names
 
 
 # -- calls ---------------------------------------------------------------------------------------------------------
@@ -334,6 +336,38 @@ def test_a_memorys_uri_leads_back_to_it(namespace, key):
 def test_what_is_no_uri_of_a_memory_is_refused(uri):
     with pytest.raises(InvalidInput):
         parsed(uri)
+
+
+# -- libraries -----------------------------------------------------------------------------------------------------
+
+OWLS = (
+    "# Owls\n\n"
+    + "".join(f"## Part {n}\n\n{'Owls sleep through the day. ' * 20}\n\n" for n in range(20))
+    + "## Boxes\n\nHang a box four metres above the ground.\n"
+)
+
+
+def test_a_library_is_found_and_read_within_the_tokens_that_were_asked_for(worker):
+    worker.documents.store(NewDocument(OWLS, Form.MARKDOWN, id="owls", namespace="docs", library="Owl Care"))
+    [library] = call(worker, "resolve_library", name="owl", namespace="docs")["libraries"]
+    for max_tokens in (200, 500, 2_000):
+        docs = call(
+            worker,
+            "get_docs",
+            library=library["id"],
+            topic="where do I hang a box?",
+            namespace="docs",
+            max_tokens=max_tokens,
+        )
+        assert tokens_of(docs) <= max_tokens
+        assert docs["truncated"] is True
+        assert any("four metres" in chunk["content"] for chunk in docs["chunks"])
+    begins = call(worker, "get_docs", library="owl-care", namespace="docs")
+    assert begins["chunks"][0]["headings"][0] == "Owls"
+    assert tokens_of(begins) <= TOKENS
+    assert call(worker, "resolve_library", namespace="docs")["libraries"] == [{**library, "match": "all"}]
+    assert refused(worker, "get_docs", library="owl-care").code == "not_found"
+    assert refused(worker, "get_docs", library="owl-care", max_tokens=1).field == "max_tokens"
 
 
 # -- the gateway ---------------------------------------------------------------------------------------------------

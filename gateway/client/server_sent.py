@@ -1,0 +1,58 @@
+"""Server-sent events as they arrive (WHATWG HTML, section 9.2.6): of each its name and its data, which is JSON.
+
+Lines are cut in bytes: a text may hold separators such as U+2028 that only a decoder of text takes for the end of one.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event.
+
+    Attributes:
+        data: parsed JSON; None where it is none.
+    """
+
+    name: str
+    data: Any
+
+
+class EventReader:
+    """Makes events of pieces of a stream, which may be cut anywhere. An event without an end is none."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._name = ""
+        self._data: list[bytes] = []
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """The events that are complete with this piece, in their order."""
+        lines = (self._rest + piece).splitlines(keepends=True)
+        # A line that ends in \r may be waiting for its \n.
+        self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        return [event for line in lines if (event := self._line(line.rstrip(b"\r\n"))) is not None]
+
+    def _line(self, line: bytes) -> Event | None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        match name:
+            case b"" if not line:
+                return self._ended()
+            case b"event":
+                self._name = value.decode("utf-8", "replace")
+            case b"data":
+                self._data.append(value)
+        return None  # a comment, which keeps the connection alive, or a field that means nothing here
+
+    def _ended(self) -> Event | None:
+        data, name = b"\n".join(self._data), self._name
+        self._data, self._name = [], ""
+        if not data:
+            return None
+        try:
+            return Event(name, json.loads(data))
+        except (ValueError, RecursionError):
+            return Event(name, None)

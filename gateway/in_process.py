@@ -1,15 +1,14 @@
-"""Requests of an ASGI application in its own process, whose responses can be read while they are made."""
+"""An ASGI application as a transport of httpx, whose responses can be read while they are made.
+
+httpx's own gathers the whole response first.
+"""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 import httpx
 from starlette.types import ASGIApp, Message
-
-from memory_service.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -20,57 +19,84 @@ _PART_BYTES_MAX = 500_000
 """RunPod takes 1 MB for a part of a stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A response that has begun.
+class InProcessTransport(httpx.AsyncBaseTransport):
+    """An application in this process, each request of which is a task."""
 
-    Attributes:
-        is_events: whether it is a stream of server-sent events.
-        parts: the body, none of them empty; what has come meanwhile is one part.
-    """
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-    status: int
-    is_events: bool
-    parts: AsyncGenerator[bytes]
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Pass a request to the application; returns when the response has begun.
 
+        Closing the response before its end is for the application a client that has gone.
 
-@asynccontextmanager
-async def responding(app: ASGIApp, request: httpx.Request) -> AsyncIterator[Response]:
-    """Send a request; leaving the block is for the application a client that has gone.
-
-    httpx has a transport for this, which gives nothing out before the application is through.
-
-    Raises:
-        ServiceError: the application ended without a response.
-    """
-    begun: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-    waiting: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING_MAX)
-    running = asyncio.create_task(_run(app, request, begun, waiting))
-    try:
-        start = await begun
-        headers = dict(start.get("headers", ()))
-        is_events = headers.get(b"content-type", b"").startswith(b"text/event-stream")
-        yield Response(start["status"], is_events, _parts(waiting))
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        Raises:
+            httpx.RemoteProtocolError: the application ended without a response.
+        """
+        exchange = _Exchange(self._app, request, await request.aread())
+        start = await exchange.begun()
+        return httpx.Response(start["status"], headers=start.get("headers", ()), stream=exchange)
 
 
-async def _run(
-    app: ASGIApp, request: httpx.Request, begun: "asyncio.Future[Message]", waiting: "asyncio.Queue[bytes | None]"
-) -> None:
-    bodies: list[Message] = [{"type": "http.request", "body": request.content, "more_body": False}]
+class _Exchange(httpx.AsyncByteStream):
+    """One request, and the body of its response part by part; what has come meanwhile is one part."""
 
-    async def receive() -> Message:
-        return bodies.pop() if bodies else await asyncio.Future()
+    def __init__(self, app: ASGIApp, request: httpx.Request, body: bytes) -> None:
+        self._body: bytes | None = body
+        self._start: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING_MAX)
+        self._running = asyncio.create_task(self._run(app, request))
 
-    async def send(message: Message) -> None:
+    async def begun(self) -> Message:
+        """The head of the response."""
+        try:
+            return await self._start
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        part = await self._waiting.get()
+        while part is not None:
+            joined, part = part, b""
+            while not self._waiting.empty() and len(joined) < _PART_BYTES_MAX:
+                part = self._waiting.get_nowait()
+                if part is None:
+                    break
+                joined += part
+            yield joined
+            if part is not None:
+                part = await self._waiting.get()
+
+    async def aclose(self) -> None:
+        """Leave, and wait until the application has ended."""
+        self._running.cancel()
+        await asyncio.wait({self._running})
+
+    async def _run(self, app: ASGIApp, request: httpx.Request) -> None:
+        try:
+            await app(_scope(request), self._receive, self._send)
+        except Exception:  # what the application has no response for; whoever asked finds it cut short
+            log.exception("request.crashed")
+        if not self._start.done():
+            self._start.set_exception(httpx.RemoteProtocolError("The application ended without a response."))
+        await self._waiting.put(None)
+
+    async def _receive(self) -> Message:
+        if self._body is None:
+            await asyncio.Event().wait()  # a client that leaves cancels, and says nothing more
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            begun.set_result(message)
+            self._start.set_result(message)
         elif message.get("body"):
-            await waiting.put(message["body"])
+            await self._waiting.put(message["body"])
 
-    scope = {
+
+def _scope(request: httpx.Request) -> Message:
+    return {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
@@ -81,24 +107,6 @@ async def _run(
         "raw_path": request.url.raw_path.partition(b"?")[0],
         "query_string": request.url.query,
         "server": (request.url.host, request.url.port),
-        "client": ("127.0.0.1", 123),
+        "client": ("127.0.0.1", 0),
         "root_path": "",
     }
-    try:
-        await app(scope, receive, send)
-    except Exception:  # nobody else would hear of it
-        log.exception("request.crashed")
-    if not begun.done():
-        begun.set_exception(ServiceError())
-    await waiting.put(None)
-
-
-async def _parts(waiting: "asyncio.Queue[bytes | None]") -> AsyncGenerator[bytes]:
-    part = await waiting.get()
-    while part is not None:
-        joined, part = part, b""
-        while not waiting.empty() and len(joined) < _PART_BYTES_MAX and (part := waiting.get_nowait()) is not None:
-            joined += part
-        yield joined
-        if part is not None:
-            part = await waiting.get()

@@ -30,7 +30,7 @@ import httpx
 
 from gateway.app import create_app
 from gateway.http_errors import STATUS
-from gateway.in_process import responding
+from gateway.in_process import InProcessTransport
 from gateway.wire import error_body
 from gateway.worker import Worker
 from memory_service.errors import InvalidInput, LimitExceeded, ServiceError, Unavailable
@@ -97,6 +97,7 @@ ACTIONS: Mapping[str, Action] = {
 }
 
 _CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
+_STREAMING = frozenset({ACTIONS["research"].path, _CHAT})
 
 _SHAPES = (
     'send {"action": "retrieve", "query": ...} or {"method": "POST", "path": "/v1/memories/retrieve", "body": ...}'
@@ -126,6 +127,7 @@ class JobRunner:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._app = create_app(worker)
+        self._transport = InProcessTransport(self._app)
         self._holding: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
 
@@ -148,13 +150,14 @@ class JobRunner:
             request = translated(job, may_stream=may_stream)
             await self._open()
             await self._loaded()
-            async with responding(self._app, request) as response:
-                if response.is_events and may_stream:
-                    async for part in response.parts:
+            response = await self._transport.handle_async_request(request)
+            async with aclosing(response):
+                if may_stream and response.headers.get("content-type", "").startswith("text/event-stream"):
+                    async for part in response.aiter_raw():
                         yield part.decode()
                     return
-                content = b"".join([part async for part in response.parts])
-            yield await asyncio.to_thread(_output, response.status, content, job_id)
+                content = await response.aread()
+            yield await asyncio.to_thread(_output, response.status_code, content, job_id)
         except ServiceError as error:
             yield _failed(error_body(error, job_id), STATUS[type(error)])
         except Exception:  # the last edge: the operator gets the traceback, the caller a sentence
@@ -188,7 +191,7 @@ class JobRunner:
 
 
 def translated(job: Mapping[str, Any], *, may_stream: bool = False) -> httpx.Request:
-    """The request that a job stands for; one of OpenAI's may ask for a stream, if that can be told.
+    """The request that a job stands for; research and OpenAI's chat may ask for a stream, if that can be told.
 
     RunPod delivers a job at least once, so a write that names no idempotency key of its own goes by the job's id.
 
@@ -198,14 +201,11 @@ def translated(job: Mapping[str, Any], *, may_stream: bool = False) -> httpx.Req
     """
     delivery = job.get("id")
     call = _call(job.get("input"))
-    if isinstance(call.body, dict) and call.body.get("stream") is True:
-        if call.path == ACTIONS["research"].path:
-            raise InvalidInput("A job answers once and cannot stream; leave stream out.", field="stream")
-        if call.path == _CHAT and not may_stream:
-            raise InvalidInput(
-                "Jobs do not stream here; leave stream out, or have the operator set MEMORY_JOB_STREAMING.",
-                field="stream",
-            )
+    is_streamed = isinstance(call.body, dict) and call.body.get("stream") is True and call.path in _STREAMING
+    if is_streamed and not may_stream:
+        raise InvalidInput(
+            "Jobs do not stream here; leave stream out, or have the operator set MEMORY_JOB_STREAMING.", field="stream"
+        )
     headers = {"content-type": "application/json", **call.headers}
     if isinstance(delivery, str) and delivery not in ("", TEST_JOB_ID):
         headers = {"x-request-id": delivery, "idempotency-key": delivery, **headers}

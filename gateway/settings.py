@@ -44,7 +44,7 @@ class GatewaySettings(BaseModel):
     job_concurrency: int = Field(default=30, ge=1, le=300, description="RunPod jobs that run side by side.")
     job_streaming: bool = Field(
         default=False,
-        description="Stream answers of OpenAI routes as a queue endpoint; every job's output is then a list.",
+        description="Let research and OpenAI's chat stream as a queue endpoint; every job's output is then a list.",
     )
     request_bytes_max: int = Field(
         default=10_485_760, ge=1_024, le=104_857_600, description="Largest request body; RunPod's /run takes 10 MB."

@@ -72,6 +72,7 @@ class StandInPlatform:
         self._cancelled: list[str] = []
         self._results: dict[str, list[Result]] = {}
         self._parts: dict[str, list[Any]] = {}
+        self._told: dict[str, int] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Routes", (_Routes,), {"platform": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -161,6 +162,16 @@ class StandInPlatform:
             self._parts.setdefault(job_id, []).append(posted["output"])
             self._news.notify_all()
 
+    def news(self, job_id: str) -> dict[str, Any] | None:
+        """What `/stream` tells a caller: each part once."""
+        state = self.state(job_id)
+        if state is None:
+            return None
+        with self._news:
+            parts = self._parts.get(job_id, [])[self._told.get(job_id, 0) :]
+            self._told[job_id] = self._told.get(job_id, 0) + len(parts)
+        return {"status": state["status"], "stream": [{"metrics": {}, "output": part} for part in parts]}
+
     @property
     def openai_url(self) -> str:
         """The base URL for OpenAI's clients."""
@@ -199,6 +210,8 @@ class _Routes(BaseHTTPRequestHandler):
         match url.path.split("/")[3]:
             case "status":
                 self._tell(self.platform.state(url.path.split("/")[4]))
+            case "stream":
+                self._tell(self.platform.news(url.path.split("/")[4]))
             case "job-take":
                 jobs = self.platform.take(1, self._is_there)
                 self._answer(jobs[0] if jobs else None)
@@ -216,6 +229,10 @@ class _Routes(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if path.split("/")[3] in ("run", "runsync"):
             self._take_from_caller()
+            return
+        if path.split("/")[3] == "cancel":
+            self.platform.cancel(path.split("/")[4])
+            self._answer({"id": path.split("/")[4], "status": "CANCELLED"})
             return
         posted = json.loads(self.rfile.read(int(self.headers["content-length"])), parse_constant=_no_constant)
         match path.split("/")[3:]:

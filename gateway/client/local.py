@@ -66,13 +66,13 @@ class LocalTransport:
 
     async def _opened(self) -> HTTPTransport:
         from gateway.app import create_app
-        from gateway.client.in_process import ASGITransport
+        from gateway.in_process import InProcessTransport
 
         if self._is_owner:
             await asyncio.to_thread(self._worker.load)
         if self._worker.failure is not None:
             raise self._worker.failure
-        application = ASGITransport(create_app(self._worker))
+        application = InProcessTransport(create_app(self._worker))
         return HTTPTransport("http://local", timeout_s=self._timeout_s, transport=application)
 
     async def close(self) -> None:

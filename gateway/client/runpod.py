@@ -2,16 +2,19 @@
 
 A job goes to `/runsync`, which answers with its outcome or, while no worker is ready, with its state; then `/status` is
 asked until it has ended. RunPod keeps a result for a minute after it. Where `/runsync` itself was cut off on the way
-(524, after some 100 s), a repeatable request goes to `/run`, which never waits.
+(524, after some 100 s), a repeatable request goes to `/run`, which never waits. A job that streams goes there too, and
+`/stream` tells what it has said since it was last asked.
 """
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 
 from gateway.client.errors import job_failure
 from gateway.client.requests import Request, Response, Unanswered
+from gateway.client.server_sent import Event, EventReader
 from gateway.client.transports import HTTPTransport
-from memory_service.errors import InvalidInput
 
 RUNPOD_URL = "https://api.runpod.ai/v2"
 
@@ -52,13 +55,51 @@ class RunPodTransport:
         return self._outcome(response)
 
     async def stream(self, request: Request) -> Response:
-        """Raises:
-        InvalidInput: always: a job answers once.
-        """
-        raise InvalidInput(
-            "Research does not stream from a queue endpoint, whose jobs answer once; call research instead.",
-            field="stream",
-        )
+        """Start a job and wait until its events begin; it streams where the operator set MEMORY_JOB_STREAMING."""
+        response = await self._http.post_or_get("POST", "/run", body={"input": _input(request)})
+        if _state(response) is None:
+            return self._outcome(response)
+        job_id = response.body["id"]
+        told = self._told(job_id)
+        try:
+            first = await anext(told)
+        except StopAsyncIteration:
+            return self._outcome(await self._http.post_or_get("GET", f"/status/{job_id}"))
+        except BaseException:
+            await told.aclose()
+            raise
+        return Response(200, None, request_id=job_id, events=_events(first, told))
+
+    async def _told(self, job_id: str) -> AsyncGenerator[str]:
+        """What a job streams, part by part; left before its end, it is cancelled."""
+        pause_s, silent_s = POLL_FIRST_S, 0.0
+        state: str | None = None
+        try:
+            while True:
+                response = await self._http.post_or_get("GET", f"/stream/{job_id}")
+                state = _state(response, has_id=False)
+                if state is None:
+                    raise Unanswered(f"/stream of job {job_id} answered {response.status}.", was_sent=True)
+                parts = [part for each in response.body.get("stream") or () if isinstance(part := each["output"], str)]
+                for part in parts:
+                    yield part
+                if state not in _WAITING and not parts:
+                    return
+                if parts:
+                    pause_s, silent_s = POLL_FIRST_S, 0.0
+                elif silent_s > self._timeout_s:
+                    raise Unanswered(
+                        f"The job on endpoint {self._endpoint_id} has said nothing for {self._timeout_s:g} s.",
+                        was_sent=True,
+                        is_final=True,
+                    )
+                await asyncio.sleep(pause_s)
+                silent_s += pause_s
+                pause_s = min(POLL_MOST_S, pause_s * 1.5)
+        finally:
+            if state is None or state in _WAITING:
+                with suppress(Unanswered):
+                    await self._http.post_or_get("POST", f"/cancel/{job_id}")
 
     def _outcome(self, response: Response) -> Response:
         if response.status == 404:
@@ -69,7 +110,7 @@ class RunPodTransport:
             case None:
                 return response  # an answer of the platform itself: its status says what is wrong
             case "COMPLETED":
-                return Response(200, response.body.get("output"), request_id=response.body.get("id"))
+                return Response(200, _output(response.body.get("output")), request_id=response.body.get("id"))
             case "FAILED" if response.body.get("error"):
                 status, body = job_failure(response.body["error"])
                 return Response(status, body, request_id=response.body.get("id"))
@@ -90,8 +131,23 @@ def _input(request: Request) -> dict[str, object]:
     return input | {name: value for name, value in around.items() if value}
 
 
-def _state(response: Response) -> str | None:
+def _output(output: object) -> object:
+    """Of a job that could have streamed it is a list, of one item when it did not."""
+    return output[0] if isinstance(output, list) and len(output) == 1 else output
+
+
+async def _events(first: str, rest: AsyncGenerator[str]) -> AsyncGenerator[Event]:
+    reader = EventReader()
+    async with aclosing(rest):
+        for event in reader.feed(first.encode()):
+            yield event
+        async for part in rest:
+            for event in reader.feed(part.encode()):
+                yield event
+
+
+def _state(response: Response, *, has_id: bool = True) -> str | None:
     """The state of the job that an answer tells of; None when it tells of none."""
     body = response.body
-    is_job = response.status == 200 and isinstance(body, dict) and isinstance(body.get("id"), str)
+    is_job = response.status == 200 and isinstance(body, dict) and (not has_id or isinstance(body.get("id"), str))
     return body["status"] if is_job and isinstance(body.get("status"), str) else None

@@ -76,6 +76,9 @@ class ResearchFields(TypedDict, total=False):
     passages: int | None
     timeout_s: float | None
     on_llm_error: Literal["fail", "context"]
+    remember: bool
+    include_model: bool
+    trace: bool
 
 
 ResearchEvent: TypeAlias = Context | Token | Cited | Answer

@@ -30,12 +30,12 @@ from gateway.client import (
     Token,
 )
 from gateway.client.errors import failure
-from gateway.client.in_process import ASGITransport
 from gateway.client.requests import Request, Response, Unanswered
 from gateway.client.runpod import _input as runpod_input
 from gateway.client.server_sent import Event, EventReader
 from gateway.client.values import ResearchFields
 from gateway.http_errors import STATUS
+from gateway.in_process import InProcessTransport
 from gateway.wire import error_body
 from memory_service.errors import (
     InvalidInput,
@@ -85,7 +85,10 @@ async def collected(values):
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runpod")
-    with StandInPlatform() as platform, QueueWorker(platform, folder, LLM_FALLBACK="extractive"):
+    with (
+        StandInPlatform() as platform,
+        QueueWorker(platform, folder, LLM_FALLBACK="extractive", MEMORY_JOB_STREAMING="true"),
+    ):
         yield platform
 
 
@@ -334,12 +337,8 @@ def test_tools_are_listed_and_called(client, namespace):
         client.invoke_tool("no tool/", {})
 
 
-def test_research_streams_over_http_and_here_and_jobs_say_that_they_do_not(client, namespace, request):
+def test_research_streams(client, namespace):
     client.store(COFFEE, key="dana/coffee", namespace=namespace)
-    if "runpod" in request.node.name:
-        with pytest.raises(InvalidInput, match="does not stream from a queue endpoint"):
-            list(client.research_stream("What does Dana drink?", namespace=namespace))
-        return
     context, *told, answer = client.research_stream("What does Dana drink?", namespace=namespace)
     assert isinstance(context, Context)
     assert isinstance(answer, Answer)
@@ -621,13 +620,17 @@ def over_llm(tmp_path, request):
             settings = {"LLM_BASE_URL": llm.base_url}
             if way == "local":
                 return llm, kind.local(tmp_path / "memory", settings=settings)
+            if way == "runpod":
+                platform = stack.enter_context(StandInPlatform())
+                stack.enter_context(QueueWorker(platform, tmp_path, MEMORY_JOB_STREAMING="true", **settings))
+                return llm, kind.runpod("endpoint", api_key="key", url=platform.url, retries=QUICK)
             worker = stack.enter_context(WorkerProcess(tmp_path / "memory", **settings))
             return llm, kind(f"http://127.0.0.1:{worker.port}", retries=QUICK)
 
         yield make
 
 
-@pytest.mark.parametrize("way", ["http", "local"])
+@pytest.mark.parametrize("way", ["http", "runpod", "local"])
 def test_tokens_come_while_the_model_speaks_and_closing_ends_its_work(over_llm, way):
     llm, client = over_llm(Client, way, streaming(*stream_of(*PIECES)[:-3], hang=True))
     with client:
@@ -643,7 +646,7 @@ def test_tokens_come_while_the_model_speaks_and_closing_ends_its_work(over_llm, 
         assert client.health().memories == 1
 
 
-@pytest.mark.parametrize("way", ["http", "local"])
+@pytest.mark.parametrize("way", ["http", "runpod", "local"])
 async def test_an_asynchronous_stream_that_is_left_or_cancelled_ends_the_models_work_too(over_llm, way):
     llm, client = over_llm(AsyncClient, way, streaming(*stream_of(*PIECES)[:-3], hang=True))
     async with client:
@@ -792,6 +795,28 @@ def test_a_job_that_nobody_takes_is_given_up():
         assert len(platform.submitted) == 1, "asking again would only lengthen the queue"
 
 
+def test_an_endpoint_whose_jobs_do_not_stream_says_so(tmp_path):
+    with (
+        StandInPlatform() as platform,
+        QueueWorker(platform, tmp_path, LLM_FALLBACK="extractive"),
+        Client.runpod("endpoint", api_key="key", url=platform.url) as client,
+    ):
+        with pytest.raises(InvalidInput, match="MEMORY_JOB_STREAMING") as caught:
+            list(client.research_stream("What does Dana drink?"))
+        assert caught.value.field == "stream"
+
+
+def test_a_stream_of_an_endpoint_that_is_not_there_or_says_nothing_is_given_up():
+    with StandInPlatform() as platform:
+        client = Client.runpod("endpoint", api_key="key", url=platform.url, timeout_s=0.3)
+        with client, pytest.raises(Unavailable, match="said nothing"):
+            list(client.research_stream("x"))
+        assert platform.stops() == platform.submitted
+        client = Client.runpod("other", api_key="key", url=platform.url)
+        with client, pytest.raises(Unavailable, match="no endpoint other"):
+            list(client.research_stream("x"))
+
+
 def test_an_empty_body_is_sent_as_one():
     """A tool without parameters was once called over RunPod without a body, and refused."""
     request = Request("POST", "/v1/tools/memory_status", body={})
@@ -821,12 +846,13 @@ async def echoing(_scope, receive, send):
 
 async def test_an_application_in_this_process_answers_whatever_it_does(caplog):
     async def sent(application, body=b""):
-        async with httpx.AsyncClient(transport=ASGITransport(application), base_url="http://local") as http:
+        async with httpx.AsyncClient(transport=InProcessTransport(application), base_url="http://local") as http:
             return await http.post("/", content=body)
 
     answer = await sent(echoing, b"x" * 1_000)
     assert (answer.status_code, answer.content, answer.headers["x-request-id"]) == (201, b"x" * 1_000, "7")
-    assert (await sent(crashing)).status_code == 500
+    with pytest.raises(httpx.RemoteProtocolError, match="ended without a response"):
+        await sent(crashing)
     assert (await sent(crashing_half_way)).content == b"{"
     assert "request.crashed" in caplog.text
 
@@ -841,7 +867,7 @@ async def test_a_request_that_is_cancelled_ends_the_application():
         finally:
             ended.set()
 
-    async with httpx.AsyncClient(transport=ASGITransport(hanging), base_url="http://local") as http:
+    async with httpx.AsyncClient(transport=InProcessTransport(hanging), base_url="http://local") as http:
         asking = asyncio.create_task(http.get("/"))
         await entered.wait()
         asking.cancel()

@@ -173,10 +173,18 @@ def test_an_openai_route_is_a_path(route: object) -> None:
         translated(job({"openai_route": route}))
 
 
-def test_a_chat_may_stream_where_jobs_can() -> None:
-    streamed = job({"openai_route": "/v1/chat/completions", "openai_input": {"messages": [], "stream": True}})
+@pytest.mark.parametrize(
+    "input",
+    [
+        {"openai_route": "/v1/chat/completions", "openai_input": {"messages": [], "stream": True}},
+        {"action": "research", "query": "x", "stream": True},
+        {"method": "POST", "path": "/v1/research", "body": {"query": "x", "stream": True}},
+    ],
+)
+def test_a_chat_and_research_may_stream_where_jobs_can(input: dict[str, Any]) -> None:
+    streamed = job(input)
 
-    assert translated(streamed, may_stream=True).url.path == "/v1/chat/completions"
+    assert translated(streamed, may_stream=True).url.path in ("/v1/chat/completions", "/v1/research")
     with pytest.raises(InvalidInput, match="MEMORY_JOB_STREAMING"):
         translated(streamed)
 

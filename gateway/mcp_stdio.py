@@ -16,11 +16,12 @@ def serve(worker: Worker, front: Front) -> None:
         StartupError: the data folder or the tools cannot be used.
     """
     worker.check()
-    threading.Thread(target=worker.load, name="loading", daemon=True).start()
-    asyncio.run(_serve(worker, front))
+    loading = threading.Thread(target=worker.load, name="loading", daemon=True)
+    loading.start()
+    asyncio.run(_serve(worker, front, loading))
 
 
-async def _serve(worker: Worker, front: Front) -> None:
+async def _serve(worker: Worker, front: Front, loading: threading.Thread) -> None:
     from mcp.server.stdio import stdio_server
 
     from gateway.mcp_server import build
@@ -32,6 +33,8 @@ async def _serve(worker: Worker, front: Front) -> None:
             await server.run(received, sent, server.create_initialization_options())
     finally:
         front.close()
+        # A process that ends under a thread inside ONNX Runtime is aborted; and what loads last would stay open.
+        await asyncio.to_thread(loading.join)
         await worker.close()
 
 

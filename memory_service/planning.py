@@ -78,7 +78,8 @@ class UpdateRequest:
 
     Attributes:
         content: None keeps it.
-        vectors: of the content; None when there is none, or when it was there already, whose vectors will do.
+        embedded: a text and its vectors, for use if that is the text from now on; None where those that are there
+            may do.
         metadata: merged into what is there, as `metadata.merged` says; None keeps it.
         ttl_ms: from now; None keeps the end of its lifetime.
     """
@@ -86,7 +87,7 @@ class UpdateRequest:
     namespace: str
     key: str
     content: str | None
-    vectors: Vectors | None
+    embedded: tuple[str, Vectors] | None
     metadata: Metadata | None
     ttl_ms: int | None
     idempotency: Idempotency | None = None
@@ -268,11 +269,12 @@ def _plan_update(request: UpdateRequest, group: Group) -> Plan:
     if held is None:
         return Plan(NotFound("There is no memory with this key any more, so there is nothing to update."), [])
     content = held.version.content if request.content is None else request.content
-    vectors = request.vectors
-    if vectors is None:
-        if content != held.version.content or not group.has_vectors(request.namespace, held):
-            return Plan(Stale(), [])
+    if request.embedded is not None and request.embedded[0] == content:
+        vectors = request.embedded[1]
+    elif content == held.version.content and group.has_vectors(request.namespace, held):
         vectors = group.vectors(request.namespace, held)
+    else:
+        return Plan(Stale(), [])
     text = held.version.metadata
     if request.metadata is not None:
         try:

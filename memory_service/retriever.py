@@ -32,14 +32,27 @@ class Retriever:
         self._embedding = embedding
         self._clock = clock
 
-    def prepare(self, retrievals: Sequence[Retrieval]) -> list[Search]:
-        """Understand what is asked, and begin to embed it; all queries share the model's runs.
+    def understood(self, retrieval: Retrieval) -> Search:
+        """What is asked, by what the namespace holds; not embedded yet.
 
         Raises:
-            InvalidInput: a filter is none, or `as_of` is out of bounds.
+            InvalidInput: the filter is none, or `as_of` is out of bounds.
             NotFound: there is no memory with the key of `like`.
         """
-        searches = [self._understood(retrieval) for retrieval in retrievals]
+        wanted = parse(retrieval.filter)
+        now_ms = self._clock.now_ms()
+        as_of_ms = checks.as_of(retrieval.as_of, now_ms, self._projection.superseded_kept_ms)
+        half_life = retrieval.recency_half_life_days
+        boosts = Boosts(now_ms, None if half_life is None else half_life * checks.DAY_MS, retrieval.importance_weight)
+        index = self._projection.index(retrieval.namespace)
+        if retrieval.query is not None:
+            question = ranking.prepared(retrieval.query, index)
+            return Search(retrieval, wanted, question, None, as_of_ms, boosts)
+        assert retrieval.like is not None, "a retrieval has a query or is like a memory"
+        return self._like(Search(retrieval, wanted, _NO_QUESTION, None, as_of_ms, boosts), retrieval.like, index)
+
+    def embedded(self, searches: Sequence[Search]) -> list[Search]:
+        """Begin to embed what needs a vector; all queries share the model's runs."""
         is_asked = [it.vector is None and it.retrieval.ranked_by is not Mode.LEXICAL for it in searches]
         meanings = [it.question.meaning for it, asked in zip(searches, is_asked, strict=True) if asked]
         vectors = iter(self._embedding.awaited(meanings))
@@ -54,19 +67,6 @@ class Retriever:
             with self._projection.undisturbed():
                 found, _ = look(self._projection, search)
         return self._retrieved(search, found)
-
-    def _understood(self, retrieval: Retrieval) -> Search:
-        wanted = parse(retrieval.filter)
-        now_ms = self._clock.now_ms()
-        as_of_ms = checks.as_of(retrieval.as_of, now_ms, self._projection.superseded_kept_ms)
-        half_life = retrieval.recency_half_life_days
-        boosts = Boosts(now_ms, None if half_life is None else half_life * checks.DAY_MS, retrieval.importance_weight)
-        index = self._projection.index(retrieval.namespace)
-        if retrieval.query is not None:
-            question = ranking.prepared(retrieval.query, index)
-            return Search(retrieval, wanted, question, None, as_of_ms, boosts)
-        assert retrieval.like is not None, "a retrieval has a query or is like a memory"
-        return self._like(Search(retrieval, wanted, _NO_QUESTION, None, as_of_ms, boosts), retrieval.like, index)
 
     def _like(self, search: Search, key: str, index: NamespaceIndex | None) -> Search:
         """What is like a memory has its vectors' mean direction and its rarest words; neither names nor times."""

@@ -57,6 +57,7 @@ from memory_service.receipts import redeem
 from memory_service.recovery import recover
 from memory_service.retrieval import RETRIEVALS_MAX, Retrieval, Retrieved
 from memory_service.retriever import Retriever
+from memory_service.searching import Search
 from memory_service.settings import MemorySettings
 from memory_service.snapshotting import Snapshotter
 
@@ -237,15 +238,17 @@ class MemoryService:
         held = self._catalog.contents({(namespace, key)}).get((namespace, key))
         if held is None and idempotency is None:
             raise _missing(namespace, key)
-        fresh = None if content is None or content == held else self._embedding.windows([content])[0]
-        outcome = self._commit(UpdateRequest(namespace, key, content, fresh, metadata, ttl_ms, idempotency))
-        if isinstance(outcome, Stale):  # other content is held by now, or its vectors are out of reach
-            content = held if content is None else content
-            if content is None:
+        text = None if content == held else content
+        while True:
+            embedded = None if text is None else (text, self._embedding.windows([text])[0])
+            outcome = self._commit(UpdateRequest(namespace, key, content, embedded, metadata, ttl_ms, idempotency))
+            if not isinstance(outcome, Stale):
+                break
+            # The text is another by now, or its vectors are out of reach.
+            text = content or self._catalog.contents({(namespace, key)}).get((namespace, key))
+            if text is None:
                 raise _missing(namespace, key)
-            fresh = self._embedding.windows([content])[0]
-            outcome = self._commit(UpdateRequest(namespace, key, content, fresh, metadata, ttl_ms, idempotency))
-        assert isinstance(outcome, list), "an update with its vectors is never stale"
+        assert isinstance(outcome, list), "an update is answered as a store is"
         [result] = outcome
         if isinstance(result, Refused):
             raise result.error
@@ -260,7 +263,8 @@ class MemoryService:
             InvalidInput: naming the field, the bound and the remedy.
             NotFound: there is no memory with the key of `like`.
         """
-        return self.retrieve_batch([retrieval])[0]
+        self._refresh(retrieval.consistency)  # a query is understood by what is held
+        return self._retrieved([self._retriever.understood(retrieval)])[0]
 
     def retrieve_batch(self, retrievals: Sequence[Retrieval]) -> list[Retrieved]:
         """Answer up to 100 retrievals, whose queries share the model's runs; results in their order.
@@ -271,11 +275,18 @@ class MemoryService:
         """
         checks.count(len(retrievals), "queries", RETRIEVALS_MAX)
         is_strong = any(retrieval.consistency is Consistency.STRONG for retrieval in retrievals)
-        # first of all, since a query is understood by what is there: who speaks, and what it is to be like
-        self._refresh(
-            Consistency.STRONG if is_strong else Consistency.EVENTUAL
-        )  # queries are understood by what is held
-        return [self._retriever.retrieve(search) for search in self._retriever.prepare(retrievals)]
+        self._refresh(Consistency.STRONG if is_strong else Consistency.EVENTUAL)
+        searches = []
+        for at, retrieval in enumerate(retrievals):
+            try:
+                searches.append(self._retriever.understood(retrieval))
+            except (InvalidInput, NotFound) as error:
+                error.field = f"queries[{at}].{error.field}"
+                raise
+        return self._retrieved(searches)
+
+    def _retrieved(self, searches: Sequence[Search]) -> list[Retrieved]:
+        return [self._retriever.retrieve(search) for search in self._retriever.embedded(searches)]
 
     def state(self, namespace: str, *, consistency: Consistency = Consistency.EVENTUAL) -> tuple[str, int]:
         """A name for what the namespace holds, and how often that changed here: for caches of answers.

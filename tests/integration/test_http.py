@@ -243,7 +243,13 @@ def test_an_answer_explains_itself_and_a_batch_gives_one_for_each_query(client):
     assert refused["field"] == "queries[1].filter.a.$near"
     refused = error(client.post("/v1/memories/retrieve/batch", json={"queries": [{"query": "x"}] * 101}), 422)
     assert refused["field"] == "queries"
-    error(client.post("/v1/memories/retrieve", json={"like": "nobody", **where}), 404, "not_found")
+    wrong = {"like": "nobody", **where}
+    refused = error(client.post("/v1/memories/retrieve", json=wrong), 404, "not_found")
+    assert refused["field"] == "like"
+    refused = error(
+        client.post("/v1/memories/retrieve/batch", json={"queries": [{"query": "x"}, wrong]}), 404, "not_found"
+    )
+    assert refused["field"] == "queries[1].like"
 
     report = ok(client.post("/v1/memories/duplicates", json=where))
     [pair] = report["duplicates"]

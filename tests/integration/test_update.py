@@ -14,6 +14,7 @@ from gateway.worker import Worker
 from memory_service.errors import Conflict, InvalidInput, NotFound
 from memory_service.metadata import BYTES_MAX, canonical, merged
 from memory_service.model import Consistency, NewMemory, StoreStatus
+from memory_service.planning import Group
 from memory_service.retrieval import Retrieval
 from memory_service.settings import MemorySettings
 from research.settings import LLMSettings
@@ -42,6 +43,24 @@ def test_a_new_content_is_found_and_the_old_one_is_not(service):
     assert (updated.created_at_ms, memory.created_at_ms) == (stored.created_at_ms, stored.created_at_ms)
     [hit] = service.retrieve(Retrieval("green tea")).hits
     assert (hit.memory.content, round(hit.dense, 1) > 0.4) == (TEA, True)
+
+
+def test_new_metadata_keep_the_text_that_another_writes_while_the_old_one_is_embedded(service, monkeypatch):
+    service.store(NewMemory(COFFEE, "dana"))
+    windows = service._embedding.windows
+
+    def meddled(contents):
+        if contents == [COFFEE]:
+            service.update("dana", content=TEA)
+        return windows(contents)
+
+    monkeypatch.setattr(Group, "has_vectors", lambda *_: False)  # so that the text which is there is embedded again
+    monkeypatch.setattr(service._embedding, "windows", meddled)
+    service.update("dana", metadata={"lead": "acme"})
+
+    memory = service.get("dana")
+    assert (memory.content, memory.metadata) == (TEA, {"lead": "acme"})
+    assert service.retrieve(Retrieval("green tea")).hits[0].dense > 0.4
 
 
 def test_the_lifetime_stays_unless_a_new_one_is_given(service):
@@ -134,7 +153,7 @@ def test_a_store_between_reading_and_committing_makes_the_content_be_embedded_af
     monkeypatch.setattr(service, "_commit", racing)
     raced_store = service.update("dana", content=COFFEE)
 
-    assert raced[0].vectors is None
+    assert raced[0].embedded is None
     assert raced_store.status is StoreStatus.UPDATED
     [hit] = service.retrieve(Retrieval(COFFEE, k=1)).hits
     assert (hit.memory.content, hit.dense > 0.95) == (COFFEE, True)

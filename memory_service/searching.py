@@ -132,9 +132,14 @@ def _chosen(
         chosen = select(
             found, good, index, retrieval.k, diversity=retrieval.diversity, per_session=retrieval.per_session
         )
-        if len(chosen) == retrieval.k or len(found.ids) < pool:
+        if len(chosen) == retrieval.k or len(found.ids) < pool or _ends(found, retrieval):
             return found, good, chosen
         pool *= POOL_FACTOR
+
+
+def _ends(found: Ranked, retrieval: Retrieval) -> bool:
+    """Whether all that comes after has too low a score."""
+    return retrieval.min_score is not None and bool(found.scores[-1] < retrieval.min_score)
 
 
 def eligible(found: Ranked, retrieval: Retrieval) -> Places:

@@ -4,9 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from memory_service import searching
 from memory_service.errors import InvalidInput, NotFound
 from memory_service.model import Mode, NewMemory
 from memory_service.retrieval import RETRIEVALS_MAX, Retrieval
+from memory_service.selection import POOL_MIN
 
 NOW = datetime.now(UTC)
 CATS = ["A cat sleeps on the sofa.", "The cat is asleep on the couch.", "On the sofa a cat is sleeping."]
@@ -104,6 +106,20 @@ def test_a_crowded_session_does_not_hide_the_others_behind_it(service):
 def test_memories_without_session_and_time_are_not_limited(service):
     store(service, *((f"cat{at}", text, {}) for at, text in enumerate(CATS)))
     assert len(service.retrieve(Retrieval("cat", k=3, per_session=1)).hits) == 3
+
+
+def test_what_is_good_enough_is_looked_for_no_further_than_there_can_be_more_of_it(service, monkeypatch):
+    service.store_batch([NewMemory(f"note {at} of the cat", metadata={"session_id": str(at)}) for at in range(300)])
+    ranked, asked_for = searching.ranked, []
+
+    def counted(*given):
+        asked_for.append(given[-1])
+        return ranked(*given)
+
+    monkeypatch.setattr(searching, "ranked", counted)
+    asked = Retrieval("cat", k=5, per_session=1, mode=Mode.DENSE, min_score=0.999)
+    assert not service.retrieve(asked).hits
+    assert asked_for == [POOL_MIN]
 
 
 def test_a_span_of_time_goes_by_the_event_and_else_by_the_storing(meetings):

@@ -1,5 +1,6 @@
 """OpenAI's routes: chat that remembers, embeddings, models. Any client of OpenAI's takes them by its base URL."""
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
@@ -48,6 +49,8 @@ _ERRORS = {
         }
     },
 }
+log = logging.getLogger(__name__)
+
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -70,6 +73,9 @@ class OpenAIRoute(APIRoute):
                 if error.status_code == 413:
                     return _failed(LimitExceeded(str(error.detail)))
                 return _failed(InvalidInput("The body is not JSON in UTF-8, or is nested too deeply."))
+            except Exception:  # the LLM may have been paid, so its client must not come again by itself
+                log.exception("request.crashed")
+                return _failed(ServiceError("Something went wrong inside the service; its log has the details."))
 
         return handled
 

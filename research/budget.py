@@ -63,6 +63,8 @@ async def fill(question: str, hits: Sequence[Hit], window: Window, count: CountT
 async def _filled_by_count(
     question: str, found: Sequence[Candidate], packed: Packed, window: Window, count: CountTokens
 ) -> Filled:
+    room_tokens = room(question, context_tokens=window.tokens, max_tokens=window.answer_tokens)
+    frame_tokens = window.tokens - window.answer_tokens - room_tokens
     fitting: Packed | None = None
     for _ in range(_COUNTS_MAX):
         counted = await count(build(question, packed.passages))
@@ -75,26 +77,31 @@ async def _filled_by_count(
             fitting = packed
         elif fitting is not None:
             return Filled(fitting, "server")
-        room_tokens = _room_by_count(packed, counted.tokens, prompt_max)
-        if room_tokens <= 0:
+        room_tokens = _room_by_count(packed, frame_tokens, counted.tokens, prompt_max)
+        packed = await asyncio.to_thread(pack_candidates, found, room_tokens, window.passages_max)
+        if fitting is None and not packed.passages:
             raise LimitExceeded(
                 f"The question and max_tokens {window.answer_tokens:,} leave no room for memories in the window of "
                 f"{counted.window or window.tokens:,} tokens that the LLM's server states; shorten the question or "
                 "lower max_tokens.",
                 field="max_tokens",
             )
-        packed = await asyncio.to_thread(pack_candidates, found, room_tokens, window.passages_max)
-        if fitting is not None and packed.passages == fitting.passages:
+        if fitting is not None and packed.tokens <= fitting.tokens:
             return Filled(fitting, "server")
     return Filled(fitting or packed, "server")
 
 
-def _room_by_count(packed: Packed, counted: int, prompt_max: int) -> int:
+def _room_by_count(packed: Packed, frame_tokens: int, counted: int, prompt_max: int) -> int:
     """The room for passages in the estimate's tokens, if the estimate is as wrong for the rest as for these.
 
-    Never less than the difference: what the frame around the passages costs is in the count and not in the estimate.
+    Never changed by less than the difference: what the template costs may be in the count and not in the estimate.
+
+    Args:
+        packed: the passages that were counted.
+        frame_tokens: of all else in the prompt, by the estimate.
+        counted: tokens of the whole prompt.
+        prompt_max: tokens that it may have.
     """
     spare = prompt_max - counted
-    if spare < 0:
-        return min(int(packed.tokens * prompt_max / counted * _CAUTION), packed.tokens + spare)
-    return int(packed.tokens + spare * max(1.0, packed.tokens / counted) * _CAUTION)
+    estimated_each = max(1.0, (packed.tokens + frame_tokens) / counted)
+    return int((packed.tokens + spare * estimated_each) * _CAUTION)

@@ -170,7 +170,8 @@ class Chat:
                     found = await asyncio.to_thread(self._annotations, texts.pop(index), asked)
                     annotated += len(found)
                     if found:
-                        yield _event(chunk, index, found)
+                        yield {**_event(chunk, index, found), **marked}
+                        marked = {}
                 yield {**chunk, **marked}
                 marked = {}
         _report(request, asked, annotated)
@@ -297,7 +298,8 @@ def _annotated(choice: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) ->
     if not found:
         return dict(choice)
     message = choice["message"]
-    return {**choice, "message": {**message, "annotations": [*(message.get("annotations") or ()), *found]}}
+    given = annotations if isinstance(annotations := message.get("annotations"), list) else []
+    return {**choice, "message": {**message, "annotations": [*given, *found]}}
 
 
 def _event(chunk: Chunk, index: int, found: Sequence[Mapping[str, Any]]) -> Chunk:

@@ -19,7 +19,7 @@ from itertools import accumulate
 
 from memory_service.words import STOP_WORDS, words
 from research.citations import CODE, Mark, marks
-from research.sentences import ends
+from research.sentences import ends, may_end
 
 _PREFIX = re.compile(r"[^\S\n]*(?:>[^\S\n]?)*(?:(?:[-*+•]|[0-9]{1,3}[.)])[^\S\n]+)?(?:\[[ xX]\][^\S\n]+)?")
 _HEADING = re.compile(r"[^\S\n]{0,3}#{1,6}[^\S\n]+")
@@ -29,12 +29,13 @@ _BOLD_LINE = re.compile(r"\*\*[^*]+\*\*:?")
 _EMPHASIS = re.compile(r"\*\*|__|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)")
 _BEFORE_STOP = re.compile(r"\s+(?=[.,;:!?…])")
 
-# A line of marks alone, or the beginning of one that may yet become such a line.
-_MARKS_ALONE = re.compile(r"\s*(?:[\[【][^\]】\[【\n]{0,40}[\]】][^\S\n]*)+[.]?[^\S\n]*(?=\n|\Z)")
-_MAY_BE_MARKS = re.compile(r"\s*(?:[\[【][^\]】\[【\n]{0,40}[\]】]?[^\S\n]*)*[.]?[^\S\n]*\Z")
+# A line of marks alone, or the beginning of one that may yet become such a line. Nothing is given back, or the
+# spaces of "[ [ [ [" could be shared out in ways beyond number.
+_MARKS_ALONE = re.compile(r"\s*+(?:[\[【][^\]】\[【\n]{0,40}+[\]】][^\S\n]*+)++[.]?[^\S\n]*+(?=\n|\Z)")
+_MAY_BE_MARKS = re.compile(r"\s*+(?:[\[【][^\]】\[【\n]{0,40}+[\]】]?+[^\S\n]*+)*+[.]?[^\S\n]*+\Z")
 
 # What a delta may still change: the end of a word, a stop, a bracket that may become a mark.
-_OPEN_BRACKET = re.compile(r"[\[【]+[0-9\s,;\-\u2013\u2014]*[\]】]*\Z")
+_OPEN_BRACKET = re.compile(r"(?<![\[【])[\[【]++[0-9\s,;\-\u2013\u2014]*+[\]】]*+\Z")
 _UNSETTLED_CHARS = 4
 
 _SILENT = re.compile(
@@ -118,16 +119,19 @@ class SentenceReader:
     def __init__(self) -> None:
         self._text = ""
         self._offset = 0
-        self._given = 0
+        self._given = self._given_chars = 0
         self._is_after_row = False
 
     def feed(self, delta: str) -> list[Sentence]:
         """Read on, and get the sentences that this completed."""
         self._text += delta
         found = self._lines(is_end=False)
+        if not may_end(self._text, self._given_chars):
+            return found  # or every piece of a long line would have all of it read again
         settled = self._sentences(_settled(self._text))[:-1]
-        found += settled[self._given :]
-        self._given = max(self._given, len(settled))
+        if len(settled) > self._given:
+            found += settled[self._given :]
+            self._given, self._given_chars = len(settled), settled[-1].stop - self._offset
         return found
 
     def finish(self) -> list[Sentence]:
@@ -142,7 +146,7 @@ class SentenceReader:
             found += self._sentences(text[start:stop])[self._given :]
             self._is_after_row = _ROW.match(text, start, stop) is not None
             self._offset += stop - start
-            self._given = 0
+            self._given = self._given_chars = 0
             start = stop
         self._text = text[start:]
         return found
@@ -154,7 +158,7 @@ class SentenceReader:
 
 
 def _masked(text: str) -> str:
-    return CODE.sub(lambda code: "x" * len(code.group()), text)
+    return CODE.sub(lambda code: "x" * len(code.group()), text) if "`" in text else text
 
 
 def _line_end(plain: str, start: int, *, is_end: bool) -> int | None:
@@ -192,12 +196,11 @@ def _line_sentences(line: str, *, is_after_row: bool) -> list[Sentence]:
     cuts = _cuts(body.plain, () if is_row else ends(body.plain))
     if not cuts:
         return [_sentence(line, body, (0, 0), found, Kind.ASIDE)] if found else []
-    owners = _owners(cuts, [body.inside(mark) for mark in found])
+    own: list[list[Mark]] = [[] for _ in cuts]
+    for mark, owner in zip(found, _owners(cuts, [body.inside(mark) for mark in found]), strict=True):
+        own[owner].append(mark)
     kind = Kind.LEAD if heading or (is_row and not is_after_row) else None
-    return [
-        _sentence(line, body, cut, [mark for mark, owner in zip(found, owners, strict=True) if owner == i], kind)
-        for i, cut in enumerate(cuts)
-    ]
+    return [_sentence(line, body, cut, marks_of, kind) for cut, marks_of in zip(cuts, own, strict=True)]
 
 
 class _Body:

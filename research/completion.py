@@ -5,6 +5,7 @@ object; the SDK takes all of these for completions. So the body is read here, as
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ _EXCERPT_CHARS_MAX = 200
 
 # Shorter keys are placeholders such as "none", and blotting these out would garble the sentence.
 _SECRET_CHARS_MIN = 8
+
+# The whole numbers that a double holds exactly. What is beyond them counts nothing, and no price could be put on it.
+_TOKENS_MAX = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +90,15 @@ def raw(body: str, *, secret: str) -> dict[str, Any]:
 def decode(body: str) -> object:
     """The JSON value of a body; None when it is not JSON."""
     try:
-        # What is no JSON either, and could not be passed on; RFC 8259 has neither NaN nor Infinity.
-        return json.loads(body, parse_constant=lambda _: None)
+        # What is no JSON either, and could not be passed on; RFC 8259 has neither NaN nor Infinity, however written.
+        return json.loads(body, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
+
+
+def _finite(written: str) -> float | None:
+    number = float(written)
+    return number if math.isfinite(number) else None
 
 
 def excerpt(body: str, secret: str) -> str:
@@ -148,4 +157,4 @@ def whole_text(text: str) -> str:
 def tokens(usage: object, name: str) -> int:
     """A count of the usage; 0 where there is none."""
     count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0
+    return count if isinstance(count, int) and not isinstance(count, bool) and 0 < count <= _TOKENS_MAX else 0

@@ -106,7 +106,7 @@ class LLMClient:
                 extra_body={**question, "model": self.model},
                 timeout=self._timeouts(timeout_s),
             )
-            return reply.text
+            return reply.content.decode("utf-8", "replace")  # JSON has no other charset, whatever a header says
         raise AssertionError("the block above returns or raises")
 
     def stream(

@@ -131,7 +131,7 @@ class _Packing:
         if not self.passages and _cost(passage) > self.room_tokens:
             passage = _clipped(one.hit, self.room_tokens)
         tokens = _cost(passage)
-        if tokens > self.room_tokens:
+        if tokens > self.room_tokens or not passage.content:
             return False
         self.passages.append(passage)
         self._taken.append(one.shingles)

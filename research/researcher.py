@@ -306,8 +306,7 @@ class Researcher:
 
     def _verified(self, request: ResearchRequest, draft: _Draft, passages: Sequence[Passage]) -> _Verified:
         found = verify(draft.sentences, passages, self._recall.embed)
-        is_quoted = draft.model == extractive.MODEL
-        kept = None if is_quoted or not draft.sentences else keep_supported(draft.text, draft.sentences, found)
+        kept = None if draft.reply is None else keep_supported(draft.text, draft.sentences, found)
         if request.strict and kept is not None:
             return _Verified(kept.text, kept.citations, removed=kept.removed, kept=kept)
         cited = tuple(one for of_sentence in found for one in of_sentence)

@@ -10,6 +10,7 @@ _BREAK = re.compile(
     r"|[。\uff01\uff1f]+[」』\u201d\uff09]*"
     r"|[\n\r\u2028\u2029]\s*"
 )
+_STOP = re.compile(r"[.!?…。\uff01\uff1f\n\r\u2028\u2029]")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[a-z]|[a-z]\.[a-z]|mr|mrs|ms|dr|prof|st|vs|approx|inc|ltd|jr|sr|fig|cf))\.\Z", re.IGNORECASE
 )
@@ -45,6 +46,11 @@ def spans(text: str, chars_max: int) -> list[Span]:
 def ends(text: str) -> list[int]:
     """Where the sentences of a text end, in order; the end of the text itself counts only after a full stop."""
     return [mark.end() for mark in _BREAK.finditer(text) if not _goes_on(text, mark)]
+
+
+def may_end(text: str, start: int) -> bool:
+    """Whether a sentence may end anywhere behind `start`; a quick look."""
+    return _STOP.search(text, start) is not None
 
 
 def _goes_on(text: str, mark: re.Match[str]) -> bool:

@@ -138,6 +138,25 @@ async def test_a_window_of_the_server_without_room_is_refused_with_its_size() ->
     assert caught.value.field == "max_tokens"
 
 
+@pytest.mark.parametrize("chars_per_token", [2.0, 3.0, 4.0, 6.0])
+async def test_where_little_room_is_left_a_passage_with_text_fits_or_the_question_is_refused(
+    chars_per_token: float,
+) -> None:
+    """Else an answer said that no memory matched, or the prompt was longer than the window."""
+
+    async def count(messages: Sequence[ChatMessage]) -> Count:
+        return Count(round(sum(len(m["content"]) for m in messages) / chars_per_token) + 30, window)
+
+    for window in range(250, 900, 3):
+        try:
+            found = await filled([TEXTS[0] * 5, TEXTS[1]], Window(8_192, 100), count)
+        except LimitExceeded:
+            continue
+        assert found.packed.passages
+        assert all(passage.content for passage in found.packed.passages)
+        assert (await count(build(QUESTION, found.packed.passages))).tokens + 100 <= window
+
+
 @settings(deadline=None)
 @given(st.floats(0.2, 3.5), st.integers(0, 300), st.integers(1_500, 6_000), st.integers(0, 40))
 async def test_whatever_the_tokenizer_what_it_counts_stays_within_the_window(

@@ -154,6 +154,13 @@ async def test_a_completion_counts_whatever_content_type_it_is_sent_with() -> No
     assert answer.text == "Yes."
 
 
+@pytest.mark.parametrize("charset", ["utf-16", "hex", "undefined"])
+async def test_a_completion_is_utf_8_whatever_charset_a_proxy_claims(charset: str) -> None:
+    body = json.dumps(completion("Grüße [1]."), ensure_ascii=False)
+    with StandInLLM(replying(body, content_type=f"application/json; charset={charset}")) as server:
+        assert (await ask(client(server.base_url))).text == "Grüße [1]."
+
+
 async def test_an_endpoint_that_never_answers_is_left_after_the_timeout() -> None:
     caught = await failure(hanging, timeout_s=SHORT_TIMEOUT_S)
 

@@ -306,6 +306,44 @@ async def test_a_stream_of_several_choices_annotates_each(tmp_path: Path) -> Non
     assert len(chunks) == 5
 
 
+async def test_the_first_event_tells_the_passages_also_when_it_holds_the_whole_answer(tmp_path: Path) -> None:
+    async with serving(tmp_path, streaming(chunk(ANSWER, finish_reason="stop"), "[DONE]")) as served:
+        chunks = [one async for one in await served.ask(stream=True, **ACME)]
+
+    assert ["memory" in (one.model_extra or {}) for one in chunks] == [True, False]
+    assert "annotations" in (chunks[0].choices[0].delta.model_extra or {})
+
+
+async def test_annotations_of_the_server_that_are_no_list_are_replaced(tmp_path: Path) -> None:
+    message = {"role": "assistant", "content": ANSWER, "annotations": 5}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    async with serving(tmp_path, replying(json.dumps(completion("", choices=choices)))) as served:
+        reply = await served.ask(**ACME)
+
+    assert len(reply.choices[0].message.annotations) == 1
+
+
+async def test_a_number_that_json_cannot_hold_is_told_as_null(tmp_path: Path) -> None:
+    body = json.dumps(completion(ANSWER, logprob=0.5)).replace("0.5", "-1e999")
+    async with serving(tmp_path, replying(body)) as served:
+        reply = await served.ask(**ACME)
+
+    assert reply.model_extra["logprob"] is None
+
+
+async def test_a_crash_has_the_shape_of_openai_and_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client would send the question twice more, and each may be paid."""
+    monkeypatch.setattr("gateway.openai_wire.written", lambda _data: 1 / 0)
+    async with serving(tmp_path, answering(ANSWER)) as served, httpx.AsyncClient() as http:
+        body = {"messages": [{"role": "user", "content": QUESTION}]}
+        response = await http.post(f"{served.url}/v1/chat/completions", json=body)
+
+    assert (response.status_code, response.headers["x-should-retry"]) == (500, "false")
+    assert (response.json()["error"]["type"], response.json()["error"]["code"]) == ("server_error", "internal")
+
+
 async def test_a_server_that_ignores_stream_is_told_as_one_event(tmp_path: Path) -> None:
     async with serving(tmp_path, answering(ANSWER)) as served:
         chunks = [one async for one in await served.ask(stream=True, **ACME)]

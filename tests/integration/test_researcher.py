@@ -86,6 +86,15 @@ async def test_strict_says_so_when_nothing_is_left() -> None:
     assert (answer.result, answer.citations) == (NOTHING_LEFT, ())
 
 
+@pytest.mark.parametrize("said", ["[99]", "[99] [98]", "..."])
+async def test_strict_says_so_too_when_the_answer_had_no_sentence(said: str) -> None:
+    with StandInLLM(answering(said)) as server:
+        request = ResearchRequest(QUESTION.query, strict=True)
+        answer = await research(request, LLMSettings(base_url=server.base_url))
+
+    assert (answer.result, answer.citations, answer.removed) == (NOTHING_LEFT, (), ())
+
+
 async def test_the_llm_gets_rules_passages_and_question_and_the_callers_limits() -> None:
     request = ResearchRequest("What is the budget of Brightwater?", k=2, max_tokens=300, temperature=0)
     with StandInLLM(answering("62,000 euro [1].")) as server:

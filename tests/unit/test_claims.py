@@ -121,7 +121,21 @@ def test_sentences_lie_in_order_within_the_text_and_have_all_its_marks(text: str
     assert {n for one in found for claim in one.claims for n in claim.numbers} == {*cited.known, *cited.unknown}
 
 
-@pytest.mark.parametrize("unit", ["[1", "`", "```", "a[1]", "[[", "“", "\n", "[1]\n", "**. ", "| ", "[1] a. ", "[1],"])
+@pytest.mark.parametrize("spaces", [" ", "   ", "x "])
+def test_a_line_of_open_brackets_is_read_at_once(spaces: str) -> None:
+    """The spaces between them could be shared out in more ways than anybody could try; forty took for ever."""
+    text = "Matrix:\n" + f"[{spaces}" * 200 + "x" * 60
+
+    assert next(one.text for one in read(text)) == "Matrix:"
+
+
+def test_blanks_behind_a_mark_alone_are_read_at_once() -> None:
+    assert len(read("Dana sails.\n[1]" + " " * 200_000 + "Bo rows well.")) == 2
+
+
+@pytest.mark.parametrize(
+    "unit", ["[1]. Dana sails ", "[1", "`", "```", "a[1]", "[[", "“", "\n", "[1]\n", "**. ", "| ", "[1] a. ", "[1],"]
+)
 def test_a_hostile_answer_is_read_in_linear_time(unit: str) -> None:
     """A quadratic loop would not come back from these for minutes."""
     read(unit * 30_000)

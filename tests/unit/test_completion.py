@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_service.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
-from research.completion import Completion, excerpt, read
+from research.completion import Completion, decode, excerpt, read
 from tests.stand_in_llm import completion
 
 SECRET = "sk-very-secret"
@@ -44,9 +44,17 @@ def test_what_a_lean_server_leaves_out_is_filled_in_honestly() -> None:
     assert read_json(lean) == Completion("Grimsby [1].", "asked-for", 0, None)
 
 
-@pytest.mark.parametrize("usage", [None, [], {}, {"total_tokens": "120"}, {"total_tokens": True}, {"total_tokens": -1}])
+@pytest.mark.parametrize(
+    "usage",
+    [None, [], {}, {"total_tokens": "120"}, {"total_tokens": True}, {"total_tokens": -1}, {"total_tokens": 10**400}],
+)
 def test_a_usage_that_says_nothing_counts_as_none(usage: object) -> None:
     assert read_json(completion("Yes.", usage=usage)).tokens_used == 0
+
+
+def test_a_number_beyond_every_float_is_none_as_infinity_is() -> None:
+    """Written on, it would be `Infinity`, which is no JSON."""
+    assert decode("[1e999, -1e999, Infinity, 1.5]") == [None, None, None, 1.5]
 
 
 def test_half_a_character_in_the_text_is_replaced_so_that_it_can_be_sent_on() -> None:

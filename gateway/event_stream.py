@@ -8,7 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from fastapi.responses import StreamingResponse
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
 
 from gateway.wire import step_body
 from memory_service.errors import ServiceError
@@ -23,6 +24,9 @@ HEARTBEAT_S = 15.0
 
 _WAITING_MAX = 64
 """Steps that may wait for a slow reader; then the LLM's own stream waits too."""
+
+_CLIENT_LEFT = 499
+"""A status that nobody reads, by which nginx logs a client that closed its request."""
 
 _CRASHED = "Something went wrong inside the service; its log has the details under this request id."
 
@@ -51,13 +55,23 @@ RESEARCH: Dialect[Step] = Dialect(_research_step, lambda error: _research_step(F
 
 
 async def streamed(
-    steps: AsyncGenerator[_T], dialect: Dialect[_T], *, heartbeat_s: float = HEARTBEAT_S
-) -> StreamingResponse:
+    request: Request, steps: AsyncGenerator[_T], dialect: Dialect[_T], *, heartbeat_s: float = HEARTBEAT_S
+) -> Response:
     """A response that tells steps as they come. It begins with the first, so an error before it keeps its status.
 
-    A client that goes away ends what makes them.
+    A client that goes away, also before the first, ends what makes them.
     """
-    first = await anext(steps)
+    making = asyncio.ensure_future(anext(steps))
+    leaving = asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait({making, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not making.done():
+            return Response(status_code=_CLIENT_LEFT)
+        first = making.result()
+    finally:
+        making.cancel()
+        leaving.cancel()
+        await asyncio.wait({making, leaving})
     return StreamingResponse(
         _body(first, steps, dialect, heartbeat_s),
         media_type="text/event-stream",
@@ -69,9 +83,8 @@ async def _body(first: _T, steps: AsyncGenerator[_T], dialect: Dialect[_T], hear
     waiting: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING_MAX)
     # A task of its own, which a client that goes away cancels exactly once: Starlette's cancellation comes back at
     # every `await`, and would keep the LLM's connection from being closed.
-    pump = asyncio.create_task(_pump(steps, dialect, waiting))
+    pump = asyncio.create_task(_pump(first, steps, dialect, waiting))
     try:
-        yield dialect.step(first)
         while True:
             try:
                 async with asyncio.timeout(heartbeat_s):
@@ -87,9 +100,18 @@ async def _body(first: _T, steps: AsyncGenerator[_T], dialect: Dialect[_T], hear
         pump.cancel()
 
 
-async def _pump(steps: AsyncGenerator[_T], dialect: Dialect[_T], waiting: "asyncio.Queue[bytes | None]") -> None:
+async def _left(request: Request) -> None:
+    """Wait until the client goes away; its whole request has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _pump(
+    first: _T, steps: AsyncGenerator[_T], dialect: Dialect[_T], waiting: "asyncio.Queue[bytes | None]"
+) -> None:
     try:
         async with aclosing(steps):
+            await waiting.put(dialect.step(first))
             async for step in steps:
                 await waiting.put(dialect.step(step))
         await waiting.put(dialect.end)

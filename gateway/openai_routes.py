@@ -90,14 +90,16 @@ def routes(worker: Worker) -> APIRouter:
         responses=_documented(400, 404, 413, 500, 502, 503, 504),
         openapi_extra=_schema(wire.ChatBody),
     )
-    async def chat(body: Annotated[dict[str, Any], Body()], namespace: _NamespaceHeader = None) -> Response:
+    async def chat(
+        http: Request, body: Annotated[dict[str, Any], Body()], namespace: _NamespaceHeader = None
+    ) -> Response:
         """Go on with a conversation, with the memories added that bear on its last user message.
 
         Messages that cite memories have `annotations`. All other parameters go to the LLM as they are.
         """
         request = wire.chat_request(body, namespace)
         if body.get("stream"):
-            return await streamed(worker.chat.stream(request), EVENTS)
+            return await streamed(http, worker.chat.stream(request), EVENTS)
         return Response(wire.written(await worker.chat.complete(request)), media_type="application/json")
 
     @router.post(

@@ -3,7 +3,7 @@
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway import wire
@@ -36,7 +36,7 @@ def routes(worker: Worker) -> APIRouter:
     router = APIRouter(prefix="/v1/research", tags=["research"])
 
     @router.post("", summary="Research a question", responses=_ANSWERS | documented(400, 413, 422, 500, 502, 503, 504))
-    async def research(body: wire.ResearchBody, cache_control: CacheControl = None) -> Response:
+    async def research(http: Request, body: wire.ResearchBody, cache_control: CacheControl = None) -> Response:
         """Answer a question from the memories, with citations. `context` holds the numbered passages."""
         started = time.perf_counter()
         request = body.request()
@@ -45,7 +45,7 @@ def routes(worker: Worker) -> APIRouter:
             return wire.answer_body(await worker.researcher.research(request))
 
         if body.stream:
-            return await streamed(worker.researcher.research_stream(request), RESEARCH)
+            return await streamed(http, worker.researcher.research_stream(request), RESEARCH)
         if request.remember or request.trace:
             return JSONResponse(await answer())
         found = await cached_later(

@@ -7,7 +7,7 @@ object; the SDK takes all of these for completions. So the body is read here, as
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from memory_service.errors import LLMRefused, LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 
@@ -63,10 +63,8 @@ def read(body: str, *, model: str, secret: str) -> Completion:
             return Completion(
                 text=whole_text(content),
                 model=word(rest.get("model")) or model,
-                tokens_used=tokens(usage, "total_tokens"),
                 finish_reason=word(choice.get("finish_reason")),
-                prompt_tokens=tokens(usage, "prompt_tokens"),
-                completion_tokens=tokens(usage, "completion_tokens"),
+                **counts(usage),
             )
         case _:
             raise rejection(reply, body, secret)
@@ -154,7 +152,22 @@ def whole_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def tokens(usage: object, name: str) -> int:
+class Counts(TypedDict):
+    """Tokens as the endpoint counted them; 0 where it told none."""
+
+    tokens_used: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def counts(usage: object) -> Counts:
+    """What a usage tells. Some servers leave the total out."""
+    prompt, completion = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
+    used = _tokens(usage, "total_tokens") or prompt + completion
+    return Counts(tokens_used=used, prompt_tokens=prompt, completion_tokens=completion)
+
+
+def _tokens(usage: object, name: str) -> int:
     """A count of the usage; 0 where there is none."""
     count = usage.get(name) if isinstance(usage, dict) else None
     return count if isinstance(count, int) and not isinstance(count, bool) and 0 < count <= _TOKENS_MAX else 0

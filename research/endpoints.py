@@ -56,6 +56,10 @@ _SHARE = 2 / 3
 # A worker that is up any later would have no time left to answer.
 _START_SHARE = 0.9
 
+# A question may have so little time, or so little left, that no endpoint could answer it: five of one caller would
+# close it to all others. So a timeout counts when there were so many seconds, or such a share of LLM_TIMEOUT_S.
+_FAIR_S_MAX, _FAIR_SHARE = 10.0, 0.5
+
 # Three rounds over those that took no connection: a server that restarts behind its port is back within a second.
 _ROUNDS_MAX = 3
 _PAUSE_S = 0.2
@@ -89,6 +93,7 @@ class _Upstream:
         self.client = LLMClient(endpoint, settings)
         self.breaker = Breaker(failures_max=_FAILURES_MAX, open_s=_OPEN_S, now=time.monotonic)
         self.last_error: ServiceError | None = None
+        self._fair_s = min(_FAIR_S_MAX, _FAIR_SHARE * settings.timeout_s)
         queue = endpoint.runpod_url
         self.cold_start = None if queue is None else ColdStart(self.client, queue)
         # A RunPod queue has no such route beside OpenAI's: every question to it is a job.
@@ -97,6 +102,10 @@ class _Upstream:
     @property
     def name(self) -> str:
         return self.endpoint.name
+
+    def timed_out(self, limit_s: float) -> Outcome:
+        """What a timeout says of the endpoint: nothing, if it was given little time."""
+        return Outcome.FAILED if limit_s >= self._fair_s else Outcome.ABANDONED
 
     def reply(self, completion: Completion, started: float) -> Reply:
         seconds = time.perf_counter() - started
@@ -283,6 +292,7 @@ class Endpoints:
         if admitted is None:
             raise _left_alone(upstream)
         outcome = Outcome.ABANDONED
+        limit_s = deadline.left_s * (1 if is_last else _SHARE)
         try:
             async with asyncio.timeout_at(deadline.ends_at):
                 if upstream.cold_start is not None:
@@ -291,12 +301,16 @@ class Endpoints:
                 answer = await attempt(upstream, deadline.left_s * (1 if is_last else _SHARE))
             outcome = Outcome.SUCCEEDED
         except TimeoutError as error:
-            outcome = Outcome.FAILED
+            outcome = upstream.timed_out(limit_s)
             upstream.last_error = LLMTimeout(
                 f"The LLM endpoint did not answer within the {deadline.timeout_s:g} s that the question has; "
                 "try again, or raise timeout_s (its default is LLM_TIMEOUT_S)"
             )
             raise upstream.last_error from error
+        except LLMTimeout as error:
+            outcome = upstream.timed_out(limit_s)
+            upstream.last_error = error
+            raise
         except (LLMBusy, LLMStarting):
             raise
         except LLMRefused:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from memory_service.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
-from research.completion import Completion, decode, excerpt, raw, read, rejection, tokens, whole_text, word
+from research.completion import Completion, counts, decode, excerpt, raw, read, rejection, whole_text, word
 
 # The longest answer has 4,000 tokens; a line or a body beyond this is none.
 _BYTES_MAX = 1_048_576
@@ -149,10 +149,8 @@ class StreamReader:
         return Completion(
             text=text,
             model=self._model,
-            tokens_used=tokens(self._usage, "total_tokens"),
             finish_reason=self._finish_reason,
-            prompt_tokens=tokens(self._usage, "prompt_tokens"),
-            completion_tokens=tokens(self._usage, "completion_tokens"),
+            **counts(self._usage),
         )
 
     def _take(self, reply: object, data: str) -> list[str]:

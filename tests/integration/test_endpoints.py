@@ -237,6 +237,27 @@ async def test_an_endpoint_that_keeps_failing_is_left_alone() -> None:
     assert (len(one.requests), len(two.requests)) == (5, 9)
 
 
+async def test_questions_without_time_do_not_close_an_endpoint_to_the_others() -> None:
+    with StandInLLM(in_turn(*[hanging] * 6, answering("Yes."))) as server:
+        llm = endpoints(server.base_url)
+        for _ in range(6):
+            with pytest.raises(LLMTimeout):
+                await ask(llm, timeout_s=0.1)
+        assert (await ask(llm)).completion.text == "Yes."
+        await llm.close()
+
+
+async def test_an_endpoint_that_takes_its_time_in_vain_is_left_alone() -> None:
+    with StandInLLM(hanging) as server:
+        llm = endpoints(server.base_url, timeout_s=1)
+        for _ in range(5):
+            with pytest.raises(LLMTimeout):
+                await ask(llm, timeout_s=0.6)
+        with pytest.raises(LLMUnreachable, match="5 times in a row"):
+            await ask(llm)
+        await llm.close()
+
+
 async def test_one_that_is_left_alone_is_no_reason_to_wait() -> None:
     with StandInLLM(replying(ENGINE_DIED, status=500)) as server:
         llm = endpoints(server.base_url)

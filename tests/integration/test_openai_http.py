@@ -514,6 +514,14 @@ async def test_without_an_llm_a_chat_is_refused_and_embeddings_go_on(tmp_path: P
     assert (len(found.data), models) == (1, [EMBEDDER])
 
 
+async def test_a_client_that_goes_away_before_the_first_word_ends_the_llms_work_too(tmp_path: Path) -> None:
+    async with serving(tmp_path, hanging) as served:
+        asking = asyncio.create_task(served.ask(stream=True, **ACME))
+        await served.llm.arrived()
+        asking.cancel()
+        assert await asyncio.to_thread(served.llm.left.wait, BOUND_S)
+
+
 async def test_a_client_that_goes_away_ends_the_llms_work(tmp_path: Path) -> None:
     async with serving(tmp_path, streaming(chunk("The first"), hang=True)) as served:
         stream = await served.ask(stream=True, **ACME)

@@ -52,6 +52,11 @@ def test_a_usage_that_says_nothing_counts_as_none(usage: object) -> None:
     assert read_json(completion("Yes.", usage=usage)).tokens_used == 0
 
 
+def test_a_total_that_a_server_leaves_out_is_the_sum() -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 20}
+    assert read_json(completion("Yes.", usage=usage)).tokens_used == 120
+
+
 def test_a_number_beyond_every_float_is_none_as_infinity_is() -> None:
     """Written on, it would be `Infinity`, which is no JSON."""
     assert decode("[1e999, -1e999, Infinity, 1.5]") == [None, None, None, 1.5]

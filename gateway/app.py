@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from gateway import (
     admin_routes,
@@ -25,8 +26,15 @@ from gateway.worker import Worker
 DESCRIPTION = "Long-term memory for AI agents: store, retrieve and delete memories, and research questions over them."
 
 
+class _AnyText(PathConvertor):
+    """A key or an id in a path, whatever is in it: Starlette's own stops at a line end, and so finds another key."""
+
+    regex = "(?s:.*)"
+
+
 def create_app(worker: Worker) -> FastAPI:
     """The application over a worker, which it closes when it ends."""
+    register_url_convertor("path", _AnyText())
     mcp = McpEndpoint(worker)
 
     @asynccontextmanager

@@ -144,11 +144,12 @@ class Toolbox:
             if inspect.iscoroutinefunction(tool.run):
                 result = await tool.run(self._worker, checked)
             else:
-                result = await asyncio.to_thread(tool.run, self._worker, checked)
+                result = await asyncio.to_thread(_ran, tool, self._worker, checked)
             return _sent(result)
         except ServiceError:
             raise
-        except Exception as error:  # whoever wrote the tool: the operator gets the traceback, the caller a sentence
+        # Whoever wrote the tool: the operator gets the traceback, the caller a sentence. `sys.exit()` ends no service.
+        except (Exception, SystemExit) as error:
             log.exception("tool.crashed", extra={"tool": name})
             raise ServiceError(f"The tool {name} failed inside the service; its log has the details.") from error
 
@@ -197,11 +198,20 @@ def _checked(tool: Tool[P], parameters: object) -> P:
         raise invalid(error.errors(include_url=False)[0]) from error
 
 
+def _ran(tool: Tool[P], worker: "Worker", parameters: P) -> object:
+    """What an ordinary function returns. A future can hold no StopIteration: its reader would wait for ever."""
+    try:
+        return tool.run(worker, parameters)
+    except StopIteration as error:
+        raise RuntimeError("the tool raised StopIteration") from error
+
+
 def _sent(result: object) -> dict[str, Any]:
     """The result as it will be after it was sent: what JSON cannot carry fails here, in the tool's name."""
     if not isinstance(result, Mapping):
         raise TypeError(f"a tool returns a JSON object, not {type(result).__name__}")
-    sent: dict[str, Any] = json.loads(json.dumps(result, allow_nan=False))
+    text = json.dumps(dict(result), allow_nan=False, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
+    sent: dict[str, Any] = json.loads(text)
     return sent
 
 

@@ -677,7 +677,13 @@ def stored_body(result: Stored | Refused) -> dict[str, Any]:
                 "updated_at": iso_time(result.updated_at_ms),
             }
         case Refused(namespace, key, error):
-            return {"key": key, "namespace": namespace, "status": "refused", "error": error_body(error, None)}
+            sent = {"key": _sendable(key), "namespace": _sendable(namespace)}
+            return {**sent, "status": "refused", "error": error_body(error, None)}
+
+
+def _sendable(text: str | None) -> str | None:
+    """A text as it was sent; None where half of a surrogate pair makes it none."""
+    return None if text is None or text != text.encode("utf-8", "replace").decode() else text
 
 
 def page_body(page: Page) -> dict[str, Any]:
@@ -807,7 +813,7 @@ def docs_body(docs: LibraryDocs) -> dict[str, Any]:
     chunks = [
         {
             "key": hit.memory.key,
-            "document_id": hit.memory.metadata["document_id"],
+            "document_id": hit.memory.metadata.get("document_id"),
             "title": hit.memory.metadata.get("title"),
             "headings": hit.memory.metadata.get("headings", []),
             "content": hit.memory.content,

@@ -61,9 +61,14 @@ class ServiceError(Exception):
         retry_after_s: whole seconds after which the same request is worth another try, where that can be told.
         """
         self.retry_after_s = retry_after_s
-        self.message = message or type(self).__doc__ or type(self).__name__
-        self.field = field
+        self.message = _encodable(message or type(self).__doc__ or type(self).__name__)
+        self.field = None if field is None else _encodable(field)
         super().__init__(self.message)
+
+
+def _encodable(text: str) -> str:
+    """A text that every edge can send: what it quotes of a request may hold halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class InvalidInput(ServiceError):

@@ -61,18 +61,22 @@ def _written(file: Path) -> Iterator[Any]:
     if file == STDIO:
         yield lambda line: sys.stdout.write(json.dumps(line) + "\n")
         return
-    part = file.with_name(f"{file.name}.part")
+    is_whole_at_once = not file.exists() or file.is_file() or file.is_dir()  # a pipe or a device is no file to replace
+    part = file.with_name(f"{file.name}.part") if is_whole_at_once else file
     try:
         with part.open("w", encoding="utf-8") as out:
             yield lambda line: out.write(json.dumps(line, ensure_ascii=False) + "\n")
             out.flush()
-            os.fsync(out.fileno())
-        part.replace(file)
+            if is_whole_at_once:
+                os.fsync(out.fileno())
+        if is_whole_at_once:
+            part.replace(file)
     except OSError as error:
         raise InvalidInput(f"{file} cannot be written: {error.strerror or error}.", field="file") from error
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        if is_whole_at_once:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def import_memories(

@@ -41,6 +41,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command, and end with the code of what went wrong."""
+        _open_streams()
         with _ended():
             return super().invoke(ctx)
 
@@ -64,6 +65,16 @@ def usage(line: str) -> typer.Exit:
     return typer.Exit(USAGE)
 
 
+def _open_streams() -> None:
+    """Read nothing from, and write nothing to, standard streams that whoever started this closed.
+
+    Otherwise the next file that is opened takes their place, and what is printed goes into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open as long as the process
+
+
 @contextlib.contextmanager
 def _ended() -> Iterator[None]:
     try:
@@ -79,6 +90,9 @@ def _ended() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         say("interrupted")
         raise typer.Exit(INTERRUPTED) from interrupt
-    except BrokenPipeError as error:  # whoever read our output has seen enough, as `head` does
+    except OSError as error:  # what is written goes nowhere from now on, or the end of the process fails once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from error
+        if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough, as `head` does
+            raise typer.Exit(0) from error
+        say(f"{error.strerror or error}.")
+        raise typer.Exit(FAILED) from error

@@ -32,10 +32,16 @@ def console(*, stderr: bool = False) -> "Console":
     """Of stdout, or of stderr. Plain and never wrapped when it is no terminal; NO_COLOR is respected."""
     from rich.console import Console
 
+    class Plain(Console):
+        """Leaves it to the command's end what a reader that has gone means; its own end has another exit code."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     stream = sys.stderr if stderr else sys.stdout
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors=_UNENCODABLE)
-    return Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    return Plain(stderr=stderr, highlight=False, emoji=False, markup=False)
 
 
 def show(text: str = "", style: str | None = None, *, indent: int = 0, end: str = "\n") -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gateway.client.requests import Request, Response, Unanswered
-from memory_service.errors import Unavailable
+from memory_service.errors import InvalidInput, Unavailable
 
 RETRIED_STATUSES = frozenset({429, 503})
 
@@ -31,6 +31,13 @@ class Retries:
     attempts_max: int = 4
     first_pause_s: float = 0.25
     pause_s_max: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Raises:
+        InvalidInput: nothing would ever be sent.
+        """
+        if self.attempts_max < 1:
+            raise InvalidInput("attempts_max must be at least 1, which never asks again.", field="attempts_max")
 
     async def send(self, request: Request, send: Send) -> Response:
         """Send until there is an answer that another attempt would not better.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -46,26 +47,50 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_CLOSED = "The client is closed."
+_ENDING_S_MAX = 1.0
+"""For what ends by itself; a task that waits for something else is left."""
+
 
 class _Loop:
     """An event loop in a thread that does not keep the process alive."""
 
     def __init__(self) -> None:
+        self._submitting = threading.Lock()
+        self._is_ending = False
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vector-memory-client", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work; interrupted, it is cancelled."""
-        if self._loop.is_closed():
-            work.close()
-            raise RuntimeError("The client is closed.")
-        done = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Do the work; interrupted, it is cancelled.
+
+        Raises:
+            RuntimeError: the client is closed, or was meanwhile.
+        """
+        with self._submitting:
+            if self._is_ending:
+                work.close()
+                raise RuntimeError(_CLOSED)
+            done = asyncio.run_coroutine_threadsafe(self._noted(work), self._loop)
         try:
             return done.result()
+        except CancelledError as error:
+            raise RuntimeError(_CLOSED) from error
         except BaseException:
             done.cancel()
             raise
+
+    async def _noted(self, work: Coroutine[Any, Any, T]) -> T:
+        """Work that the end of the loop cancels: otherwise whoever waits for it would wait for ever."""
+        task = asyncio.current_task()
+        assert task is not None, "runs in a task of its own"
+        self._tasks.add(task)
+        try:
+            return await work
+        finally:
+            self._tasks.discard(task)
 
     def each(self, values: AsyncGenerator[T]) -> Generator[T]:
         """The values as they come; closing this closes what makes them."""
@@ -78,14 +103,32 @@ class _Loop:
             ):  # the client is closed, or interrupted: then they are ending already
                 self.run(values.aclose())
 
-    def close(self) -> None:
-        """End loop and thread."""
-        if self._loop.is_closed():
-            return
-        self.run(self._loop.shutdown_default_executor())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    def close(self, last: Coroutine[Any, Any, None]) -> None:
+        """Cancel what runs, do the last work, and end loop and thread."""
+        with self._submitting:
+            if self._is_ending:
+                last.close()
+                return
+            self._is_ending = True
+        try:
+            asyncio.run_coroutine_threadsafe(self._ended(last), self._loop).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    async def _ended(self, last: Coroutine[Any, Any, None]) -> None:
+        running = set(self._tasks)
+        for task in running:
+            if not task.cancelling():  # an interrupted one is ending already; twice would break off how it ends
+                task.cancel()
+        if running:
+            await asyncio.wait(running)
+        await last
+        # Generators that nobody holds any more end in tasks of their own, of which none may be left over.
+        if rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(rest, timeout=_ENDING_S_MAX)
+        await self._loop.shutdown_default_executor()
 
 
 async def _next(values: AsyncGenerator[T]) -> tuple[T] | None:
@@ -150,7 +193,6 @@ class Client:
     def _begin(self, client: AsyncClient) -> None:
         self._client = client
         self._loop = _Loop()
-        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -161,11 +203,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Release connections, and what `local` opened."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._loop.run(self._client.close())
-            self._loop.close()
+        """Release connections, and what `local` opened. What other threads still wait for ends in a RuntimeError."""
+        self._loop.close(self._client.close())
 
     def store(
         self,

@@ -18,6 +18,8 @@ _EVENT_STREAM = "text/event-stream"
 _USER_INFO = re.compile(r"//[^/?#]*@")
 """A password in a URL is in no message."""
 
+_PORT_MAX = 65_535
+
 
 class Transport(Protocol):
     """A way to the service."""
@@ -107,10 +109,18 @@ class HTTPTransport:
         if content is not None:
             sent.append((b"Content-Type", b"application/json"))
         params = dict(query) if query else None
-        return self._http.build_request(method, self._url + path, params=params, content=content, headers=sent)
+        request = self._http.build_request(method, self._url + path, params=params, content=content, headers=sent)
+        if request.url.port is not None and not 0 < request.url.port <= _PORT_MAX:
+            raise InvalidInput(f"The port in {self._shown} must be from 1 to {_PORT_MAX}.", field="url")
+        return request
 
     def _unanswered(self) -> contextlib.AbstractContextManager[None]:
-        return _unanswered(_USER_INFO.sub("//", self._url))
+        return _unanswered(self._shown)
+
+    @property
+    def _shown(self) -> str:
+        """The base URL without a password."""
+        return _USER_INFO.sub("//", self._url)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -128,6 +138,8 @@ def _unanswered(url: str) -> Iterator[None]:
         raise InvalidInput("The idempotency key holds characters that no header takes.") from error
     except UnicodeEncodeError as error:
         raise InvalidInput("The request holds half of a surrogate pair, which is no text.") from error
+    except UnicodeError as error:  # a name of a host that IDNA cannot express
+        raise InvalidInput(f"{url!r} names no host.", field="url") from error
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
         raise Unanswered(f"{url} cannot be reached: {_reason(error)}.", was_sent=False) from error
     except httpx.TimeoutException as error:

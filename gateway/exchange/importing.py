@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from gateway.client import Client
 from gateway.exchange.items import Item, Problem, Read
 from memory_service.clock import wall_ms
-from memory_service.errors import InvalidInput
+from memory_service.errors import InvalidInput, LimitExceeded
 from memory_service.filters import time_ms
-from memory_service.model import Refused
+from memory_service.model import Refused, Stored
 
 BATCH_ITEMS_MAX = 250
 """Of one request: without vectors about a second of embedding, so that progress is seen."""
@@ -50,8 +50,7 @@ def import_items(client: Client, items: Iterable[Read], report: Callable[[Outcom
     """
     outcome = Outcome()
     for batch in _batches(_living(items, outcome)):
-        results = client.store_batch([item.memory for item in batch])
-        for item, result in zip(batch, results, strict=True):
+        for item, result in zip(batch, _stored(client, batch), strict=True):
             if isinstance(result, Refused):
                 outcome.problems.append(Problem(item.where, result.error.message))
             else:
@@ -60,6 +59,19 @@ def import_items(client: Client, items: Iterable[Read], report: Callable[[Outcom
         report(outcome)
     report(outcome)
     return outcome
+
+
+def _stored(client: Client, batch: list[Item]) -> list[Stored | Refused]:
+    """The results of a batch; it is halved where an item makes a request that cannot be sent or is too large."""
+    try:
+        return client.store_batch([item.memory for item in batch])
+    except (InvalidInput, LimitExceeded) as error:
+        if error.field == "url":
+            raise
+        if len(batch) == 1:
+            return [Refused(None, None, error)]
+        middle = len(batch) // 2
+        return _stored(client, batch[:middle]) + _stored(client, batch[middle:])
 
 
 def _living(items: Iterable[Read], outcome: Outcome) -> Iterator[Item]:

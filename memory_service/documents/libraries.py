@@ -101,18 +101,18 @@ class Libraries:
                 topic,
                 k=CANDIDATES_MAX,
                 namespace=namespace,
-                filter={"library": library, "chunk": {"$exists": True}},
+                filter={**names.is_any_chunk(), "library": library},
                 max_tokens=tokens,
             )
         )
         return LibraryDocs(library, _in_reading_order(found.hits), found.tokens or 0, found.truncated)
 
     def _beginnings(self, library: str, tokens: int, namespace: str) -> LibraryDocs:
-        first: dict[str, JSON] = {"library": library, "chunk": {"$lte": BEGINNING_CHUNKS * GAP}}
+        first: dict[str, JSON] = {**names.is_any_chunk(), "library": library, "chunk": {"$lte": BEGINNING_CHUNKS * GAP}}
         page = self._memories.list(namespace=namespace, filter=first, limit=checks.LIMIT_MAX)
         waiting: dict[str, list[Memory]] = {}
         for memory in sorted(page.memories, key=_place):
-            waiting.setdefault(str(memory.metadata["document_id"]), []).append(memory)
+            waiting.setdefault(_place(memory)[0], []).append(memory)
         # The first chunk of every document before the second of any.
         rounds = [of[turn] for turn in range(BEGINNING_CHUNKS) for of in waiting.values() if turn < len(of)]
         chosen: list[Hit] = []
@@ -128,7 +128,9 @@ class Libraries:
 
     def _by_meaning(self, name: str, namespace: str) -> list[str]:
         """Libraries whose chunks come nearest."""
-        query = Retrieval(name, k=50, namespace=namespace, filter={"library": {"$exists": True}})
+        query = Retrieval(
+            name, k=50, namespace=namespace, filter={**names.is_any_chunk(), "library": {"$exists": True}}
+        )
         return list(dict.fromkeys(str(hit.memory.metadata["library"]) for hit in self._memories.retrieve(query).hits))
 
     def _library(self, id: str, namespace: str, match: str) -> Library:

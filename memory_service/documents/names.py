@@ -40,6 +40,10 @@ def check(document: NewDocument) -> None:
             checks.text(value, field, chars_max, "use a shorter one")
             if not value.strip() or (field == "library" and not library_id(value)):
                 raise InvalidInput(f"{field} is blank; leave it out.", field=field)
+    if document.library is not None and len(library_id(document.library)) > LIBRARY_CHARS_MAX:
+        raise InvalidInput(
+            f"library has over {LIBRARY_CHARS_MAX} characters in lower case; use a shorter one.", field="library"
+        )
     taken = sorted(RESERVED.intersection(document.metadata))
     if taken:
         raise InvalidInput(
@@ -80,6 +84,11 @@ def chunk_keys(id: str, contents: list[str]) -> list[str]:
 def is_chunk_key(id: str, key: str) -> bool:
     """Whether a key is one of a document's chunks."""
     return key.startswith(f"{PREFIX}{id}#")
+
+
+def is_any_chunk() -> Mapping[str, JSON]:
+    """A filter for the chunks of all documents (`;` follows `:`). Others may have metadata of the same names."""
+    return {"key": {"$gte": PREFIX, "$lt": f"{PREFIX[:-1]};"}}
 
 
 def keys_of(id: str) -> Mapping[str, JSON]:

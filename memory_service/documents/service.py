@@ -212,10 +212,10 @@ class DocumentService:
         """
         checks.namespace(namespace)
         checks.limit(limit)
-        filter: Mapping[str, JSON] | None = None
+        filter = names.is_any_chunk()
         if library is not None:
             checks.text(library, "library", names.LIBRARY_CHARS_MAX, "use a shorter one")
-            filter = {"library": names.library_id(library)}
+            filter = {**filter, "library": names.library_id(library)}
         scope = hashlib.sha256(repr([_LISTING, namespace, filter]).encode()).hexdigest()
         after = decode_cursor(cursor, scope)[1] if cursor is not None else ""
         found = self._memories.values(
@@ -225,6 +225,7 @@ class DocumentService:
         heads = {}
         if page:
             of_page: Mapping[str, JSON] = {
+                **names.is_any_chunk(),
                 "document_id": {"$in": [id for id, _ in page]},
                 "document": {"$exists": True},
             }
@@ -306,7 +307,11 @@ def _digest(keys: Sequence[str]) -> str:
 
 
 def _told(memory: Memory) -> Mapping[str, Any]:
-    told = memory.metadata.get("document")
+    return _told_in(memory.metadata)
+
+
+def _told_in(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    told = metadata.get("document")
     return told if isinstance(told, Mapping) else {}
 
 
@@ -334,7 +339,7 @@ def _listed(id: str, namespace: str, count: int, head: Memory | None) -> Documen
 def _document(
     id: str, namespace: str, metadata: Mapping[str, Any], chunks: int, updated_at_ms: int | None, *, is_complete: bool
 ) -> Document:
-    told = metadata.get("document") or {}
+    told = _told_in(metadata)
     return Document(
         id,
         namespace,

@@ -323,10 +323,11 @@ def wait_until_reading(pid):
     raise AssertionError("the command never read its stdin")
 
 
-def test_a_reader_that_has_seen_enough_is_no_failure(at):
+@pytest.mark.parametrize("for_whom", [[], ["--json"]], ids=["people", "programs"])
+def test_a_reader_that_has_seen_enough_is_no_failure(at, for_whom):
     for n in range(30):
         as_json("store", f"note {n} " + "x" * 5_000, "--key", f"k{n}", *at)
-    command = [sys.executable, "-m", "gateway.cli", "list", "--json", *at]
+    command = [sys.executable, "-m", "gateway.cli", "list", *for_whom, *at]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
         listing.stdout.readline()
         listing.stdout.close()
@@ -463,3 +464,38 @@ def test_every_command_explains_itself(command):
     done = run(command, "--help")
     assert done.exit_code == 0
     assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "closed", "code"),
+    [
+        (["import", "nothing.jsonl"], "<&-", 1),
+        (["store", "-"], "<&-", 1),
+        (["delete", "a", "b"], "<&-", 2),
+        (["list", "--json"], ">&-", 0),
+        (["get", "nothing"], "2>&-", 3),
+        (["list", "--json"], ">/dev/full", 1),
+        (["list"], ">/dev/full", 1),
+        (["export"], ">/dev/full", 1),
+    ],
+)
+def test_standard_streams_that_are_closed_or_full_end_no_command_in_a_traceback(at, command, closed, code):
+    as_json("store", "A note.", "--key", "a", *at)
+    at = at if command[0] not in ("import", "export") else at[:2]
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "gateway.cli", *command, *at]
+    done = subprocess.run(shell, env=environment(), capture_output=True, timeout=ENDS_S_MAX, check=False)
+    assert done.returncode == code, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"Exception ignored" not in done.stderr
+
+
+def test_an_export_goes_through_a_named_pipe_and_leaves_it_one(at, tmp_path):
+    """The finished file once took the place of a pipe or a device, /dev/null among them."""
+    as_json("store", "A note.", *at)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "gateway.cli", "export", str(pipe), *at]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as exporting:
+        assert len(pipe.read_text().splitlines()) == 2
+        assert exporting.wait(ENDS_S_MAX) == 0
+    assert pipe.is_fifo()

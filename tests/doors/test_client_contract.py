@@ -5,10 +5,12 @@ import base64
 import contextlib
 import itertools
 import json
+import socket
 import subprocess
 import sys
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -562,7 +564,19 @@ def test_a_port_where_nobody_listens_is_unavailable():
     assert "cannot be reached" in caught.value.message
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "ftp://x", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nonsense",
+        "ftp://x",
+        "http://",
+        "http://[::1",
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:-1",
+        "http://xn--",
+    ],
+)
 def test_a_url_that_is_none_is_named(url):
     with Client(url, retries=QUICK) as client, pytest.raises((InvalidInput, Unavailable)):
         client.health()
@@ -912,6 +926,24 @@ def test_a_closed_client_says_so():
     client.close()
     with pytest.raises(RuntimeError, match="closed"):
         client.health()
+
+
+def test_a_call_that_still_waits_ends_when_another_thread_closes_the_client():
+    """It once waited for ever, since the loop that its answer would have come from was gone."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(client.health)
+            connection, _ = silent.accept()
+            with connection:
+                client.close()
+                with pytest.raises(RuntimeError, match="closed"):
+                    waiting.result(60)
+
+
+def test_retries_send_at_least_once():
+    with pytest.raises(InvalidInput, match="attempts_max"):
+        Retries(attempts_max=0)
 
 
 def test_many_threads_share_a_client(served):

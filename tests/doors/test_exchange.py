@@ -306,3 +306,21 @@ def test_a_database_that_is_not_chromas_is_refused(tmp_path):
     (tmp_path / "chroma.sqlite3").write_bytes(b"no database at all, but long enough to look at" * 40)
     with pytest.raises(InvalidInput):
         items(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ['{"content": "x", "metadata": {"n": NaN}}', '{"content": "x", "metadata": {"n": 1e999}}']
+    + [f'{{"content": "x", "metadata": {{"n": {"[" * depth}{"]" * depth}}}}}' for depth in (966, 976, 982)]
+    + ['{"content": "' + "x" * 11_000_000 + '"}', '{"content": "x", "key": "\\ud800"}']
+    + ['{"content": "x", "namespace": "\\ud800"}'],
+    ids=["NaN", "infinity", "deep", "deeper", "deepest", "larger than a request", "half a key", "half a namespace"],
+)
+def test_one_line_that_cannot_even_be_sent_holds_no_other_up(client, tmp_path, request, bad):
+    """Such a line once ended the whole import, with all that stood behind it not imported."""
+    name = request.node.callspec.id
+    good = [json.dumps({"content": f"Note {n}.", "key": f"{name}/{n}"}) for n in range(5)]
+    path = written(tmp_path, "some.jsonl", "\n".join([*good[:2], bad, *good[2:]]))
+    outcome = import_items(client, items(path))
+    assert outcome.stored == 5
+    assert [problem.where for problem in outcome.problems] == ["some.jsonl:3"]

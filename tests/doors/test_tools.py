@@ -518,7 +518,16 @@ def test_a_worker_does_not_start_with_a_broken_tool(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "returned",
-    [lambda: 1 / 0, lambda: None, lambda: {"x": object()}, lambda: {"x": float("nan")}, lambda: sys.exit],
+    [
+        lambda: 1 / 0,
+        lambda: None,
+        lambda: {"x": object()},
+        lambda: {"x": float("nan")},
+        lambda: {"x": "\ud800"},
+        lambda: sys.exit,
+        lambda: sys.exit(3),
+        lambda: next(iter([])),  # its caller once waited for ever
+    ],
 )
 def test_what_a_tool_does_wrong_reaches_the_caller_as_one_sentence(worker, caplog, returned):
     async def wrongly(_worker, _asked):

@@ -169,3 +169,11 @@ def test_the_example_of_the_page_does_what_it_says(client, monkeypatch):
     assert (first, headings, again) == ("2 complete", "['Owl guide', 'Feeding']", "1 1 1")
     assert rest[0].startswith("2 Boxes")
     assert "four metres" in rest[-1]
+
+
+@pytest.mark.parametrize("call", ["get", "delete"])
+def test_an_id_that_ends_a_line_is_not_taken_for_the_id_before_it(client, call):
+    """A route's pattern once stopped at the line end, and a delete removed another document than was named."""
+    ok(client.post(URL, json={"content": GUIDE, "form": "markdown", "id": "lines"}))
+    refused(getattr(client, call)(f"{URL}/lines%0A"), 422)
+    ok(client.get(f"{URL}/lines"))

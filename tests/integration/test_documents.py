@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from gateway import wire
 from memory_service.documents import service as documents_service
 from memory_service.documents.libraries import Libraries
 from memory_service.documents.model import Form, NewDocument
@@ -299,6 +300,7 @@ def test_two_workers_uploading_one_document_are_told_apart_and_repaired(document
         ({"id": "x" * 201}, "id"),
         ({"title": " "}, "title"),
         ({"library": "/"}, "library"),
+        ({"library": "ß" * 101}, "library"),
         ({"topic": "x" * 201}, "topic"),
         ({"metadata": {"chunk": 1}}, "metadata.chunk"),
         ({"metadata": {"a": "x" * 5_000}}, "metadata"),
@@ -347,3 +349,27 @@ def test_a_library_is_read_by_topic_within_a_budget_and_in_reading_order(documen
     assert beginning.truncated
     with pytest.raises(NotFound):
         libraries.docs("bats")
+
+
+@pytest.mark.parametrize("key", ["notes/1", "doc:report#1"])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"document_id": "report", "document": "report.pdf", "library": "owls", "chunk": 1},
+        {"document_id": "report", "document": ["report.pdf"], "library": "owls", "chunk": 1},
+        {"document": "report.pdf", "library": "owls", "chunk": 1},
+        {"document_id": 5, "library": "owls", "chunk": "first"},
+    ],
+)
+def test_a_memory_with_metadata_like_a_documents_breaks_no_listing(documents, memories, metadata, key):
+    """One such memory once made every listing of documents, and every reading of its library, an internal error."""
+    documents.store(guide(id="owls", library="Owls"))
+    memories.store(NewMemory("Owls eat mice, says a report.", key, metadata=metadata))
+    listed = [document.id for document in documents.list().documents]
+    assert listed in (["owls"], ["owls", "report"])
+    assert "report" not in listed or key.startswith("doc:")
+    libraries = Libraries(memories)
+    for docs in (libraries.docs("owls"), libraries.docs("owls", topic="what do owls eat?")):
+        assert wire.docs_body(docs)["chunks"]
+    if key.startswith("doc:") and metadata.get("document_id") == "report":
+        assert documents.get("report")[0].chunks == 1

@@ -514,3 +514,27 @@ def test_a_retrieve_says_its_mode_and_what_each_score_is_made_of(client):
     assert error(refused, 422)["field"] == "mode"
     past = {**body, "mode": "lexical", "as_of": "2020-01-01T00:00:00Z"}
     error(client.post("/v1/memories/retrieve", json=past), 422)
+
+
+@pytest.mark.parametrize("key", ["a\nb", "\na", "a\n", "\n", "a\r\nb"])
+def test_a_key_of_several_lines_is_reached_like_any_other(client, key):
+    """No route once took a key with a line end in it, so such a memory could be stored and never read or deleted."""
+    path = f"/v1/memories/{quote(key, safe='')}"
+    assert client.post("/v1/memories", json={"content": "Lines.", "key": key}).status_code == 200
+    assert client.get(path).json()["key"] == key
+    assert client.patch(path, json={"metadata": {"n": 1}}).json()["key"] == key
+    assert client.get(f"{path}/history").json()["key"] == key
+    assert client.delete(path).json()["key"] == key
+
+
+def test_what_is_refused_of_a_request_is_told_even_where_it_is_no_text(client):
+    """Half of a surrogate pair that an answer quoted once failed the whole answer."""
+    body = (
+        '{"memories": [{"content": "Good.", "key": "good"}, {"content": "Bad.", "key": "\\ud800", "namespace": "n"}]}'
+    )
+    answer = client.post("/v1/memories/batch", content=body, headers={"content-type": "application/json"})
+    assert [result["status"] for result in answer.json()["results"]] == ["stored", "refused"]
+    assert answer.json()["results"][1]["key"] is None
+    body = '{"query": "x", "filter": {"\\ud800": 1}}'
+    answer = client.post("/v1/memories/retrieve", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422

@@ -31,6 +31,10 @@ VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _INFO_KEY: Final = "io.modelcontextprotocol/serverInfo"
 _CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
 
+_INVALID_REQUEST: Final = -32600
+_HALF_SURROGATE: Final = "\\ud"
+"""How JSON begins half of a surrogate pair; both halves together are one character."""
+
 _CAPABILITIES: Final = {
     "prompts": {"listChanged": False},
     "resources": {"listChanged": False, "subscribe": False},
@@ -140,16 +144,36 @@ class Front:
 
     def _split(self) -> None:
         """Split the input into lines, undecodable bytes replaced: such a line is the server's to refuse."""
-        is_first, rest = True, b""
+        is_first, begun = True, list[bytes]()
         while piece := os.read(self._input, 1 << 16):
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                text = line.decode("utf-8", "replace")
+            *ends, rest = piece.split(b"\n")
+            for end in ends:
+                text = b"".join([*begun, end]).decode("utf-8", "replace")
+                begun.clear()
                 if is_first:
                     is_first = not self._is_opening(text)
-                self._lines.put(text)
-        if rest:
-            self._lines.put(rest.decode("utf-8", "replace"))
+                self._pass_on(text)
+            begun.append(rest)
+        if text := b"".join(begun).decode("utf-8", "replace"):
+            self._pass_on(text)
+
+    def _pass_on(self, line: str) -> None:
+        """Queue a line for the server, unless it holds what no text can: the SDK drops that without an answer."""
+        if _HALF_SURROGATE not in line.lower():  # also of those that have both halves
+            self._lines.put(line)
+            return
+        try:
+            message = json.loads(line)
+            json.dumps(message, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            if isinstance(message, dict) and "id" in message:
+                told = "The request holds half of a surrogate pair, which is no text."
+                error = {"code": _INVALID_REQUEST, "message": told}
+                self._send(json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": error}))
+            return
+        except (ValueError, RecursionError):
+            pass  # the server's to refuse
+        self._lines.put(line)
 
     def _is_opening(self, line: str) -> bool:
         """Whether a line is the first request; it is answered if it can be."""

@@ -166,6 +166,15 @@ def test_nonsense_is_passed_over_and_the_process_goes_on(tmp_path):
     assert len(listed["result"]["tools"]) == 8
 
 
+def test_a_call_whose_text_is_none_is_answered_and_one_with_both_halves_of_a_character_is_carried_out(tmp_path):
+    with StdioClient(MEMORY_DATA_DIR=str(tmp_path / "memory")) as client:
+        client.initialize()
+        refused = client.ask(2, "tools/call", name="store_memory", arguments={"content": "a \ud800 b"})
+        assert "surrogate" in refused["error"]["message"]
+        stored = client.call(3, "store_memory", content="☕ \U0001f680", key="rocket")
+        assert stored["structuredContent"]["key"] == "rocket"
+
+
 def test_several_processes_share_a_folder(tmp_path):
     """Clients start one process each; elsewhere the second one finds the folder locked, or writes over the first."""
     folder = str(tmp_path / "memory")

@@ -174,6 +174,20 @@ class GroupIndex:
         begins = _begins(owners)
         return _looked_up(groups, owners[begins], np.maximum.reduceat(scores, begins) if len(owners) else scores)
 
+    def compared(self, groups: Groups, query: Vectors) -> Vectors | None:
+        """As `scores`, of groups in ascending order, by comparing every row there is; None where these are too many.
+
+        Up to `exact_rows_max` rows: so many are compared in the time in which `scores` finds some hundred.
+        """
+        candidates = _candidates(self._segments, None)
+        if len(candidates) > self._exact_rows_max:
+            return None
+        owners, scores = candidates.scored(query)
+        begins = _begins(owners)
+        if len(begins) < len(owners):
+            owners, scores = owners[begins], np.maximum.reduceat(scores, begins)
+        return scores if np.array_equal(owners, groups) else _looked_up(groups, owners, scores)
+
     def firsts(self, groups: Groups) -> Vectors:
         """(m, dim) the first vector of each group; NaN for unknown ones."""
         parts = _candidates(self._segments, np.unique(groups)).parts

@@ -177,10 +177,11 @@ def by_meaning(
 ) -> Ranked:
     """The k memories whose best window is nearest to a vector (dim,)."""
     view = _View(index)
-    rows = view.nearest(vector, max(CANDIDATES, k) if boosts else k, among)
+    view.compare(vector)
+    rows = view.nearest(max(CANDIDATES, k) if boosts else k, among)
     if boosts:
         rows = np.union1d(rows, view.boosted(boosts, among))
-    dense = view.dense(rows, vector)
+    dense = view.dense(rows)
     rows, dense = rows[~np.isnan(dense)], np.clip(dense[~np.isnan(dense)], -1, 1)
     parts = view.with_boosts({"meaning": dense}, rows, boosts)
     return view.best(rows, parts, k, dense=dense)
@@ -221,15 +222,15 @@ def by_all(
     lexical = view.lexical(question.terms)
     count = max(CANDIDATES, k)
     with_words = view.largest(lexical, np.flatnonzero((lexical > 0) & view.allowed(among)), count)
-    vector = vector() if callable(vector) else vector
-    rows = np.union1d(view.nearest(vector, count, among), with_words)
+    view.compare(vector() if callable(vector) else vector)
+    rows = np.union1d(view.nearest(count, among), with_words)
     if boosts:
         rows = np.union1d(rows, view.boosted(boosts, among))
-    dense = view.dense(rows, vector)
+    dense = view.dense(rows)
     rows, dense = rows[~np.isnan(dense)], dense[~np.isnan(dense)]
     parts: dict[str, Scores] = {
         "meaning": _HALF * dense,
-        "neighbours_meaning": _HALF * view.near_meaning(rows, dense, vector),
+        "neighbours_meaning": _HALF * view.near_meaning(rows, dense),
         "words": _HALF * lexical[rows],
         **view.priors(rows, question),
     }
@@ -266,7 +267,14 @@ class _View:
         self.texts = index.texts
         self.count = self.texts.lexical.count
         self.coherence = index.coherence()
+        self.vector: Vectors | None = None
+        self.cosines: Scores | None = None
         self.has_neighbours = self.texts.talk.are_given or self.coherence > 0
+
+    def compare(self, vector: Vectors) -> None:
+        """Set the vector (dim,) of the question's meaning. Where memories are few, all are compared with it at once."""
+        self.vector = vector
+        self.cosines = self.index.dense.compared(self.texts.lexical.groups[: self.count], vector)
 
     def allowed(self, among: Groups | None) -> NDArray[np.bool_]:
         """(count,) which rows may be found."""
@@ -300,14 +308,21 @@ class _View:
             equal = equal[self.order(equal, values[equal])[:wanted]]
         return np.concatenate([above, equal])
 
-    def nearest(self, vector: Vectors, count: int, among: Groups | None) -> Rows:
+    def nearest(self, count: int, among: Groups | None) -> Rows:
         """So many rows whose best window is nearest, and all that are as near as the last of them; in no order.
 
         The index would tell equals apart by their ids, which are another worker's in another order.
         """
+        if self.cosines is not None:
+            rows: Rows = np.flatnonzero(self.allowed(among) & ~np.isnan(self.cosines))
+            found = self.cosines[rows]
+            if len(rows) > count:
+                rows = rows[found >= np.partition(found, len(rows) - count)[len(rows) - count]]
+            return rows
+        assert self.vector is not None, "compare comes first"
         wanted = count + 1
         while True:
-            ids, cosines = self.index.dense.search(vector, wanted, among)
+            ids, cosines = self.index.dense.search(self.vector, wanted, among)
             if len(ids) < wanted or cosines[-1] < cosines[count - 1]:
                 return self.rows(ids[cosines >= cosines[count - 1]] if len(ids) > count else ids)
             wanted *= EQUALS_GROWTH
@@ -414,22 +429,23 @@ class _View:
         answered[rows] += ANSWER * self.trust(rows) * lexical[asking]
         return answered
 
-    def dense(self, rows: Rows, vector: Vectors) -> Scores:
+    def dense(self, rows: Rows) -> Scores:
         """(n,) cosines; NaN for rows whose vectors are gone."""
-        return self.index.dense.scores(self.texts.lexical.groups[rows], vector)
+        if self.cosines is not None:
+            return self.cosines[rows]
+        assert self.vector is not None, "compare comes first"
+        return self.index.dense.scores(self.texts.lexical.groups[rows], self.vector)
 
-    def near_meaning(self, rows: Rows, dense: Scores, vector: Vectors) -> Scores:
+    def near_meaning(self, rows: Rows, dense: Scores) -> Scores:
         """(n,) what the neighbours lend of their cosine; a missing one counts as the row itself."""
         if not self.has_neighbours:
             return np.zeros(len(rows), np.float32)
-        lent = np.zeros(len(rows), np.float32)
-        for side in (self.texts.talk.before, self.texts.talk.after):
-            near = side[rows]
-            known = (near != NONE) & (near < self.count)
-            values = dense.copy()
-            values[known] = self.dense(near[known], vector)
-            lent += np.where(np.isnan(values), dense, values)
-        return NEAR_MEANING * self.mixed(rows, lent, 2 * dense)
+        near = np.concatenate([self.texts.talk.before[rows], self.texts.talk.after[rows]])
+        known = (near != NONE) & (near < self.count)
+        lent = np.tile(dense, 2)
+        values = self.dense(near[known])
+        lent[known] = np.where(np.isnan(values), lent[known], values)
+        return NEAR_MEANING * self.mixed(rows, lent[: len(rows)] + lent[len(rows) :], 2 * dense)
 
     def priors(self, rows: Rows, question: Question) -> dict[str, Scores]:
         """By name what speaks for a row whatever the words, (n,) each."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from indexes.kernels import Distances, Positions, Sketches, Vectors, differing_bits, inner_products
 from indexes.segments import SEGMENT_ROWS, Groups, Segment, room_for, split, tidied
-from indexes.sketches import reach, sketched
+from indexes.sketches import DEVIATIONS, reach, sketched
 
 __all__ = ["Frozen", "GroupIndex", "Groups", "Vectors"]
 
@@ -179,10 +179,9 @@ class GroupIndex:
 
         Up to `exact_rows_max` rows: so many are compared in the time in which `scores` finds some hundred.
         """
-        candidates = _candidates(self._segments, None)
-        if len(candidates) > self._exact_rows_max:
+        if sum(segment.count for segment in self._segments) > self._exact_rows_max:
             return None
-        owners, scores = candidates.scored(query)
+        owners, scores = _candidates(self._segments, None).scored(query)
         begins = _begins(owners)
         if len(begins) < len(owners):
             owners, scores = owners[begins], np.maximum.reduceat(scores, begins)
@@ -200,13 +199,16 @@ class GroupIndex:
         """The index of this moment. Costs a copy of one byte for each row."""
         return Frozen(tuple(segment.frozen() for segment in self._segments))
 
-    def search(self, query: Vectors, k: int, among: Groups | None = None) -> tuple[Groups, Vectors]:
+    def search(
+        self, query: Vectors, k: int, among: Groups | None = None, *, deviations: float = DEVIATIONS
+    ) -> tuple[Groups, Vectors]:
         """Find the k nearest groups.
 
         Args:
             query: (dim,), of length 1 if scores are to be cosines.
             k: at least 1.
             among: only these groups are candidates; None admits all.
+            deviations: how far to look for the last of many, where not all rows are compared.
 
         Returns:
             Groups (m,) and their scores (m,), best first, ties by the smaller group; m = min(k, candidates). Scores
@@ -220,7 +222,7 @@ class GroupIndex:
         candidates = _candidates(self._segments, among)
         if len(candidates) <= self._exact_rows_max:
             return _best(*candidates.scored(query), k)
-        return _shortlist(candidates, query, k, self._exact_rows_max)
+        return _shortlist(candidates, query, k, self._exact_rows_max, deviations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +273,9 @@ def _candidates(segments: tuple[Segment, ...], among: Groups | None) -> _Candida
     return _Candidates(parts, np.cumsum([0, *(len(positions) for _, positions in parts)]))
 
 
-def _shortlist(candidates: _Candidates, query: Vectors, k: int, rows_max: int) -> tuple[Groups, Vectors]:
+def _shortlist(
+    candidates: _Candidates, query: Vectors, k: int, rows_max: int, deviations: float
+) -> tuple[Groups, Vectors]:
     """The k best groups among those candidates whose sketches are near enough.
 
     How near is enough, the query itself tells: a first look at the nearest sketches gives k groups, the worst of which
@@ -286,7 +290,7 @@ def _shortlist(candidates: _Candidates, query: Vectors, k: int, rows_max: int) -
             break
         first *= FIRST_LOOK_GROWTH  # several windows of one group took places: look further
     worst = float(scores[-1]) / max(float(np.linalg.norm(query)), TINY)
-    within = np.flatnonzero(distances <= reach(worst))
+    within = np.flatnonzero(distances <= reach(worst, deviations))
     if len(within) <= len(chosen):
         return groups, scores
     if len(within) > rows_max:

@@ -33,10 +33,10 @@ def sketched(vectors: Vectors) -> Sketches:
     return made
 
 
-def reach(cosine: float) -> int:
+def reach(cosine: float, deviations: float = DEVIATIONS) -> int:
     """The number of differing bits that a vector of this cosine, or a greater one, hardly ever exceeds."""
     share = acos(max(-1.0, min(1.0, cosine))) / pi
-    return int(BITS * share + DEVIATIONS * sqrt(BITS * share * (1 - share)))
+    return int(BITS * share + deviations * sqrt(BITS * share * (1 - share)))
 
 
 def _turned(vectors: Vectors) -> Vectors:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.group_index import Groups, Vectors
+from indexes.sketches import DEVIATIONS
 from memory_service.conversation import ASKS, CALLED, NONE, TIMELY, name_words
 from memory_service.namespace_index import NamespaceIndex
 from memory_service.words import asked, stems, words
@@ -35,6 +36,10 @@ Rows = NDArray[np.int64]
 
 CANDIDATES = 200
 """Of each signal; more change no result on the data of docs/retrieval.md."""
+
+CANDIDATES_DEVIATIONS = 1.5
+"""How far an index that does not compare all looks for the last of them: 99.2 % of the 200 nearest of 100,000 memories
+are found, and in 300 queries all of the first ten, in 60 % of the time that it takes to miss none."""
 
 EQUALS_GROWTH = 4
 """Where the last of the nearest has equals beyond, so many times more are asked for."""
@@ -223,7 +228,7 @@ def by_all(
     count = max(CANDIDATES, k)
     with_words = view.largest(lexical, np.flatnonzero((lexical > 0) & view.allowed(among)), count)
     view.compare(vector() if callable(vector) else vector)
-    rows = np.union1d(view.nearest(count, among), with_words)
+    rows = np.union1d(view.nearest(count, among, CANDIDATES_DEVIATIONS), with_words)
     if boosts:
         rows = np.union1d(rows, view.boosted(boosts, among))
     dense = view.dense(rows)
@@ -308,7 +313,7 @@ class _View:
             equal = equal[self.order(equal, values[equal])[:wanted]]
         return np.concatenate([above, equal])
 
-    def nearest(self, count: int, among: Groups | None) -> Rows:
+    def nearest(self, count: int, among: Groups | None, deviations: float = DEVIATIONS) -> Rows:
         """So many rows whose best window is nearest, and all that are as near as the last of them; in no order.
 
         The index would tell equals apart by their ids, which are another worker's in another order.
@@ -322,7 +327,7 @@ class _View:
         assert self.vector is not None, "compare comes first"
         wanted = count + 1
         while True:
-            ids, cosines = self.index.dense.search(self.vector, wanted, among)
+            ids, cosines = self.index.dense.search(self.vector, wanted, among, deviations=deviations)
             if len(ids) < wanted or cosines[-1] < cosines[count - 1]:
                 return self.rows(ids[cosines >= cosines[count - 1]] if len(ids) > count else ids)
             wanted *= EQUALS_GROWTH
@@ -430,11 +435,19 @@ class _View:
         return answered
 
     def dense(self, rows: Rows) -> Scores:
-        """(n,) cosines; NaN for rows whose vectors are gone."""
-        if self.cosines is not None:
-            return self.cosines[rows]
-        assert self.vector is not None, "compare comes first"
-        return self.index.dense.scores(self.texts.lexical.groups[rows], self.vector)
+        """(n,) cosines; NaN for rows whose vectors are gone. Those beside them are compared along with them."""
+        if self.cosines is None:
+            assert self.vector is not None, "compare comes first"
+            wanted = np.union1d(rows, self.beside(rows)) if self.has_neighbours else rows
+            self.cosines = np.full(self.count, np.nan, np.float32)
+            self.cosines[wanted] = self.index.dense.scores(self.texts.lexical.groups[wanted], self.vector)
+        return self.cosines[rows]
+
+    def beside(self, rows: Rows) -> Rows:
+        """The rows before and behind these."""
+        near = np.concatenate([self.texts.talk.before[rows], self.texts.talk.after[rows]])
+        rows_beside: Rows = near[(near != NONE) & (near < self.count)].astype(np.int64)
+        return rows_beside
 
     def near_meaning(self, rows: Rows, dense: Scores) -> Scores:
         """(n,) what the neighbours lend of their cosine; a missing one counts as the row itself."""
@@ -443,7 +456,8 @@ class _View:
         near = np.concatenate([self.texts.talk.before[rows], self.texts.talk.after[rows]])
         known = (near != NONE) & (near < self.count)
         lent = np.tile(dense, 2)
-        values = self.dense(near[known])
+        assert self.cosines is not None, "dense comes first"
+        values = self.cosines[near[known]]
         lent[known] = np.where(np.isnan(values), lent[known], values)
         return NEAR_MEANING * self.mixed(rows, lent[: len(rows)] + lent[len(rows) :], 2 * dense)
 

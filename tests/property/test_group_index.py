@@ -130,6 +130,23 @@ def test_search_equals_brute_force_after_any_history(steps, k, share, seed):
 
 
 @settings(max_examples=150, deadline=None)
+@given(steps=STEPS, share=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 2**32))
+def test_comparing_all_at_once_gives_the_scores_of_any_groups(steps, share, seed):
+    random = np.random.default_rng(seed)
+    index, few = GroupIndex(DIM), GroupIndex(DIM, exact_rows_max=FEW_ROWS)
+    held, following = grown(steps, random, index)
+    query, asked = unit(random, 1)[0], np.flatnonzero(random.random(following + 5) < share)
+    few.add(held.groups, held.rows)
+
+    found = index.compared(asked, query)
+
+    expected = held.scores(query)
+    np.testing.assert_allclose(found, [expected.get(group, np.nan) for group in asked.tolist()], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found, index.scores(asked, query))
+    assert (few.compared(asked, query) is None) == (len(held.groups) > FEW_ROWS)
+
+
+@settings(max_examples=150, deadline=None)
 @given(steps=STEPS, k=st.integers(1, 40), share=st.sampled_from([None, 0.3, 1.0]), seed=st.integers(0, 2**32))
 def test_searching_by_sketches_finds_as_many_as_there_are_with_exact_scores(steps, k, share, seed):
     """Also where several windows of one group take the first places, and where rows were removed."""

@@ -365,3 +365,23 @@ def test_where_no_speaker_is_known_whoever_is_called_by_name_has_the_turns_aroun
 def test_a_question_that_names_nobody_lifts_nobody():
     index = indexed("Hey Ann, look.", "Thanks, Ann!", "Bye, Ann!", "The roof leaks.")
     assert ranking.prepared("What leaks?", index).called == frozenset()
+
+
+@pytest.mark.parametrize("among", [None, np.arange(1, 61, 3)])
+def test_few_memories_and_many_are_ranked_alike(among):
+    """Many are compared only where it matters: with the candidates, and with those beside them."""
+    random = np.random.default_rng(5)
+    vectors = random.normal(size=(60, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    texts = [(f"kettle {at % 7} roof {at % 5}", {"session_id": str(at // 9)}) for at in range(60)]
+    few, many = indexed(*texts, vectors=vectors[:, None]), indexed(*texts, vectors=vectors[:, None])
+    many.dense._exact_rows_max = 10
+    for index in (few, many):
+        index.remove(np.array([4, 31]))
+
+    for search in (ranking.by_all, ranking.by_meaning):
+        asked = [ranking.prepared("kettle 3", few)] if search is ranking.by_all else []
+        found, expected = (search(*asked, vectors[7], index, 20, among) for index in (many, few))
+        assert found.ids.tolist() == expected.ids.tolist()
+        for signal in ("scores", "dense"):
+            np.testing.assert_array_equal(getattr(found, signal), getattr(expected, signal))

@@ -84,7 +84,6 @@ def main() -> None:
         settings = {
             "LLM_BASE_URL": f"http://127.0.0.1:{server.server_port}/v1",
             "LLM_MIN_RELEVANCE": "0",
-            "MEMORY_CACHE_TTL_S": "0",
         }
         with ServiceProcess(filled.path, settings=settings) as service, Client(service.ready_port()) as client:
             print(rendered(_measured(client, service.ready_port(), server.server_port, found.lines)))

@@ -38,7 +38,8 @@ class ServiceProcess:
     def __init__(
         self, folder: Path, python_flags: Sequence[str] = (), settings: Mapping[str, str] | None = None
     ) -> None:
-        self._settings = dict(settings or {})
+        # A cached answer would tell nothing of the retrieve that it spares.
+        self._settings = {"MEMORY_CACHE_TTL_S": "0", **(settings or {})}
         self._data, self._cache, self._log = folder / DATA, folder / "cache", folder / "log"
         self._command: list[str | Path] = [
             sys.executable,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,16 +10,13 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from gateway import wire
+from gateway import uploads, wire
 from gateway.http_errors import documented
 from gateway.memory_routes import IdempotencyKey
 from gateway.worker import Worker
 from memory_service.documents.model import FORM_OF_SUFFIX, Form, NewDocument
 from memory_service.errors import UnsupportedForm
 from memory_service.model import Consistency
-
-if TYPE_CHECKING:
-    from gateway.uploads import Upload
 
 Model = TypeVar("Model", bound=wire.Body)
 
@@ -127,15 +124,13 @@ async def _document_of(request: Request) -> NewDocument:
         case "application/json":
             return _checked(wire.StoreDocumentBody.model_validate_json, await request.body()).document()
         case "multipart/form-data":
-            from gateway import uploads  # its parser takes 30 ms to import
-
             upload = await uploads.received(request)
             part = _checked(wire.DocumentPart.model_validate, upload.fields)
             return part.document(upload.file, part.form or _form_of(upload))
     raise UnsupportedForm(f"Send the document as {_JSON} or {_MULTIPART}, not {kind[:80] or 'without a Content-Type'}.")
 
 
-def _form_of(upload: "Upload") -> Form:
+def _form_of(upload: uploads.Upload) -> Form:
     """The form of a file: by its ending, since many callers send one type for everything, or else by its type."""
     form = FORM_OF_SUFFIX.get(PurePosixPath(upload.filename).suffix.lower()) or _TYPES.get(upload.content_type)
     if form is None:

@@ -20,9 +20,6 @@ SHUTDOWN_S_MAX = 30
 KEEP_ALIVE_S = 75
 """How long an idle connection is kept: longer than usual proxies and clients do (60 s), so that they close first."""
 
-MCP_AFTER_S = 1.0
-"""When to import MCP's SDK after the worker is ready: it holds up whatever runs beside it for .4 s."""
-
 
 def serve(worker: Worker, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -71,25 +68,17 @@ def bound(host: str, port: int) -> socket.socket:
 async def _serve(worker: Worker, listener: socket.socket, server: uvicorn.Server, app: FastAPI) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # uvicorn takes them over, and raises them again after its clean stop
-    loading = asyncio.create_task(_load(worker, server))
-    opening = asyncio.create_task(_open_mcp(worker, app, loading))
+    loading = asyncio.create_task(_load(worker, server, app))
     host, port = listener.getsockname()[:2]
     log.info("http.listening", extra={"host": host, "port": port})
     await server.serve(sockets=[listener])
-    opening.cancel()
     await loading
     await worker.close()  # again, for a worker that was still loading when it was told to stop
 
 
-async def _load(worker: Worker, server: uvicorn.Server) -> None:
+async def _load(worker: Worker, server: uvicorn.Server, app: FastAPI) -> None:
     await asyncio.to_thread(worker.load)
     if worker.failure is not None:
         server.should_exit = True
-
-
-async def _open_mcp(worker: Worker, app: FastAPI, loading: "asyncio.Task[None]") -> None:
-    """Import MCP's SDK, so that its first client need not wait for that, after the requests that wait already."""
-    await asyncio.wait({loading})
-    await asyncio.sleep(MCP_AFTER_S)
-    if worker.is_ready:
-        await app.state.mcp.open()
+    elif not server.should_exit:
+        await app.state.mcp.open()  # so that the first MCP client need not wait for its imports

@@ -100,20 +100,19 @@ class LexicalIndex:
         self.groups[row] = group
         self.lengths[row] = sum(frequencies.values())
         self.alive[row] = True
-        for term, frequency in frequencies.items():
-            self._append(term, row, frequency)
-        self._postings_count += len(frequencies)
-        for mark in marks:
-            self._append(mark, row, 1)
-            self._postings_count += 1
+        self._append(row, frequencies.items())
+        self._append(row, ((mark, 1) for mark in marks))
         self.count = row + 1
         return row
 
-    def _append(self, term: str, row: int, frequency: int) -> None:
-        found = self._postings.get(term)
-        if found is None:
-            found = self._postings[sys.intern(term)] = array("I")  # namespaces share most of their words
-        found.append(row << _FREQUENCY_BITS | min(frequency, FREQUENCY_MAX))
+    def _append(self, row: int, frequencies: Iterable[tuple[str, int]]) -> None:
+        postings, packed_row = self._postings, row << _FREQUENCY_BITS
+        for term, frequency in frequencies:
+            found = postings.get(term)
+            if found is None:
+                found = postings[sys.intern(term)] = array("I")  # namespaces share most of their words
+            found.append(packed_row | min(frequency, FREQUENCY_MAX))
+            self._postings_count += 1
 
     def remove(self, group: int) -> int | None:
         """Forget a document; the row that it had."""

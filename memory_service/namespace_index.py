@@ -16,7 +16,7 @@ from indexes.group_index import Frozen, GroupIndex, Groups, Vectors
 from indexes.lexical import Arrays, LexicalIndex
 from indexes.segments import DEAD_SHARE_MAX
 from memory_service.conversation import NONE, Conversation, Text, event_time_ms, marks
-from memory_service.words import frequencies
+from memory_service.words import frequencies, words
 
 COHERENT = 0.12
 """Neighbours that are this much more alike than any two memories are a conversation: chats measure .12 to .35,
@@ -140,9 +140,9 @@ class NamespaceIndex:
     def add_text(self, id: int, text: Text) -> None:
         """Add a memory whose vectors are there already."""
         lexical, talk = self.texts.lexical, self.texts.talk
-        event_ms = event_time_ms(text.metadata)
-        talk.add(lexical.count, text, event_ms)
-        lexical.add(id, frequencies(text.content, event_ms), marks(text.content))
+        found, event_ms = words(text.content), event_time_ms(text.metadata)
+        talk.add(lexical.count, text, found, event_ms)
+        lexical.add(id, frequencies(text.content, event_ms, found), marks(text.content))
 
     def remove(self, ids: Groups) -> None:
         """Forget memories; unknown ones are ignored."""

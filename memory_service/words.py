@@ -37,7 +37,10 @@ _stemmer = Stemmer.Stemmer("english", 0)
 def words(text: str) -> list[str]:
     """The words of a text, in their order."""
     plain = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
-    return [word[:-2] if word.endswith("'s") else word.replace("'", "") for word in _WORD.findall(plain)]
+    found = _WORD.findall(plain)
+    if "'" not in plain:
+        return found
+    return [word[:-2] if word.endswith("'s") else word.replace("'", "") for word in found]
 
 
 def stems(found: list[str]) -> list[str]:
@@ -45,16 +48,22 @@ def stems(found: list[str]) -> list[str]:
     return [_stem(word) for word in found]
 
 
-def frequencies(text: str, event_time_ms: int | None = None) -> Counter[str]:
-    """How often each stem is in a text; the day of an event (in the years 1 to 9999) counts as its words."""
-    found = words(text)
+def frequencies(text: str, event_time_ms: int | None = None, found: list[str] | None = None) -> Counter[str]:
+    """How often each stem is in a text; the day of an event (in the years 1 to 9999) counts as its words.
+
+    Args:
+        text: to count in.
+        event_time_ms: of the event.
+        found: the words of the text, from whoever has them already.
+    """
+    dates: list[str] = []
     for year, month, day in _ISO_DATE.findall(text):
         if 1 <= int(month) <= len(_MONTHS):
-            found += [str(int(day)), _MONTHS[int(month) - 1], year]
+            dates += [str(int(day)), _MONTHS[int(month) - 1], year]
     if event_time_ms is not None:
         day = _EPOCH + timedelta(milliseconds=event_time_ms)
-        found += [str(day.day), _MONTHS[day.month - 1], str(day.year)]
-    return Counter(stems(found))
+        dates += [str(day.day), _MONTHS[day.month - 1], str(day.year)]
+    return Counter(stems((words(text) if found is None else found) + dates))
 
 
 def asked(question: str, but: frozenset[str] = frozenset()) -> list[str]:

@@ -26,6 +26,7 @@ from memory_service.conversation import (
     event_time_ms,
     marks,
 )
+from memory_service.words import words
 
 HOUR_MS = 3600 * 1000
 START = datetime(2023, 5, 8, tzinfo=UTC)
@@ -59,7 +60,7 @@ steps = st.lists(
 def add(talk, row, name, memory):
     """Add a memory whose record was the `name`th; of one millisecond and counter there are two."""
     content, metadata, created_ms = memory
-    talk.add(row, Text(content, metadata, created_ms, stamp(name)), event_time_ms(metadata))
+    talk.add(row, Text(content, metadata, created_ms, stamp(name)), words(content), event_time_ms(metadata))
 
 
 def stamp(name):

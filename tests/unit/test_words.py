@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_service import conversation, ranking
-from memory_service.conversation import event_time_ms, marks
+from memory_service.conversation import CALLED, MENTIONED, event_time_ms, marks
 from memory_service.words import STOP_WORDS, asked, frequencies, stems, words
 
 DAY_MS = 24 * 3600 * 1000
@@ -70,6 +70,32 @@ def test_texts_keep_their_stop_words():
     assert {"to", "be", "or", "not"} <= STOP_WORDS
 
 
+@pytest.mark.parametrize(
+    ("text", "called", "mentioned"),
+    [
+        ("Caroline, hello", {"caroline"}, {"caroline"}),
+        ("Hello! Caroline.", {"hello", "caroline"}, {"hello", "caroline"}),
+        ("Thanks Caroline", {"caroline"}, {"thanks", "caroline"}),
+        ("hey Dov? hi Ann; Hello Éloïse!", {"dov", "ann", "éloïse"}, {"dov", "ann", "hello", "éloïse"}),
+        ("they Dov, chi Ann, I saw Caroline.", set(), {"dov", "ann", "caroline"}),
+        ("Ca, McDonald, NASA, aCaroline, X_Caroline, Caroline2", set(), set()),
+        ("", set(), set()),
+    ],
+)
+def test_a_name_is_called_where_it_stands_alone_between_marks_or_after_a_greeting(text, called, mentioned):
+    assert marks(text) == {CALLED + name for name in called} | {MENTIONED + name for name in mentioned}
+
+
+@pytest.mark.parametrize("text", ["Last WEEK.", "since", "in 1999", "2023-05-08", "a year's end"])
+def test_a_text_names_a_time_by_a_word_or_a_year(text):
+    assert conversation._names_time(words(text))
+
+
+@pytest.mark.parametrize("text", ["it may lasting", "day", "12345 a1999", "999", ""])
+def test_other_words_and_numbers_name_no_time(text):
+    assert not conversation._names_time(words(text))
+
+
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(max_size=200))
 def test_any_text_has_words_in_lower_case_without_spaces(text):
@@ -94,7 +120,7 @@ def test_a_text_twenty_times_as_long_takes_not_much_more_than_twenty_times_as_lo
         best = []
         for _ in range(3):
             begin = time.process_time()
-            frequencies(text), marks(text), conversation._label_of(text), conversation._TIMELY.search(text)
+            frequencies(text), marks(text), conversation._label_of(text), conversation._names_time(words(text))
             ranking._WHEN.match(text), ranking._without(text, {"abc", "hey"})
             best.append(time.process_time() - begin)
         return min(best)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,6 +21,10 @@ SHUTDOWN_S_MAX = 30
 KEEP_ALIVE_S = 75
 """How long an idle connection is kept: longer than usual proxies and clients do (60 s), so that they close first."""
 
+SWITCH_S = 0.0005
+"""How long a thread may keep the interpreter while others wait: a tenth of Python's default, so that what goes on
+behind a request (importing MCP's SDK, packing a snapshot) delays it by less each time. Throughput stays the same."""
+
 
 def serve(worker: Worker, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -31,6 +36,7 @@ def serve(worker: Worker, listener: socket.socket | None = None) -> None:
     Raises:
         StartupError: the data folder cannot be used, the port cannot be had, or the worker could not load.
     """
+    sys.setswitchinterval(SWITCH_S)
     worker.check()
     with listener or bound(worker.settings.gateway.host, worker.settings.gateway.port) as opened:
         app = create_app(worker)

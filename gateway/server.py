@@ -1,6 +1,7 @@
 """Serves the application by uvicorn: the port opens at once, the worker loads behind it."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -87,4 +88,6 @@ async def _load(worker: Worker, server: uvicorn.Server, app: FastAPI) -> None:
     if worker.failure is not None:
         server.should_exit = True
     elif not server.should_exit:
+        gc.freeze()  # what is loaded stays: to look through it for garbage would hold all requests up
         await app.state.mcp.open()  # so that the first MCP client need not wait for its imports
+        gc.freeze()

@@ -176,13 +176,13 @@ class LexicalIndex:
         """
         alive = self.alive[: self.count]
         fresh_row = (np.cumsum(alive) - 1).astype(np.uint32)
-        terms = list(self._postings.items())
+        terms = list(self._postings)
         kept: list[str] = []
         counts, postings = [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
         for begin in range(0, len(terms), TERMS_AT_ONCE):
             some = terms[begin : begin + TERMS_AT_ONCE]
-            of_each, packed = self._living([found for _, found in some], alive, fresh_row)
-            kept += [some[at][0] for at in np.flatnonzero(of_each).tolist()]
+            of_each, packed = self._living([self._postings[term] for term in some], alive, fresh_row)
+            kept += [some[at] for at in np.flatnonzero(of_each).tolist()]
             counts.append(of_each[of_each > 0].astype(np.uint32))
             postings.append(packed)
         return Arrays(

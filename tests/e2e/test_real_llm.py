@@ -14,7 +14,7 @@ from memory_service.errors import LLMReplyInvalid
 from memory_service.model import Hit, Memory
 from research.deadline import Deadline
 from research.endpoints import connect
-from research.events import Context, Token
+from research.events import Cited, Context, Token
 from research.model import Answer, ChatMessage, ResearchRequest
 from research.packing import pack
 from research.prompt import build
@@ -179,12 +179,15 @@ async def test_a_streamed_answer_is_the_same_as_the_one_at_once() -> None:
     steps = [step async for step in researcher.research_stream(request)]
     await researcher.close()
 
-    first, *tokens, last = steps
+    first, *between, last = steps
     assert isinstance(first, Context)
     assert isinstance(last, Answer)
-    pieces = [token.text for token in tokens if isinstance(token, Token)]
-    print(f"\n{len(pieces)} pieces: {last.result!r}")
-    assert len(pieces) == len(tokens) > 1
+    pieces = [step.text for step in between if isinstance(step, Token)]
+    cited = [step.citation for step in between if isinstance(step, Cited)]
+    print(f"\n{len(pieces)} pieces, {len(cited)} citations: {last.result!r}")
+    assert len(pieces) > 1
+    assert len(pieces) + len(cited) == len(between)
+    assert [(one.n, one.verdict) for one in cited] == [(one.n, one.verdict) for one in last.citations]
     assert "".join(pieces) == last.result == whole.result
     assert (last.tokens_used, last.prompt_tokens, last.model) == (whole.tokens_used, whole.prompt_tokens, whole.model)
 

@@ -1,7 +1,8 @@
 """Counts a prompt's tokens with the server's own tokenizer, where the server offers it.
 
 Two dialects of `POST /tokenize`, at the server's root: vLLM takes messages, applies its chat template and answers
-`count` and `max_model_len`; llama.cpp takes `content` and answers the list of `tokens`, without a template.
+`count` and `max_model_len`; llama.cpp takes `content` and answers the list of `tokens`, without a template, and tells
+in `GET /props` how many tokens one of its slots holds.
 """
 
 import time
@@ -50,8 +51,10 @@ class TokenCounter:
         """
         self._client = client
         self._url = f"{root_url}/tokenize"
+        self._props_url = f"{root_url}/props"
         self._now = now
         self._dialect = _Dialect.UNKNOWN
+        self._slot_tokens: int | None = None
         self._asked_again_at = 0.0
 
     async def count(self, messages: Sequence[ChatMessage]) -> Count | None:
@@ -79,13 +82,27 @@ class TokenCounter:
                     window = rest.get("max_model_len")
                     return Count(tokens, window if isinstance(window, int) and window > 0 else None)
                 case {"tokens": list()}:
-                    self._dialect = _Dialect.LLAMA_CPP
+                    pass  # it knows nothing of messages
                 case _:
                     return None
         reply = await self._ask({"content": "\n".join(message["content"] for message in messages)})
         match reply:
             case {"tokens": [_, *_] as tokens}:
-                return Count(len(tokens) + TEMPLATE_TOKENS, None)
+                if self._dialect is not _Dialect.LLAMA_CPP:
+                    self._slot_tokens = await self._asked_slot_tokens()
+                    self._dialect = _Dialect.LLAMA_CPP
+                return Count(len(tokens) + TEMPLATE_TOKENS, self._slot_tokens)
+        return None
+
+    async def _asked_slot_tokens(self) -> int | None:
+        """What one of llama.cpp's slots holds, its context divided by their number; None where it does not say."""
+        try:
+            reply = await self._client.fetch("GET", self._props_url, timeout_s=_COUNT_S_MAX)
+        except ServiceError:
+            return None
+        match reply:
+            case {"default_generation_settings": {"n_ctx": int(tokens)}} if tokens > 0:
+                return tokens
         return None
 
     async def _ask(self, body: object) -> object:

@@ -4,13 +4,15 @@
 #
 # usage: tests/e2e/real_llm_server.sh CACHE_DIR [pytest arguments]
 # The first run fills CACHE_DIR (4 GB, some minutes), later runs start in half a minute. PYTHON names the
-# interpreter that has the project's dependencies (default python3, 3.11 or newer).
+# interpreter that has the project's dependencies (default python3, 3.11 or newer). Where LLM_TEST_BASE_URL names a server that
+# runs already, such as llama.cpp's, that one is asked instead, with LLM_TEST_MODEL and LLM_TEST_API_KEY.
 set -euo pipefail
 
 cache=$(mkdir -p "${1:?usage: real_llm_server.sh CACHE_DIR}" && cd "$1" && pwd)
 shift
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
+[ -z "${LLM_TEST_BASE_URL:-}" ] || exec "$python" -m pytest -m real_llm "$@" "$here/test_real_llm.py"
 venv=$cache/venv
 model=$cache/smollm2
 vllm_version=0.32.0

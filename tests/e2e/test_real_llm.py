@@ -207,6 +207,14 @@ async def test_a_stream_that_is_left_frees_the_server_for_the_next_question() ->
     assert_consistent(answer)
 
 
+@pytest.fixture
+def _vllm() -> None:
+    """Skips where the server is another one."""
+    if not httpx.get(f"{BASE_URL.removesuffix('/v1')}/version", timeout=300).is_success:
+        pytest.skip("the server is not vLLM")
+
+
+@pytest.mark.usefixtures("_vllm")
 async def test_an_answer_that_the_window_cuts_short_says_so() -> None:
     """vLLM shortens the output in silence when prompt and max_tokens together exceed the window."""
     made = settings()
@@ -231,6 +239,16 @@ async def test_an_answer_that_the_window_cuts_short_says_so() -> None:
         assert reply.completion.tokens_used == counted.window
 
 
+@pytest.fixture
+def _picky_server() -> None:
+    """Skips where the server answers for any model, as llama.cpp's does."""
+    body = {"model": "no-such-model", "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 1}
+    headers = {"Authorization": f"Bearer {API_KEY}"} if API_KEY else {}
+    if httpx.post(f"{BASE_URL}/chat/completions", json=body, headers=headers, timeout=300).is_success:
+        pytest.skip("the server answers for any model")
+
+
+@pytest.mark.usefixtures("_picky_server")
 async def test_a_second_server_answers_where_the_first_has_no_such_model() -> None:
     fallback = {"base_url": BASE_URL, "api_key": API_KEY or None, "model": MODEL}
     made = settings(model="no-such-model", fallback_endpoints=[fallback], second_price=1.0)
@@ -240,6 +258,7 @@ async def test_a_second_server_answers_where_the_first_has_no_such_model() -> No
     assert (answer.endpoint, answer.model, answer.cost) == ("fallback 1", MODEL, None)
 
 
+@pytest.mark.usefixtures("_picky_server")
 async def test_a_model_that_the_server_does_not_have_is_named() -> None:
     with pytest.raises(LLMReplyInvalid, match=r"no-such-model.*LLM_MODEL"):
         await ask(ResearchRequest("Why Grimsby?"), settings(model="no-such-model"), MEMORIES)

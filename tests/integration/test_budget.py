@@ -32,8 +32,10 @@ class Clock:
         return self.now_s
 
 
-async def counts(script: Script, times: int = 1, clock: Clock | None = None) -> tuple[list[Count | None], StandInLLM]:
-    with StandInLLM(hanging, {"/tokenize": script}) as server:
+async def counts(
+    script: Script, times: int = 1, clock: Clock | None = None, props: Script | None = None
+) -> tuple[list[Count | None], StandInLLM]:
+    with StandInLLM(hanging, {"/tokenize": script} | ({} if props is None else {"/props": props})) as server:
         made = LLMSettings(base_url=server.base_url, model="m-8b")
         assert made.endpoint is not None
         llm = LLMClient(made.endpoint, made)
@@ -54,11 +56,26 @@ async def test_llama_cpp_counts_text_and_the_template_is_added() -> None:
     found, server = await counts(LLAMA_CPP, times=2)
 
     assert found == [Count(3 + TEMPLATE_TOKENS, None)] * 2
-    assert [list(request.body) for request in server.other_requests] == [
-        ["model", "messages"],
-        ["content"],
-        ["content"],
-    ]
+    tokenized = [request for request in server.other_requests if request.path == "/tokenize"]
+    assert [list(request.body) for request in tokenized] == [["model", "messages"], ["content"], ["content"]]
+
+
+@pytest.mark.parametrize(
+    ("props", "window"),
+    [
+        pytest.param(replying('{"default_generation_settings": {"n_ctx": 8192}, "total_slots": 2}'), 8_192, id="told"),
+        pytest.param(replying('{"default_generation_settings": {"n_ctx": 0}}'), None, id="nothing"),
+        pytest.param(replying('{"default_generation_settings": {"n_ctx": "8192"}}'), None, id="text"),
+        pytest.param(replying("[]"), None, id="a list"),
+        pytest.param(replying('{"error": {}}', status=401), None, id="closed"),
+        pytest.param(hanging, None, id="slow"),
+    ],
+)
+async def test_llama_cpp_tells_once_how_much_a_slot_holds(props: Script, window: int | None) -> None:
+    found, server = await counts(LLAMA_CPP, times=2, props=props)
+
+    assert found == [Count(3 + TEMPLATE_TOKENS, window)] * 2
+    assert [request.path for request in server.other_requests].count("/props") == 1
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ class TokenCounter:
         try:
             found = await self._count(messages)
         except (LLMUnreachable, LLMTimeout):
+            self._dialect = _Dialect.UNKNOWN  # it may come back with another window
             self._asked_again_at = self._now() + _SLOW_S
             return None
         except ServiceError:

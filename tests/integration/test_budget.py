@@ -78,6 +78,25 @@ async def test_llama_cpp_tells_once_how_much_a_slot_holds(props: Script, window:
     assert [request.path for request in server.other_requests].count("/props") == 1
 
 
+async def test_a_llama_cpp_that_was_away_is_asked_again_how_much_a_slot_holds() -> None:
+    clock, tokens = Clock(), '{"default_generation_settings": {"n_ctx": %d}}'
+    now = {"/tokenize": LLAMA_CPP, "/props": replying(tokens % 8_192)}
+    with StandInLLM(hanging, {path: lambda *how, path=path: now[path](*how) for path in now}) as server:
+        made = LLMSettings(base_url=server.base_url, model="m-8b")
+        assert made.endpoint is not None
+        llm = LLMClient(made.endpoint, made)
+        counter = TokenCounter(llm, made.endpoint.root_url, now=clock)
+        found = [await counter.count(MESSAGES)]
+        now["/tokenize"] = hanging
+        found.append(await counter.count(MESSAGES))
+        now |= {"/tokenize": LLAMA_CPP, "/props": replying(tokens % 2_048)}
+        clock.now_s += 60
+        found.append(await counter.count(MESSAGES))
+        await llm.close()
+
+    assert [one and one.window for one in found] == [8_192, None, 2_048]
+
+
 @pytest.mark.parametrize(
     "script",
     [

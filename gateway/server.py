@@ -90,4 +90,4 @@ async def _load(worker: Worker, server: uvicorn.Server, app: FastAPI) -> None:
     elif not server.should_exit:
         gc.freeze()  # what is loaded stays: to look through it for garbage would hold all requests up
         await app.state.mcp.open()  # so that the first MCP client need not wait for its imports
-        gc.freeze()
+        gc.freeze()  # these stay, too

@@ -171,8 +171,7 @@ class GroupIndex:
         """
         candidates = _candidates(self._segments, np.unique(groups))
         owners, scores = candidates.scored(query)
-        begins = _begins(owners)
-        return _looked_up(groups, owners[begins], np.maximum.reduceat(scores, begins) if len(owners) else scores)
+        return _looked_up(groups, *_by_group(owners, scores))
 
     def compared(self, groups: Groups, query: Vectors) -> Vectors | None:
         """As `scores`, of groups in ascending order, by comparing every row there is; None where these are too many.
@@ -181,11 +180,8 @@ class GroupIndex:
         """
         if sum(segment.count for segment in self._segments) > self._exact_rows_max:
             return None
-        owners, scores = _candidates(self._segments, None).scored(query)
-        begins = _begins(owners)
-        if len(begins) < len(owners):
-            owners, scores = owners[begins], np.maximum.reduceat(scores, begins)
-        return scores if np.array_equal(owners, groups) else _looked_up(groups, owners, scores)
+        found, scores = _by_group(*_candidates(self._segments, None).scored(query))
+        return scores if np.array_equal(found, groups) else _looked_up(groups, found, scores)
 
     def firsts(self, groups: Groups) -> Vectors:
         """(m, dim) the first vector of each group; NaN for unknown ones."""
@@ -309,15 +305,20 @@ def _nearest(distances: Distances, count: int) -> Positions:
 
 def _best(owners: Groups, scores: Vectors, k: int) -> tuple[Groups, Vectors]:
     """The k best groups and their scores, best first, ties by the smaller group, of rows in order of owner."""
-    if len(owners) == 0:
-        return owners, scores
-    begins = np.concatenate([[0], np.flatnonzero(np.diff(owners)) + 1])
-    groups, best = owners[begins], np.maximum.reduceat(scores, begins)
+    groups, best = _by_group(owners, scores)
     if k < len(groups):
         kept = np.flatnonzero(best >= np.partition(best, -k)[-k])
         groups, best = groups[kept], best[kept]
     order = np.lexsort((groups, -best))[:k]
     return groups[order], best[order]
+
+
+def _by_group(owners: Groups, scores: Vectors) -> tuple[Groups, Vectors]:
+    """The groups of rows in order of owner, each once, and the best score of each."""
+    begins = _begins(owners)
+    if len(begins) == len(owners):
+        return owners, scores
+    return owners[begins], np.maximum.reduceat(scores, begins)
 
 
 def _begins(owners: Groups) -> Positions:

@@ -100,19 +100,19 @@ class LexicalIndex:
         self.groups[row] = group
         self.lengths[row] = sum(frequencies.values())
         self.alive[row] = True
-        self._append(row, frequencies.items())
-        self._append(row, ((mark, 1) for mark in marks))
+        self._append(row, frequencies)
+        self._append(row, dict.fromkeys(marks, 1))
         self.count = row + 1
         return row
 
-    def _append(self, row: int, frequencies: Iterable[tuple[str, int]]) -> None:
+    def _append(self, row: int, frequencies: Mapping[str, int]) -> None:
         postings, packed_row = self._postings, row << _FREQUENCY_BITS
-        for term, frequency in frequencies:
+        for term, frequency in frequencies.items():
             found = postings.get(term)
             if found is None:
                 found = postings[sys.intern(term)] = array("I")  # namespaces share most of their words
             found.append(packed_row | min(frequency, FREQUENCY_MAX))
-            self._postings_count += 1
+        self._postings_count += len(frequencies)
 
     def remove(self, group: int) -> int | None:
         """Forget a document; the row that it had."""

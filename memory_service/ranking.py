@@ -442,27 +442,28 @@ class _View:
         """(n,) cosines; NaN for rows whose vectors are gone. Those beside them are compared along with them."""
         if self.cosines is None:
             assert self.vector is not None, "compare comes first"
-            wanted = np.union1d(rows, self.beside(rows)) if self.has_neighbours else rows
+            wanted = rows
+            if self.has_neighbours:
+                near, is_there = self.beside(rows)
+                wanted = np.union1d(rows, near[is_there])
             self.cosines = np.full(self.count, np.nan, np.float32)
             self.cosines[wanted] = self.index.dense.scores(self.texts.lexical.groups[wanted], self.vector)
         return self.cosines[rows]
 
-    def beside(self, rows: Rows) -> Rows:
-        """The rows before and behind these."""
-        near = np.concatenate([self.texts.talk.before[rows], self.texts.talk.after[rows]])
-        rows_beside: Rows = near[(near != NONE) & (near < self.count)].astype(np.int64)
-        return rows_beside
+    def beside(self, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+        """(2n,) the rows before these, then those behind them, and which of them are there."""
+        near = np.concatenate([self.texts.talk.before[rows], self.texts.talk.after[rows]]).astype(np.int64)
+        return near, (near != NONE) & (near < self.count)
 
     def near_meaning(self, rows: Rows, dense: Scores) -> Scores:
         """(n,) what the neighbours lend of their cosine; a missing one counts as the row itself."""
         if not self.has_neighbours:
             return np.zeros(len(rows), np.float32)
-        near = np.concatenate([self.texts.talk.before[rows], self.texts.talk.after[rows]])
-        known = (near != NONE) & (near < self.count)
+        near, is_there = self.beside(rows)
         lent = np.tile(dense, 2)
         assert self.cosines is not None, "dense comes first"
-        values = self.cosines[near[known]]
-        lent[known] = np.where(np.isnan(values), lent[known], values)
+        values = self.cosines[near[is_there]]
+        lent[is_there] = np.where(np.isnan(values), lent[is_there], values)
         return NEAR_MEANING * self.mixed(rows, lent[: len(rows)] + lent[len(rows) :], 2 * dense)
 
     def priors(self, rows: Rows, question: Question) -> dict[str, Scores]:

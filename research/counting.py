@@ -63,15 +63,14 @@ class TokenCounter:
             return None
         try:
             found = await self._count(messages)
+            rest_s = _ABSENT_S
         except (LLMUnreachable, LLMTimeout):
-            self._dialect = _Dialect.UNKNOWN  # it may come back with another window
-            self._asked_again_at = self._now() + _SLOW_S
-            return None
+            found, rest_s = None, _SLOW_S
         except ServiceError:
-            found = None
+            found, rest_s = None, _ABSENT_S
         if found is None:
-            self._dialect = _Dialect.UNKNOWN
-            self._asked_again_at = self._now() + _ABSENT_S
+            self._dialect = _Dialect.UNKNOWN  # it may come back as another server, or with another window
+            self._asked_again_at = self._now() + rest_s
         return found
 
     async def _count(self, messages: Sequence[ChatMessage]) -> Count | None:

@@ -142,7 +142,8 @@ class StandInLLM:
         leaving = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
+            # A script that was still writing ends with the connection, often before the end of the reading is noticed.
+            if not running.done() or isinstance(running.exception(), ConnectionError):
                 self.left.set()
         finally:
             running.cancel()

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import itertools
 import json
 import socket
@@ -756,6 +757,39 @@ def test_a_stream_outlives_its_client_without_a_traceback():
         steps = client.research_stream("x")
         next(steps)
     steps.close()
+
+
+class Nested(Streaming):
+    """Tells through generators inside generators, as HTTP libraries do, none of which closes the one inside it."""
+
+    def __init__(self, depth):
+        super().__init__(*[Event("token", {"text": "x"})] * 2)
+        self._depth = depth
+        self.ended = 0
+
+    async def _told(self):
+        async for event in self._through(self._depth):
+            yield event
+
+    async def _through(self, depth):
+        try:
+            async for event in self._through(depth - 1) if depth else super()._told():
+                yield event
+        finally:
+            await asyncio.sleep(0)
+            self.ended += 1
+
+
+@pytest.mark.parametrize("depth", range(12))
+def test_a_stream_that_is_left_leaves_nothing_of_itself_to_the_end_of_the_client(depth, caplog):
+    script = Nested(depth)
+    with Client.over(script, QUICK) as client:
+        steps = client.research_stream("x")
+        next(steps)
+        steps.close()
+    assert script.ended == depth + 1
+    gc.collect()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1_000])

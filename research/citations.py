@@ -6,7 +6,7 @@ the word looks like an identifier: a citation lost is worse than an index taken 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 # Three digits hold every number that a prompt can give out, and keep a year in brackets from being a citation.
@@ -33,6 +33,10 @@ _RANGE_NUMBERS_MAX = 50
 
 # Without the mark between them these would grow together to another mark.
 _GROWS_BEFORE, _GROWS_AFTER = re.compile(r"[\[【0-9,;\-\u2013\u2014]\s?\Z"), re.compile(r"\s?[\]】0-9,;\-\u2013\u2014]")
+_BRACKETS_BEFORE_A_MARK = re.compile(r"\]+(?=[\[【])")
+_GAP = "  "
+"""No mark holds two spaces in a row."""
+
 _ENDS_A_WORD = re.compile(r"[\s.,;:!?)\]}。\uff0c\uff01\uff1f]|\Z")
 
 
@@ -90,31 +94,57 @@ def marks(text: str) -> list[Mark]:
 def without_unknown(text: str, passages: int) -> str:
     """Take numbers that no passage has out of the marks, and marks that are empty then out of the text.
 
-    Nothing else changes but the white space around such a mark. One that stands within brackets of its own would make
-    a new mark of what is around it, and stays.
+    Nothing else changes but the white space around such a mark, and never which other numbers the text cites. A mark
+    that stands within brackets of its own would make a new one of what is around it, and stays.
     """
-    kept = ""
+    for removed in (_closed, _apart):
+        left, expected = _without_unknown(text, passages, removed)
+        if [mark.numbers for mark in marks(left)] == expected:
+            return left
+    return text
+
+
+_Removed = Callable[[str, str, int], tuple[str, int]]
+"""What stays before a mark that is taken out, given what precedes it, the text and where the mark stops; and from where
+on the text goes on."""
+
+
+def _without_unknown(text: str, passages: int, removed: _Removed) -> tuple[str, list[tuple[int, ...]]]:
+    """A text without unknown numbers, and the numbers of each mark that it should still have."""
+    kept, expected = "", []
     end = 0
     for mark in marks(text):
-        known = [str(n) for n in mark.numbers if 1 <= n <= passages]
-        if len(known) == len(mark.numbers):
-            continue
-        if known:
-            kept += f"{text[end : mark.start]}[{', '.join(known)}]"
-            end = mark.stop
-        elif not (_GROWS_BEFORE.search(text[: mark.start][-2:]) and _GROWS_AFTER.match(text, mark.stop)):
-            kept, end = _closed(kept + text[end : mark.start], text, mark.stop)
-    return kept + text[end:]
+        known = tuple(n for n in mark.numbers if 1 <= n <= passages)
+        stays = _GROWS_BEFORE.search(text[: mark.start][-2:]) and _GROWS_AFTER.match(text, mark.stop)
+        if known != mark.numbers and (known or not stays):
+            before = kept + text[end : mark.start]
+            if known:
+                whole = text[mark.start : mark.stop]
+                kept = before + whole.replace(whole.strip("[]【】"), ", ".join(map(str, known)))
+                end = mark.stop
+            else:
+                kept, end = removed(before, text, mark.stop)
+        if known or stays:
+            expected.append(known or mark.numbers)
+    return kept + text[end:], expected
 
 
 def _closed(before: str, text: str, stop: int) -> tuple[str, int]:
-    """What stays before a mark that is taken out, and from where on the text goes on."""
+    """Close the gap, as a writer would."""
     following = text[stop : stop + 1]
     if not before or before[-1] in "\n\r":
         return before, stop + (following in (" ", "\t"))
     if _ENDS_A_WORD.match(text, stop):
         return before.rstrip(" \t"), stop
     return before + " " * (before[-1].isalnum() and following.isalnum()), stop
+
+
+def _apart(before: str, text: str, stop: int) -> tuple[str, int]:
+    """Keep what is around the gap apart, and a mark behind closing brackets from being the index of what they close."""
+    brackets = _BRACKETS_BEFORE_A_MARK.match(text, stop)
+    if brackets is None:
+        return before + _GAP, stop
+    return before + _GAP + brackets.group() + _GAP, brackets.end()
 
 
 def _is_index(text: str, mark: re.Match[str], previous_end: int) -> bool:

@@ -1,7 +1,7 @@
 """Which numbers an answer cites, and what only looks like a citation."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from research.citations import find, marks, without_unknown
@@ -153,18 +153,38 @@ def test_marks_have_places_and_doubled_brackets_belong_to_them() -> None:
         ("Glued[9].", "Glued."),
         ("`rows [9]` stays.", "`rows [9]` stays."),
         ("Known [1] [2].", "Known [1] [2]."),
+        ("Other brackets 【2, 9】 and doubled [[1-4]].", "Other brackets 【2】 and doubled [[1, 2, 3]]."),
     ],
 )
 def test_unknown_numbers_are_taken_out_and_nothing_else(text: str, left: str) -> None:
     assert without_unknown(text, passages=3) == left
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("see [the list [9]][1]", "see [the list   ]  [1]"),
+        ("word[1][9].x", "word[1]  .x"),
+        ("[1]【9】(see above)", "[1]  (see above)"),
+        ("`` [1] ``[9]`` [2] ``", "`` [1] ``  `` [2] ``"),
+        ("[1  [9]]", "[1    ]"),
+        ("[[9]1]", "[[9]1]"),
+    ],
+)
+def test_taking_a_mark_out_neither_makes_nor_unmakes_another(text: str, left: str) -> None:
+    assert without_unknown(text, passages=3) == left
+    assert find(left, passages=3).known == find(text, passages=3).known
+
+
+@example(":[2, 3]][1]", 1)
 @given(MARKS_AND_NOISE, st.integers(0, 8))
 def test_taking_unknown_marks_out_changes_only_them_and_white_space(text: str, passages: int) -> None:
     left = without_unknown(text, passages)
 
-    if not find(text, passages).unknown:
+    before, after = find(text, passages), find(left, passages)
+    if not before.unknown:
         assert left == text
-    assert set(find(text, passages).known) <= set(find(left, passages).known)
+    assert after.known == before.known
+    assert set(after.unknown) <= set(before.unknown)
     characters = iter("".join(text.split()))
     assert all(char in characters for char in "".join(left.split()) if char not in "[], 0123456789")

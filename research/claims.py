@@ -178,9 +178,12 @@ def _line_end(plain: str, start: int, *, is_end: bool) -> int | None:
     return None if not is_end and _MAY_BE_MARKS.match(plain, stop) else stop
 
 
-def _settled(line: str) -> str:
-    """The beginning of a line that further text does not change."""
-    settled = line[:-_UNSETTLED_CHARS].rstrip("`")
+def _settled(text: str) -> str:
+    """The beginning of a line that further text does not change, but for marks behind its last sentence."""
+    stop = _masked(text).find("\n")
+    if stop >= 0:
+        return text[:stop]
+    settled = text[:-_UNSETTLED_CHARS].rstrip("`")
     open_code = _masked(settled).find("`")
     settled = settled if open_code < 0 else settled[:open_code]
     return _OPEN_BRACKET.sub("", settled)

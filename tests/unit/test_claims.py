@@ -1,7 +1,7 @@
 """What each citation mark of an answer is for, however the answer arrives."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from research.citations import find
@@ -110,6 +110,7 @@ def test_sentences_are_the_same_in_whatever_pieces_a_text_arrives(text: str, siz
     assert found + reader.finish() == read(text)
 
 
+@example("[1]\n[Dr.. Dr.[1]")
 @given(ANSWERS)
 def test_sentences_lie_in_order_within_the_text_and_have_all_its_marks(text: str) -> None:
     found = read(text)
@@ -119,6 +120,15 @@ def test_sentences_lie_in_order_within_the_text_and_have_all_its_marks(text: str
     assert all(0 <= one.start < one.stop <= len(text) for one in found)
     cited = find(text, passages=8)
     assert {n for one in found for claim in one.claims for n in claim.numbers} == {*cited.known, *cited.unknown}
+
+
+def test_a_line_that_may_yet_be_marks_alone_is_no_part_of_the_line_before_it() -> None:
+    assert stretches("Dana sails. Bo rows.\n[See the log. It tells.]") == [
+        "Dana sails.",
+        "Bo rows.",
+        "[See the log.",
+        "It tells.]",
+    ]
 
 
 @pytest.mark.parametrize("spaces", [" ", "   ", "x "])

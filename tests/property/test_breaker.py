@@ -10,9 +10,10 @@ from research.breaker import Breaker, Outcome, Pass, State
 FAILURES_MAX = 3
 OPEN_S = 10.0
 
-# What may happen: time passes, a request comes, or one that is under way (the first or the last) ends somehow.
+# What may happen: time passes (in halves, which floats add up exactly), a request comes, or one that is under way (the
+# first or the last) ends somehow.
 EVENTS = st.lists(
-    st.tuples(st.just("wait"), st.sampled_from([0.0, 1.0, 9.9, 10.0, 100.0]))
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 1.0, 9.5, 10.0, 100.0]))
     | st.tuples(st.just("admit"), st.none())
     | st.tuples(st.sampled_from(["first", "last"]), st.sampled_from(list(Outcome))),
     max_size=60,

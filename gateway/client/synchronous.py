@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 _CLOSED = "The client is closed."
 _ENDING_S_MAX = 1.0
-"""For what ends by itself; a task that waits for something else is left."""
+"""For what ends by itself. A call that goes on is cancelled again; a task that waits for something else is left."""
 
 
 class _Loop:
@@ -122,8 +122,10 @@ class _Loop:
         for task in running:
             if not task.cancelling():  # an interrupted one is ending already; twice would break off how it ends
                 task.cancel()
-        if running:
-            await asyncio.wait(running)
+        while running:
+            _, running = await asyncio.wait(running, timeout=_ENDING_S_MAX)
+            for task in running:  # not interrupted: for a moment a scope of anyio's that ends counts as that too
+                task.cancel()
         await last
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ENDING_S_MAX):

@@ -975,6 +975,41 @@ def test_a_call_that_still_waits_ends_when_another_thread_closes_the_client():
                     waiting.result(60)
 
 
+class Connecting(Scripted):
+    """Waits for ever, just after a cancellation within itself, as anyio makes when one of several connections is up."""
+
+    def __init__(self):
+        super().__init__()
+        self.reached = threading.Event()
+
+    async def send(self, request):
+        asyncio.current_task().cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        self.reached.set()
+        await asyncio.Event().wait()
+
+
+def test_a_call_that_was_just_connecting_is_not_taken_for_one_that_is_ending_already():
+    transport = Connecting()
+    client = Client.over(transport, QUICK)
+    ended = []
+
+    def call():
+        with pytest.raises(RuntimeError, match="closed"):
+            client.health()
+        ended.append(True)
+
+    waiting, closing = (threading.Thread(target=work, daemon=True) for work in (call, client.close))
+    waiting.start()
+    assert transport.reached.wait(10)
+    closing.start()
+    closing.join(10)
+    waiting.join(10)
+    assert ended
+    assert not closing.is_alive()
+
+
 def test_retries_send_at_least_once():
     with pytest.raises(InvalidInput, match="attempts_max"):
         Retries(attempts_max=0)

@@ -6,7 +6,7 @@ the word looks like an identifier: a citation lost is worse than an index taken 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 # Three digits hold every number that a prompt can give out, and keep a year in brackets from being a citation.
@@ -97,9 +97,10 @@ def without_unknown(text: str, passages: int) -> str:
     Nothing else changes but the white space around such a mark, and never which other numbers the text cites. A mark
     that stands within brackets of its own would make a new one of what is around it, and stays.
     """
+    found = marks(text)
     for removed in (_closed, _apart):
-        left, expected = _without_unknown(text, passages, removed)
-        if [mark.numbers for mark in marks(left)] == expected:
+        left, expected = _without_unknown(text, found, passages, removed)
+        if left == text or [mark.numbers for mark in marks(left)] == expected:
             return left
     return text
 
@@ -109,24 +110,30 @@ _Removed = Callable[[str, str, int], tuple[str, int]]
 on the text goes on."""
 
 
-def _without_unknown(text: str, passages: int, removed: _Removed) -> tuple[str, list[tuple[int, ...]]]:
-    """A text without unknown numbers, and the numbers of each mark that it should still have."""
+def _without_unknown(
+    text: str, found: Iterable[Mark], passages: int, removed: _Removed
+) -> tuple[str, list[tuple[int, ...]]]:
+    """A text without the unknown numbers of its marks, and the numbers of each mark that it should still have."""
     kept, expected = "", []
     end = 0
-    for mark in marks(text):
+    for mark in found:
         known = tuple(n for n in mark.numbers if 1 <= n <= passages)
-        stays = _GROWS_BEFORE.search(text[: mark.start][-2:]) and _GROWS_AFTER.match(text, mark.stop)
-        if known != mark.numbers and (known or not stays):
-            before = kept + text[end : mark.start]
-            if known:
-                whole = text[mark.start : mark.stop]
-                kept = before + whole.replace(whole.strip("[]【】"), ", ".join(map(str, known)))
-                end = mark.stop
-            else:
-                kept, end = removed(before, text, mark.stop)
-        if known or stays:
-            expected.append(known or mark.numbers)
+        if known == mark.numbers or (not known and _stays(text, mark)):
+            expected.append(mark.numbers)
+            continue
+        before = kept + text[end : mark.start]
+        if known:
+            whole = text[mark.start : mark.stop]
+            kept, end = before + whole.replace(whole.strip("[]【】"), ", ".join(map(str, known))), mark.stop
+            expected.append(known)
+        else:
+            kept, end = removed(before, text, mark.stop)
     return kept + text[end:], expected
+
+
+def _stays(text: str, mark: Mark) -> bool:
+    before = _GROWS_BEFORE.search(text[: mark.start][-2:])
+    return before is not None and _GROWS_AFTER.match(text, mark.stop) is not None
 
 
 def _closed(before: str, text: str, stop: int) -> tuple[str, int]:

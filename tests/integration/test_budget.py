@@ -1,7 +1,8 @@
 """Filling the window by a server's own count of tokens, in both dialects of /tokenize, or by the estimate."""
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from research.model import ChatMessage
 from research.prompt import build
 from research.settings import LLMSettings
 from tests.list_recall import hits
-from tests.stand_in_llm import Script, StandInLLM, hanging, replying
+from tests.stand_in_llm import Script, StandInLLM, hanging, in_turn, replying
 
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "system", "content": "Rules."}, {"role": "user", "content": "Why?"})
 VLLM = replying(json.dumps({"count": 41, "max_model_len": 4_096, "tokens": [1] * 41}))
@@ -25,21 +26,14 @@ QUESTION = "What do the memories say?"
 TEXTS = [f"{i}: " + "The quick brown fox jumps over the lazy dog. " * 6 for i in range(40)]
 
 
-class Clock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 async def counts(
-    script: Script, times: int = 1, clock: Clock | None = None, props: Script | None = None
+    script: Script, times: int = 1, clock: Callable[[], float] = lambda: 0.0, props: Script | None = None
 ) -> tuple[list[Count | None], StandInLLM]:
     with StandInLLM(hanging, {"/tokenize": script} | ({} if props is None else {"/props": props})) as server:
         made = LLMSettings(base_url=server.base_url, model="m-8b")
         assert made.endpoint is not None
         llm = LLMClient(made.endpoint, made)
-        counter = TokenCounter(llm, made.endpoint.root_url, now=clock or Clock())
+        counter = TokenCounter(llm, made.endpoint.root_url, now=clock)
         found = [await counter.count(MESSAGES) for _ in range(times)]
         await llm.close()
     return found, server
@@ -79,20 +73,13 @@ async def test_llama_cpp_tells_once_how_much_a_slot_holds(props: Script, window:
 
 
 async def test_a_llama_cpp_that_was_away_is_asked_again_how_much_a_slot_holds() -> None:
-    clock, tokens = Clock(), '{"default_generation_settings": {"n_ctx": %d}}'
-    now = {"/tokenize": LLAMA_CPP, "/props": replying(tokens % 8_192)}
-    with StandInLLM(hanging, {path: lambda *how, path=path: now[path](*how) for path in now}) as server:
-        made = LLMSettings(base_url=server.base_url, model="m-8b")
-        assert made.endpoint is not None
-        llm = LLMClient(made.endpoint, made)
-        counter = TokenCounter(llm, made.endpoint.root_url, now=clock)
-        found = [await counter.count(MESSAGES)]
-        now["/tokenize"] = hanging
-        found.append(await counter.count(MESSAGES))
-        now |= {"/tokenize": LLAMA_CPP, "/props": replying(tokens % 2_048)}
-        clock.now_s += 60
-        found.append(await counter.count(MESSAGES))
-        await llm.close()
+    told = '{"default_generation_settings": {"n_ctx": %d}}'
+    found, _ = await counts(
+        in_turn(LLAMA_CPP, LLAMA_CPP, hanging, LLAMA_CPP),
+        times=3,
+        clock=itertools.count(0.0, 60.0).__next__,
+        props=in_turn(replying(told % 8_192), replying(told % 2_048)),
+    )
 
     assert [one and one.window for one in found] == [8_192, None, 2_048]
 

@@ -154,15 +154,7 @@ def test_marks_have_places_and_doubled_brackets_belong_to_them() -> None:
         ("`rows [9]` stays.", "`rows [9]` stays."),
         ("Known [1] [2].", "Known [1] [2]."),
         ("Other brackets 【2, 9】 and doubled [[1-4]].", "Other brackets 【2】 and doubled [[1, 2, 3]]."),
-    ],
-)
-def test_unknown_numbers_are_taken_out_and_nothing_else(text: str, left: str) -> None:
-    assert without_unknown(text, passages=3) == left
-
-
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
+        # Without the mark what is beside it would make another, or be none any more.
         ("see [the list [9]][1]", "see [the list   ]  [1]"),
         ("word[1][9].x", "word[1]  .x"),
         ("[1]【9】(see above)", "[1]  (see above)"),
@@ -171,7 +163,7 @@ def test_unknown_numbers_are_taken_out_and_nothing_else(text: str, left: str) ->
         ("[[9]1]", "[[9]1]"),
     ],
 )
-def test_taking_a_mark_out_neither_makes_nor_unmakes_another(text: str, left: str) -> None:
+def test_unknown_numbers_are_taken_out_and_nothing_else(text: str, left: str) -> None:
     assert without_unknown(text, passages=3) == left
     assert find(left, passages=3).known == find(text, passages=3).known
 

@@ -31,7 +31,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 RUN cd /app && export PYTHONPYCACHEPREFIX=/opt/bytecode MEMORY_EPHEMERAL=true \
     && /opt/venv/bin/python handler.py --test_input '{"input": {"action": "store", "content": "Built."}}' \
     && /opt/venv/bin/python -c 'import openai.resources.chat, uvicorn.protocols.http.httptools_impl, uvicorn.loops.uvloop' \
-    && /opt/venv/bin/python -c 'import gateway.mcp_server, mcp.server.streamable_http_manager'
+    && /opt/venv/bin/python -c 'import gateway.mcp.server, mcp.server.streamable_http_manager'
 
 FROM --platform=linux/amd64 python:3.11-slim
 COPY --from=build /opt/venv /opt/venv

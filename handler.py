@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gateway import logs
-from gateway.jobs import JobRunner
-from gateway.server import bound, serve
+from gateway.observability import logs
+from gateway.runpod.jobs import JobRunner
+from gateway.serving.server import bound, serve
+from gateway.serving.worker import Worker
 from gateway.settings import Settings, keep_runpod_quiet, load
-from gateway.worker import Worker
 from memory_service.errors import StartupError
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ import numpy as np
 from benchmarks import conversations
 from benchmarks.conversations import Dialogue
 from benchmarks.figures import Table, rendered
-from memory_service.data_folder import DataFolder
-from memory_service.minilm import MiniLM
+from memory_service.embedding.minilm import MiniLM
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import NewMemory
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from research.model import DEFAULT_K
 

@@ -15,13 +15,13 @@ import numpy as np
 from benchmarks.figures import Table, times
 from benchmarks.prefilled import key_of
 from benchmarks.texts import SEED, metadata
-from memory_service.data_folder import DataFolder
-from memory_service.embedding import Fingerprint, Vectors, Window
+from memory_service.embedding.embedder import Fingerprint, Vectors, Window
+from memory_service.journal.data_folder import DataFolder
 from memory_service.metadata import canonical
 from memory_service.model import NewMemory, Refused
+from memory_service.projection.snapshotting import HELD_SHARE, INTERVAL_SHARE
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
-from memory_service.snapshotting import HELD_SHARE, INTERVAL_SHARE
 
 BATCH = 500
 DAY_S = 24 * 3600

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from memory_service.embedding import Vectors, Window
-from memory_service.embedding_queue import EMBED_TOKENS_MAX
-from memory_service.minilm import MiniLM, Precision
+from memory_service.embedding.embedder import Vectors, Window
+from memory_service.embedding.minilm import MiniLM, Precision
+from memory_service.embedding.queue import EMBED_TOKENS_MAX
 
 PROGRESS_TEXTS = 1_000
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.conversations import LOCOMO, Dialogue, Turn, read_json, turns_of
-from memory_service.embedding import Vectors
-from memory_service.words import stems
-from research.evidence import OPPOSITES
-from research.sentences import spans
+from memory_service.embedding.embedder import Vectors
+from memory_service.namespaces.words import stems
+from research.grounding.evidence import OPPOSITES
+from research.grounding.sentences import spans
 
 Embed = Callable[[Sequence[str]], Vectors]
 

@@ -14,7 +14,7 @@ from benchmarks.figures import Table, ratio_of_medians, times
 from benchmarks.http_client import Client, retrieve
 from benchmarks.prefilled import Prefilled
 from benchmarks.service_process import DATA, START_S_MAX, ServiceProcess
-from memory_service.data_folder import SNAPSHOT_FOLDER
+from memory_service.journal.data_folder import SNAPSHOT_FOLDER
 
 POLL_S = 0.01
 """Pause between two tries of the retrieve: each takes about a millisecond from the service that is loading."""

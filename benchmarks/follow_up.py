@@ -17,12 +17,12 @@ import numpy as np
 from benchmarks import conversations
 from benchmarks.conversations import Dialogue, Question
 from benchmarks.figures import Table, rendered
-from memory_service.data_folder import DataFolder
-from memory_service.minilm import MiniLM
+from memory_service.embedding.minilm import MiniLM
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import NewMemory
-from memory_service.retrieval import Retrieval
+from memory_service.namespaces.words import STOP_WORDS, stems, words
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
-from memory_service.words import STOP_WORDS, stems, words
 
 K = 10
 FIRST_KEPT = 8

@@ -22,7 +22,7 @@ from benchmarks.prefilled import derived
 from benchmarks.texts import SEED
 from indexes.group_index import GroupIndex, Groups, Vectors
 from indexes.segments import room_for, split
-from memory_service.minilm import MODEL
+from memory_service.embedding.minilm import MODEL
 
 K = 10
 QUERIES = 200

@@ -25,11 +25,11 @@ from benchmarks import machine
 from benchmarks.figures import Table, latencies, ms, rendered
 from benchmarks.texts import SEED
 from memory_service.clock import HybridClock
-from memory_service.data_folder import DataFolder
-from memory_service.embedding import Fingerprint, Vectors, Window
-from memory_service.journal import JournalWriter
-from memory_service.records import Put, Record
-from memory_service.retrieval import Retrieval
+from memory_service.embedding.embedder import Fingerprint, Vectors, Window
+from memory_service.journal.data_folder import DataFolder
+from memory_service.journal.files import JournalWriter
+from memory_service.journal.records import Put, Record
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 

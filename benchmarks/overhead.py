@@ -20,7 +20,7 @@ from benchmarks.bare_model import BareModel
 from benchmarks.figures import Latencies, Table, latencies, ms, rendered
 from benchmarks.http_client import Client
 from benchmarks.service_process import ServiceProcess
-from memory_service.minilm import MiniLM
+from memory_service.embedding.minilm import MiniLM
 
 EMBEDDED = 1_000
 QUESTIONS = 100

@@ -25,8 +25,8 @@ from benchmarks.figures import Table, latencies, ms, rendered, times
 from benchmarks.http_client import Client
 from benchmarks.judging import Judged
 from benchmarks.service_process import ServiceProcess
-from memory_service.embedding import Vectors
-from memory_service.minilm import Precision
+from memory_service.embedding.embedder import Vectors
+from memory_service.embedding.minilm import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 TEXTS, QUERIES = 2_000, 400

@@ -13,12 +13,12 @@ import numpy as np
 from benchmarks.service_process import DATA
 from benchmarks.texts import SEED, metadata
 from memory_service.clock import HybridClock
-from memory_service.data_folder import DataFolder
-from memory_service.embedding import Fingerprint, Vectors
-from memory_service.journal import JournalWriter
+from memory_service.embedding.embedder import Fingerprint, Vectors
+from memory_service.journal.data_folder import DataFolder
+from memory_service.journal.files import JournalWriter
+from memory_service.journal.records import Put, Record
 from memory_service.metadata import canonical
 from memory_service.model import DEFAULT_NAMESPACE
-from memory_service.records import Put, Record
 
 APPEND_RECORDS = 1_000
 NOISE = 0.02

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from memory_service.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER
+from memory_service.journal.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER
 
 COMMAND = Path(sys.executable).with_name("vector-memory")
 DATA = "memories"

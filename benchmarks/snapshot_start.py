@@ -13,12 +13,12 @@ from benchmarks.cold_start import Start, bare_start_s, timed_start
 from benchmarks.figures import Table, ratio_of_medians, times, verdict
 from benchmarks.prefilled import Prefilled
 from benchmarks.service_process import DATA, ServiceProcess
-from memory_service import snapshots
 from memory_service.clock import HybridClock
-from memory_service.data_folder import DataFolder
-from memory_service.embedding import Fingerprint
-from memory_service.projection import Projection
-from memory_service.recovery import recover
+from memory_service.embedding.embedder import Fingerprint
+from memory_service.journal.data_folder import DataFolder
+from memory_service.projection import snapshots
+from memory_service.projection.applying import Projection
+from memory_service.projection.recovery import recover
 
 AIMS_S = {10_000: 1.5, 100_000: 2.0, 300_000: 4.0}
 """Aims: the first correct retrieve comes within these seconds of the process's start, by memories."""

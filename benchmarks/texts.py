@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from research.sentences import spans
+from research.grounding.sentences import spans
 
 SEED = 20_261_121
 EXAMPLES = Path(__file__).parents[1] / "examples" / "leads.jsonl"

@@ -1,7 +1,7 @@
 """How far verdicts on citations can be trusted: true, altered and wrongly cited claims, judged by the real model.
 
 Makes the claims from conversations that you get yourself (docs/retrieval.md), without a language model and with fixed
-seeds (`benchmarks/claims_made.py`), asks `research/verification.py` for a verdict on each, and prints tables. Precision
+seeds (`benchmarks/claims_made.py`), asks `research/grounding/verification.py` for a verdict on each, and prints tables. Precision
 and recall are of `supported`, with true claims as what should be. About 4 minutes on two cores.
 """
 
@@ -21,13 +21,13 @@ from benchmarks import machine
 from benchmarks.claims_made import TRUE, Made, made
 from benchmarks.conversations import Dialogue, Turn, locomo, realtalk
 from benchmarks.figures import Table, ms, rendered
-from memory_service.embedding import Vectors
-from memory_service.minilm import MiniLM
-from research import verification
-from research.claims import read
-from research.evidence import Evidence, Said
+from memory_service.embedding.embedder import Vectors
+from memory_service.embedding.minilm import MiniLM
+from research.grounding import verification
+from research.grounding.claims import read
+from research.grounding.evidence import Evidence, Said
+from research.grounding.verification import SUPPORTED_MIN, Ask, Finding, judge, verify
 from research.model import Passage
-from research.verification import SUPPORTED_MIN, Ask, Finding, judge, verify
 
 PARTS = ("development", "held out")
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

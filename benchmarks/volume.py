@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import amplification, group_commit, machine, pausing, prefilled, snapshot_start, texts, visibility
 from benchmarks.bare_model import BareModel
 from benchmarks.figures import Table, rendered, write_json
-from memory_service.embedding import Fingerprint, Vectors
+from memory_service.embedding.embedder import Fingerprint, Vectors
 
 DISK_BYTES_PER_MEMORY = 12_000
 """Journal, two snapshots and one in progress, the worker's catalog and one that is frozen, and some air."""

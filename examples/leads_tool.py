@@ -8,8 +8,8 @@ A package offers it by an entry point in its pyproject.toml:
 
 from typing import Any
 
-from gateway.tools import Hints, Parameters, Tool
-from gateway.worker import Worker
+from gateway.serving.worker import Worker
+from gateway.tools.toolbox import Hints, Parameters, Tool
 
 NOTES_MAX = 10
 

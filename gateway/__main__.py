@@ -2,7 +2,7 @@
 
 import sys
 
-from gateway import greeting
+from gateway.mcp import greeting
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from memory_service.errors import StartupError
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 
 
 class GatewaySettings(BaseModel):

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Json, SkipValidation, TypeAdapter, ValidationError
 
-from gateway.logs import request_id
-from memory_service import checks, metadata, retrieval
+from gateway.observability.logs import request_id
+from memory_service import checks, metadata
 from memory_service.clock import iso_time
 from memory_service.documents import names
 from memory_service.documents.model import (
@@ -43,7 +43,8 @@ from memory_service.model import (
     Refused,
     Stored,
 )
-from memory_service.retrieval import RETRIEVALS_MAX, Condition, Retrieval, Retrieved
+from memory_service.retrieval import request as retrieval
+from memory_service.retrieval.request import RETRIEVALS_MAX, Condition, Retrieval, Retrieved
 from research import model as research
 from research.events import Cited, Context, Failed, Step, Token
 from research.model import Answer, ResearchRequest

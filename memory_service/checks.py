@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from memory_service import metadata
 from memory_service.clock import iso_time
 from memory_service.errors import InvalidInput
-from memory_service.filters import time_ms
+from memory_service.filters.grammar import time_ms
 from memory_service.model import NewMemory
 
 CONTENT_CHARS_MAX = 100_000

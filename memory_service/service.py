@@ -12,18 +12,13 @@ from typing import Any
 
 from memory_service import checks
 from memory_service.clock import HybridClock
-from memory_service.committing import Committer
-from memory_service.compacting import Compactor
 from memory_service.cursors import decode_cursor, encode_cursor
-from memory_service.data_folder import DataFolder
-from memory_service.duplicates import near_duplicates
-from memory_service.embedding import Embedder, Vectors
-from memory_service.embedding_queue import EmbeddingQueue
+from memory_service.embedding.embedder import Embedder, Vectors
+from memory_service.embedding.queue import EmbeddingQueue
 from memory_service.errors import InvalidInput, NotFound, Unavailable
-from memory_service.exchange import exported, imported
-from memory_service.filters import EVERYTHING, parse
-from memory_service.following import Follower
-from memory_service.journal import storage_unavailable
+from memory_service.filters.grammar import EVERYTHING, parse
+from memory_service.journal.data_folder import DataFolder
+from memory_service.journal.files import storage_unavailable
 from memory_service.metadata import canonical
 from memory_service.model import (
     DEFAULT_NAMESPACE,
@@ -43,7 +38,19 @@ from memory_service.model import (
     Refused,
     Stored,
 )
-from memory_service.planning import (
+from memory_service.portable_vectors import exported, imported
+from memory_service.projection.compacting import Compactor
+from memory_service.projection.following import Follower
+from memory_service.projection.receipts import redeem
+from memory_service.projection.recovery import recover
+from memory_service.projection.snapshotting import Snapshotter
+from memory_service.retrieval.duplicates import near_duplicates
+from memory_service.retrieval.request import RETRIEVALS_MAX, Retrieval, Retrieved
+from memory_service.retrieval.retriever import Retriever
+from memory_service.retrieval.searching import Search
+from memory_service.settings import MemorySettings
+from memory_service.writing.committing import Committer
+from memory_service.writing.planning import (
     DeleteRequest,
     Idempotency,
     Outcome,
@@ -53,13 +60,6 @@ from memory_service.planning import (
     UpdateRequest,
     WriteRequest,
 )
-from memory_service.receipts import redeem
-from memory_service.recovery import recover
-from memory_service.retrieval import RETRIEVALS_MAX, Retrieval, Retrieved
-from memory_service.retriever import Retriever
-from memory_service.searching import Search
-from memory_service.settings import MemorySettings
-from memory_service.snapshotting import Snapshotter
 
 log = logging.getLogger(__name__)
 

@@ -21,21 +21,21 @@ from urllib.parse import quote
 
 from memory_service import checks
 from memory_service.errors import LLMNotConfigured
-from memory_service.filters import parse
+from memory_service.filters.grammar import parse
 from memory_service.model import DEFAULT_NAMESPACE, JSON
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.tokens import TEMPLATE_TOKENS, estimate_tokens
-from research import claims
-from research.completion import whole_text
-from research.deadline import Deadline
-from research.endpoints import Endpoints
+from research.context.packing import pack
+from research.context.prompt import passage_line
+from research.context.recall import Recall, recall_not_by_model
+from research.grounding import claims
+from research.grounding.verification import verify
+from research.llm.completion import whole_text
+from research.llm.deadline import Deadline
+from research.llm.endpoints import Endpoints
+from research.llm.settings import LLMSettings
+from research.llm.streaming import Chunk
 from research.model import DEFAULT_K, K_MAX, QUERY_CHARS_MAX, Citation, Passage
-from research.packing import pack
-from research.prompt import passage_line
-from research.recall import Recall, recall_not_by_model
-from research.settings import LLMSettings
-from research.streaming import Chunk
-from research.verification import verify
 
 ANSWER_TOKENS = 1_000
 """Kept free for an answer whose length the caller does not bound."""

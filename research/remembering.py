@@ -11,11 +11,11 @@ from typing import Final
 
 from memory_service.metadata import canonical_json
 from memory_service.model import JSON, Hit, NewMemory
-from research import citations
+from research.context.recall import BY_MODEL
+from research.grounding import citations
+from research.grounding.sentences import ends
+from research.grounding.strictness import Kept
 from research.model import ResearchRequest
-from research.recall import BY_MODEL
-from research.sentences import ends
-from research.strictness import Kept
 
 KEY_PREFIX: Final = "research-"
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from memory_service.model import Hit, Mode
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
+from research.context.recall import Recall, recall_for
 from research.model import ResearchRequest
-from research.recall import Recall, recall_for
 from research.trace import Fate, Seen, fates, version
 
 _GONE = {"deleted": "It was deleted.", "expired": "Its time was over."}

@@ -14,13 +14,20 @@ from typing import Final
 from memory_service.clock import iso_time, wall_ms
 from memory_service.errors import LimitExceeded, LLMNotConfigured, ServiceError
 from memory_service.model import Hit
-from memory_service.retrieval import Retrieved
-from research import citations, claims, extractive, remembering
-from research.budget import Filled, Window, fill
-from research.claims import Sentence, SentenceReader
-from research.deadline import Deadline
-from research.endpoints import Endpoints, Reply
+from memory_service.retrieval.request import Retrieved
+from research import remembering
+from research.context.budget import Filled, Window, fill
+from research.context.packing import room
+from research.context.prompt import build
+from research.context.recall import Recall, recall_for
 from research.events import Cited, Context, Failed, Step, Token
+from research.grounding import citations, claims, extractive
+from research.grounding.claims import Sentence, SentenceReader
+from research.grounding.strictness import Kept, keep_supported
+from research.grounding.verification import verify
+from research.llm.deadline import Deadline
+from research.llm.endpoints import Endpoints, Reply
+from research.llm.settings import LLMSettings
 from research.model import (
     Answer,
     ChatMessage,
@@ -31,13 +38,7 @@ from research.model import (
     Passage,
     ResearchRequest,
 )
-from research.packing import room
-from research.prompt import build
-from research.recall import Recall, recall_for
-from research.settings import LLMSettings
-from research.strictness import Kept, keep_supported
 from research.trace import Stopwatch, Trace
-from research.verification import verify
 
 ABSTAINED: Final = "No memory matches this question, so there is nothing to answer it from."
 IRRELEVANT: Final = "The memories do not seem to answer this question; `nearest` shows what comes closest."

@@ -13,9 +13,9 @@ from typing import Literal
 from memory_service.errors import NotFound
 from memory_service.metadata import canonical_json
 from memory_service.model import Consistency, EventKind, Memory
-from memory_service.retrieval import Retrieved
+from memory_service.retrieval.request import Retrieved
+from research.context.recall import Recall
 from research.model import Answer, ChatMessage, ResearchRequest
-from research.recall import Recall
 
 Fate = Literal["unchanged", "updated", "deleted", "expired"]
 

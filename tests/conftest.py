@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from memory_service.data_folder import DataFolder
-from memory_service.minilm import MiniLM
+from memory_service.embedding.minilm import MiniLM
+from memory_service.journal.data_folder import DataFolder
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 

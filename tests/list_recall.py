@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from memory_service.embedding import Vectors
+from memory_service.embedding.embedder import Vectors
 from memory_service.errors import NotFound
 from memory_service.model import (
     Consistency,
@@ -24,7 +24,7 @@ from memory_service.model import (
     Stored,
     StoreStatus,
 )
-from memory_service.retrieval import Retrieval, Retrieved
+from memory_service.retrieval.request import Retrieval, Retrieved
 
 _DIM = 384
 

@@ -2,7 +2,7 @@
 
 import json
 
-from memory_service.snapshots import MANIFEST, checksum
+from memory_service.projection.snapshots import MANIFEST, checksum
 
 
 def rewritten(snapshot, **changes):

@@ -18,38 +18,38 @@ KNOWS = {
 
 HOMES = {
     "faiss": {"indexes/"},
-    "sqlite3": {"memory_service/catalog.py", "gateway/exchange/chroma.py"},
-    "onnxruntime": {"memory_service/minilm.py"},
-    "tokenizers": {"memory_service/minilm.py", "memory_service/sentence_transformer.py"},
-    "onnx": {"memory_service/minilm_graph.py"},
-    "sentence_transformers": {"memory_service/sentence_transformer.py"},
-    "transformers": {"memory_service/sentence_transformer.py"},
-    "torch": {"memory_service/sentence_transformer.py"},
+    "sqlite3": {"memory_service/projection/catalog.py", "gateway/exchange/chroma.py"},
+    "onnxruntime": {"memory_service/embedding/minilm.py"},
+    "tokenizers": {"memory_service/embedding/minilm.py", "memory_service/embedding/sentence_transformer.py"},
+    "onnx": {"scripts/minilm_graph.py"},
+    "sentence_transformers": {"memory_service/embedding/sentence_transformer.py"},
+    "transformers": {"memory_service/embedding/sentence_transformer.py"},
+    "torch": {"memory_service/embedding/sentence_transformer.py"},
     "msgpack": {
-        "memory_service/records.py",
-        "memory_service/catalog.py",
-        "memory_service/namespace_index.py",
-        "memory_service/snapshots.py",
+        "memory_service/journal/records.py",
+        "memory_service/projection/catalog.py",
+        "memory_service/namespaces/index.py",
+        "memory_service/projection/snapshots.py",
     },
-    "Stemmer": {"memory_service/words.py"},
+    "Stemmer": {"memory_service/namespaces/words.py"},
     "pypdf": {"memory_service/documents/pdf.py"},
     "selectolax": {"memory_service/documents/html.py"},
     "markdown_it": {"memory_service/documents/markdown.py"},
     "fcntl": {"memory_service/private_folder.py"},
-    "openai": {"research/llm.py"},
-    "redis": {"gateway/response_cache.py"},
-    "prometheus_client": {"gateway/metrics.py"},
+    "openai": {"research/llm/client.py"},
+    "redis": {"gateway/serving/response_cache.py"},
+    "prometheus_client": {"gateway/observability/metrics.py"},
     "fastapi": {"gateway/"},
     "starlette": {"gateway/"},
-    "uvicorn": {"gateway/server.py"},
+    "uvicorn": {"gateway/serving/server.py"},
     "typer": {"gateway/cli/"},
-    "mcp": {"gateway/mcp_"},
-    "mcp_types": {"gateway/mcp_"},
+    "mcp": {"gateway/mcp/"},
+    "mcp_types": {"gateway/mcp/"},
     "dotenv": {"gateway/settings.py"},
     "runpod": {"handler.py"},
 }
 
-ENVIRONMENT = {"gateway/settings.py", "memory_service/minilm.py"}
+ENVIRONMENT = {"gateway/settings.py", "memory_service/embedding/minilm.py"}
 """The latter sets one variable, without which ONNX Runtime would phone home."""
 
 LAZY = ("pypdf", "selectolax", "markdown_it", "runpod", "openai", "onnxruntime", "torch", "sentence_transformers")

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 
 from benchmarks.bare_model import BareModel
-from memory_service.embedding import Vectors
+from memory_service.embedding.embedder import Vectors
 
 BATCH = 1_000
 """Memories that `fill` adds at once."""

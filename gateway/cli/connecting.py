@@ -17,8 +17,8 @@ def mcp(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error (MEMORY_LOG_LEVEL).")] = None,
 ) -> None:
     """Serve MCP over stdio, for a client that starts this itself. Without --url over the folder; others may too."""
-    from gateway import logs
-    from gateway.greeting import front
+    from gateway.mcp.greeting import front
+    from gateway.observability import logs
     from gateway.settings import load
 
     if front().is_terminal:
@@ -27,12 +27,12 @@ def mcp(
         settings = load({"MEMORY_DATA_DIR": data_dir, "MEMORY_LOG_LEVEL": log_level})
         logs.configure(settings.gateway.log_level)
         if url is not None:
-            from gateway import mcp_proxy
+            from gateway.mcp import proxy as mcp_proxy
 
             mcp_proxy.serve(url, front())
             return
-        from gateway import mcp_stdio
-        from gateway.worker import Worker
+        from gateway.mcp import stdio as mcp_stdio
+        from gateway.serving.worker import Worker
 
         mcp_stdio.serve(Worker(settings), front())
     except StartupError as error:

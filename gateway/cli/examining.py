@@ -31,7 +31,7 @@ def doctor(
 
     Ends with 0 when there is no problem, with 1 when there is one, with 2 when there was nothing to examine.
     """
-    from gateway import logs
+    from gateway.observability import logs
 
     logs.configure("error")  # the report says what the log would
     folder, scratch = _folder_to_examine(data_dir)

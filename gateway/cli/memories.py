@@ -79,7 +79,7 @@ def retrieve(
     """Find the memories that answer a query best."""
     from gateway import wire
     from memory_service.model import Consistency, Mode
-    from memory_service.retrieval import Retrieval
+    from memory_service.retrieval.request import Retrieval
 
     if (query is None) == (like is None):
         raise usage("Say what to look for, or name a key with --like.")

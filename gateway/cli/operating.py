@@ -78,7 +78,7 @@ def bench(
     api_key: ApiKey = None,
 ) -> None:
     """Measure how quickly memories are stored and retrieved, in a temporary folder or where you say."""
-    from gateway.bench import measure
+    from gateway.cli.measuring import measure
 
     if count < BENCH_COUNT_MIN:
         raise usage(f"--count must be at least {BENCH_COUNT_MIN}.")

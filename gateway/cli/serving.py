@@ -29,15 +29,15 @@ def serve(
         "MEMORY_EPHEMERAL": ephemeral,
         "MEMORY_LOG_LEVEL": log_level,
     }
-    from gateway import logs
+    from gateway.observability import logs
     from gateway.settings import load
 
     try:
         settings = load(flags)
         logs.configure(settings.gateway.log_level)
         _announce(settings)
-        from gateway.server import serve as serve_http
-        from gateway.worker import Worker
+        from gateway.serving.server import serve as serve_http
+        from gateway.serving.worker import Worker
 
         serve_http(Worker(settings))
     except StartupError as error:

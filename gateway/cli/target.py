@@ -76,8 +76,8 @@ def connected(
 
 
 def _local(data_dir: Path | None, *, makes_folder: bool, settings: dict[str, Any] | None) -> "Client":
-    from gateway import logs
     from gateway.client import Client
+    from gateway.observability import logs
     from gateway.settings import load
 
     logs.configure("error")  # what goes wrong is said in a sentence

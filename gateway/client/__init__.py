@@ -26,7 +26,7 @@ from gateway.client.values import (
 )
 from memory_service.documents.model import Document, Library, Uploaded
 from memory_service.model import Embedding, Memory, NewMemory
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from research.events import Cited, Context, Token
 from research.model import Answer
 

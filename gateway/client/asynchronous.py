@@ -39,12 +39,12 @@ from memory_service.model import (
     Refused,
     Stored,
 )
-from memory_service.retrieval import Retrieval, Retrieved
+from memory_service.retrieval.request import Retrieval, Retrieved
 from research.events import Failed
 from research.model import Answer
 
 if TYPE_CHECKING:
-    from gateway.worker import Worker
+    from gateway.serving.worker import Worker
 
 A = TypeVar("A")
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from gateway.client.requests import Request, Response
 from gateway.client.transports import HTTPTransport
 
 if TYPE_CHECKING:  # imported where they are used: the other transports do without
-    from gateway.worker import Worker
+    from gateway.serving.worker import Worker
 
 
 class LocalTransport:
@@ -33,8 +33,8 @@ class LocalTransport:
         Raises:
             StartupError: the folder cannot be used, or a setting is wrong.
         """
+        from gateway.serving.worker import Worker
         from gateway.settings import load
-        from gateway.worker import Worker
 
         if isinstance(folder, Worker):
             return cls(folder, is_owner=False, timeout_s=timeout_s)
@@ -65,8 +65,8 @@ class LocalTransport:
         return self._http
 
     async def _opened(self) -> HTTPTransport:
-        from gateway.app import create_app
-        from gateway.in_process import InProcessTransport
+        from gateway.serving.app import create_app
+        from gateway.serving.in_process import InProcessTransport
 
         if self._is_owner:
             await asyncio.to_thread(self._worker.load)

@@ -30,7 +30,7 @@ from memory_service.model import (
     Refused,
     Stored,
 )
-from memory_service.retrieval import Retrieval, Retrieved
+from memory_service.retrieval.request import Retrieval, Retrieved
 from research.model import Answer
 
 T = TypeVar("T")

@@ -39,11 +39,11 @@ from memory_service.model import (
     Refused,
     Stored,
 )
-from memory_service.retrieval import Retrieval, Retrieved
+from memory_service.retrieval.request import Retrieval, Retrieved
 from research.model import Answer
 
 if TYPE_CHECKING:
-    from gateway.worker import Worker
+    from gateway.serving.worker import Worker
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from gateway.client.requests import Response
 from gateway.client.server_sent import Event as Sent
 from memory_service.documents.model import Document, DocumentsPage, Library, Uploaded
 from memory_service.errors import ServiceError
-from memory_service.filters import time_ms
+from memory_service.filters.grammar import time_ms
 from memory_service.model import (
     JSON,
     Alike,
@@ -32,7 +32,7 @@ from memory_service.model import (
     Stored,
     StoreStatus,
 )
-from memory_service.retrieval import Condition, Explanation, Retrieved, WhyNot
+from memory_service.retrieval.request import Condition, Explanation, Retrieved, WhyNot
 from research.events import Cited, Context, Failed, Token
 from research.model import Answer, Citation, LLMFailure, Miss, Omitted, Passage
 

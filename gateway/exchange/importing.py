@@ -11,7 +11,7 @@ from gateway.client import Client
 from gateway.exchange.items import Item, Problem, Read
 from memory_service.clock import wall_ms
 from memory_service.errors import InvalidInput, LimitExceeded
-from memory_service.filters import time_ms
+from memory_service.filters.grammar import time_ms
 from memory_service.model import Refused, Stored
 
 BATCH_ITEMS_MAX = 250

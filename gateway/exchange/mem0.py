@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.exchange.items import Item, Problem, Read
 from memory_service.errors import InvalidInput
-from memory_service.filters import time_ms
+from memory_service.filters.grammar import time_ms
 from memory_service.model import NewMemory
 
 _LISTS = ("results", "memories")

@@ -15,8 +15,8 @@ from typing import TypeAlias
 import numpy as np
 
 from memory_service.clock import Stamp
-from memory_service.embedding import Vectors
-from memory_service.records import Delete, Put, Record, Reply
+from memory_service.embedding.embedder import Vectors
+from memory_service.journal.records import Delete, Put, Record, Reply
 
 UNIT_LENGTH_ERROR_MAX = 1e-3
 """A float32 vector of 384 components is normalised to within 1e-6; half precision would still be within this."""

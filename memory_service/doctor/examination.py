@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memory_service.clock import HybridClock, wall_ms
-from memory_service.data_folder import COMPACTED_FILE, SNAPSHOT_FOLDER, STORE_FILE, DataFolder
 from memory_service.doctor.journals import ExaminedJournal, read_journals
 from memory_service.doctor.report import RepairRefused, Report, Totals, listed
 from memory_service.doctor.snapshot_files import ExaminedSnapshot, is_complete, read_snapshot
 from memory_service.doctor.store_file import read_store
 from memory_service.doctor.verdict import Verdict, reach_verdict
+from memory_service.journal.data_folder import COMPACTED_FILE, SNAPSHOT_FOLDER, STORE_FILE, DataFolder
 
 ATTEMPTS = 3
 """Examinations while workers keep replacing snapshots, which they do every few minutes at most."""
@@ -107,8 +107,8 @@ def repair(report: Report, scratch: Path | None = None) -> str:
         StartupError: the folder takes no writes, or a start from it is impossible.
         OSError: the snapshot could not be written.
     """
-    from memory_service import snapshots
-    from memory_service.recovery import recover
+    from memory_service.projection import snapshots
+    from memory_service.projection.recovery import recover
 
     if not plan(report):
         raise RepairRefused("there is nothing to repair.")

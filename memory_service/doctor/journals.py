@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory_service.clock import Stamp
-from memory_service.data_folder import JOURNAL_FOLDER
 from memory_service.doctor.entries import Entry, Name, change_of, vector_fault
 from memory_service.doctor.report import SENSELESS, Finding, Findings, counted
-from memory_service.embedding import Fingerprint
-from memory_service.journal import frames, journal_paths, next_frame
-from memory_service.records import Delete, Header, Put, Record, Reply, decode, decode_header
+from memory_service.embedding.embedder import Fingerprint
+from memory_service.journal.data_folder import JOURNAL_FOLDER
+from memory_service.journal.files import frames, journal_paths, next_frame
+from memory_service.journal.records import Delete, Header, Put, Record, Reply, decode, decode_header
 
 RESTORE = "Restore the file from a backup, or move it away to do without its memories."
 

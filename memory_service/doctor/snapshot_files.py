@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memory_service.catalog import SCHEMAS_READ, Catalog, UnsoundCatalog, examined
-from memory_service.data_folder import SNAPSHOT_FOLDER
 from memory_service.doctor.entries import State, change_of, last_of, vector_fault
 from memory_service.doctor.report import REBUILD, SENSELESS, Finding, Findings, counted, place
-from memory_service.embedding import Fingerprint
-from memory_service.filters import EVERYTHING
-from memory_service.records import FORMAT
+from memory_service.embedding.embedder import Fingerprint
+from memory_service.filters.grammar import EVERYTHING
+from memory_service.journal.data_folder import SNAPSHOT_FOLDER
+from memory_service.journal.records import FORMAT
+from memory_service.projection.catalog import SCHEMAS_READ, Catalog, UnsoundCatalog, examined
 
 if TYPE_CHECKING:  # it brings FAISS
-    from memory_service.snapshots import Snapshot
+    from memory_service.projection.snapshots import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +76,14 @@ def read_snapshot(path: Path, embedder: Fingerprint | None, scratch: Path | None
 
 def is_complete(snapshot: Path) -> bool:
     """Whether it is there and has a manifest, good or bad."""
-    from memory_service.snapshots import MANIFEST
+    from memory_service.projection.snapshots import MANIFEST
 
     return (snapshot / MANIFEST).exists()
 
 
 def _explained(error: Exception) -> tuple[str, str, int | None]:
     """File, reason and offset of what makes a snapshot unusable."""
-    from memory_service.snapshots import CATALOG
+    from memory_service.projection.snapshots import CATALOG
 
     match error:
         case _Unsound():
@@ -101,7 +101,7 @@ def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
         _Unsound, OSError: at the first thing that is wrong.
     """
     from indexes.segments import split
-    from memory_service.snapshots import CATALOG, GROUPS, MANIFEST, VECTORS, Snapshot
+    from memory_service.projection.snapshots import CATALOG, GROUPS, MANIFEST, VECTORS, Snapshot
 
     manifest = _manifest(path)
     if manifest["format"] != FORMAT or manifest["schema"] not in SCHEMAS_READ:
@@ -130,7 +130,7 @@ def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
 
 def _manifest(path: Path) -> dict[str, Any]:
     """The manifest, with every field of the type that reading relies on."""
-    from memory_service.snapshots import MANIFEST, SCHEMA_WITHOUT_CHECKSUM, checksum
+    from memory_service.projection.snapshots import MANIFEST, SCHEMA_WITHOUT_CHECKSUM, checksum
 
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -155,7 +155,7 @@ def _judge_catalog(catalog: Catalog, snapshot: "Snapshot") -> None:
     Raises:
         _Unsound: at the first difference.
     """
-    from memory_service.snapshots import CATALOG, GROUPS, MANIFEST
+    from memory_service.projection.snapshots import CATALOG, GROUPS, MANIFEST
 
     if catalog.watermarks() != snapshot.journals:
         raise _Unsound(MANIFEST, "names other watermarks than the catalog")
@@ -171,7 +171,7 @@ def _judge_catalog(catalog: Catalog, snapshot: "Snapshot") -> None:
 
 def _watermarks(path: Path, scratch: Path | None) -> dict[str, int]:
     """What an unusable snapshot covered, if that can still be told: it decides whether it may be removed."""
-    from memory_service.snapshots import CATALOG, coverage
+    from memory_service.projection.snapshots import CATALOG, coverage
 
     try:
         with examined(path / CATALOG, scratch) as catalog:

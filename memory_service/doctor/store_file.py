@@ -7,10 +7,10 @@ Above is `examination.py`; below is `report.py`.
 import json
 from pathlib import Path
 
-from memory_service.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER, STORE_FILE
 from memory_service.doctor.report import SENSELESS, Findings, listed
-from memory_service.embedding import Fingerprint
-from memory_service.records import FORMAT
+from memory_service.embedding.embedder import Fingerprint
+from memory_service.journal.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER, STORE_FILE
+from memory_service.journal.records import FORMAT
 
 
 def read_store(folder: Path) -> tuple[Fingerprint | None, Findings]:

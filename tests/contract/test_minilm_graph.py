@@ -6,8 +6,8 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is needed only to make the graph; `make install` brings it")
 
-from memory_service.minilm import GRAPHS, Precision, packaged_folder  # noqa: E402 - after the check for onnx
-from memory_service.minilm_graph import build  # noqa: E402
+from memory_service.embedding.minilm import GRAPHS, Precision, packaged_folder  # noqa: E402 - after the check for onnx
+from scripts.minilm_graph import build  # noqa: E402
 
 every_precision = pytest.mark.parametrize("precision", GRAPHS)
 
@@ -16,15 +16,15 @@ every_precision = pytest.mark.parametrize("precision", GRAPHS)
 def test_regenerating_the_graph_gives_the_committed_one(precision: Precision) -> None:
     """Compared as parsed messages, since releases of onnx may write the same message in other bytes.
 
-    When this fails, run `python -m memory_service.minilm_graph` and commit its result.
+    When this fails, run `python -m scripts.minilm_graph` and commit its result.
     """
-    committed = onnx.load_from_string((files("memory_service") / GRAPHS[precision]).read_bytes())
+    committed = onnx.load_from_string((files("memory_service.embedding") / GRAPHS[precision]).read_bytes())
     assert committed == build(packaged_folder() / "model.safetensors", precision)
 
 
 @every_precision
 def test_the_committed_graph_holds_no_weights(precision: Precision) -> None:
-    graph = onnx.load_from_string((files("memory_service") / GRAPHS[precision]).read_bytes()).graph
+    graph = onnx.load_from_string((files("memory_service.embedding") / GRAPHS[precision]).read_bytes()).graph
     inside = [tensor for tensor in graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
     assert "row" in [tensor.name for tensor in inside]
     assert all(tensor.ByteSize() < 64 for tensor in inside), "shapes and single numbers alone"

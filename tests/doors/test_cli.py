@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from gateway.cli import app
 from gateway.cli.failing import EXIT_CODES
 from gateway.cli.showing import safe
-from gateway.http_errors import STATUS
+from gateway.http.errors import STATUS
 from tests.stand_in_llm import StandInLLM, answering, in_turn, stream_of, streaming
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess, environment, free_port

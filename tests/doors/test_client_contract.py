@@ -37,8 +37,8 @@ from gateway.client.requests import Request, Response, Unanswered
 from gateway.client.runpod import _input as runpod_input
 from gateway.client.server_sent import Event, EventReader
 from gateway.client.values import ResearchFields
-from gateway.http_errors import STATUS
-from gateway.in_process import InProcessTransport
+from gateway.http.errors import STATUS
+from gateway.serving.in_process import InProcessTransport
 from gateway.wire import error_body
 from memory_service.errors import (
     InvalidInput,

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 from gateway import wire
 from gateway.cli import app
 from gateway.client import Client
-from gateway.jobs import JobRunner
+from gateway.runpod.jobs import JobRunner
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from gateway.worker import Worker
 from memory_service.errors import NotFound
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 from tests.doors.stdio_client import META, StdioClient
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess

@@ -11,14 +11,14 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
-from gateway.mcp_http import security
-from gateway.mcp_server import build
-from gateway.memory_uris import memory_uri
+from gateway.mcp.http import security
+from gateway.mcp.memory_uris import memory_uri
+from gateway.mcp.server import build
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, McpSettings, Settings, load
-from gateway.worker import Worker
 from memory_service.errors import StartupError
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 from tests.worker_process import WorkerProcess, environment
 
 ERAS = ("auto", "legacy")
@@ -312,7 +312,7 @@ def test_nonsense_is_refused_and_the_worker_goes_on(served, body, status):
 def test_the_application_can_be_opened_again(worker):
     from fastapi.testclient import TestClient
 
-    from gateway.app import create_app
+    from gateway.serving.app import create_app
 
     class Kept(Worker):
         async def close(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.memory_tools import TOOLS
+from gateway.tools.ours import TOOLS
 from tests.doors.stdio_client import StdioClient
 from tests.worker_process import WorkerProcess, environment
 

@@ -18,12 +18,12 @@ from mcp.shared._context_streams import create_context_streams
 from mcp.shared.message import SessionMessage
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
-from gateway import greeting
-from gateway.mcp_server import build
+from gateway.mcp import greeting
+from gateway.mcp.server import build
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from gateway.worker import Worker
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 from tests.doors.stdio_client import CLIENT, META, StdioClient
 from tests.worker_process import WorkerProcess, environment, free_port
 

@@ -11,19 +11,19 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.app import create_app
-from gateway.jobs import JobRunner
-from gateway.memory_tools import LIBRARIES, SEARCH_FETCH, TOOLS
-from gateway.memory_uris import memory_uri, parsed
+from gateway.mcp.memory_uris import memory_uri, parsed
+from gateway.runpod.jobs import JobRunner
+from gateway.serving.app import create_app
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, McpSettings, Settings
-from gateway.tool_results import TOKENS, fitted, part, tokens_of
-from gateway.tools import Parameters, Tool, Toolbox, installed
-from gateway.worker import Worker
+from gateway.tools.ours import LIBRARIES, SEARCH_FETCH, TOOLS
+from gateway.tools.results import TOKENS, fitted, part, tokens_of
+from gateway.tools.toolbox import Parameters, Tool, Toolbox, installed
 from memory_service.documents.model import Form, NewDocument
 from memory_service.errors import InvalidInput, NotFound, ServiceError, StartupError, Unavailable
 from memory_service.settings import MemorySettings
 from memory_service.tokens import estimate_tokens
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = EntryPoint("leads_tool", "leads_tool:TOOL", "vector_memory.tools")
@@ -70,7 +70,7 @@ def refused(worker, tool, **parameters) -> ServiceError:
 
 
 def test_eight_tools_cost_a_session_under_two_thousand_tokens(worker):
-    from gateway.mcp_server import _tool
+    from gateway.mcp.server import _tool
 
     sent = [_tool(tool).model_dump(by_alias=True, exclude_none=True, mode="json") for tool in TOOLS]
     compact = json.dumps(sent, separators=(",", ":"))
@@ -510,7 +510,7 @@ def test_an_entry_point_that_is_no_tool_ends_the_start_by_its_name(value, messag
 
 def test_a_worker_does_not_start_with_a_broken_tool(tmp_path, monkeypatch):
     broken = EntryPoint("broken", "json:dumps", "vector_memory.tools")
-    monkeypatch.setattr("gateway.tools.entry_points", lambda group: [broken])
+    monkeypatch.setattr("gateway.tools.toolbox.entry_points", lambda group: [broken])
 
     with pytest.raises(StartupError, match="broken"):
         worker_over(tmp_path / "memory").check()

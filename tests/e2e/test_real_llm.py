@@ -12,14 +12,14 @@ import pytest
 
 from memory_service.errors import LLMReplyInvalid
 from memory_service.model import Hit, Memory
-from research.deadline import Deadline
-from research.endpoints import connect
+from research.context.packing import pack
+from research.context.prompt import build
 from research.events import Cited, Context, Token
+from research.llm.deadline import Deadline
+from research.llm.endpoints import connect
+from research.llm.settings import LLMSettings
 from research.model import Answer, ChatMessage, ResearchRequest
-from research.packing import pack
-from research.prompt import build
 from research.researcher import Researcher
-from research.settings import LLMSettings
 from tests.attacks import ATTACKS
 from tests.list_recall import ListRecall, memory
 

@@ -16,10 +16,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from memory_service.data_folder import DataFolder
 from memory_service.errors import ServiceError, StartupError, Unavailable
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, Hit, Memory, Mode, NewMemory, Refused
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder

@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import Any
 
 from memory_service.clock import wall_ms
-from memory_service.data_folder import DataFolder
 from memory_service.errors import NotFound, Unavailable
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, Deleted, Memory, Mode, NewMemory, Stored
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder

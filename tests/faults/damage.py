@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from memory_service import snapshots
-from memory_service.data_folder import DataFolder
 from memory_service.errors import StartupError, Unavailable
-from memory_service.journal import frames, journal_paths, read_tail
+from memory_service.journal.data_folder import DataFolder
+from memory_service.journal.files import frames, journal_paths, read_tail
+from memory_service.journal.records import Delete, Put, Record
 from memory_service.model import Mode, NewMemory
-from memory_service.records import Delete, Put, Record
-from memory_service.retrieval import Retrieval
+from memory_service.projection import snapshots
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memory_service.data_folder import DataFolder
 from memory_service.errors import Unavailable
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, Mode, NewMemory
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memory_service.embedding import Fingerprint, Vectors, Window
+from memory_service.embedding.embedder import Fingerprint, Vectors, Window
 
 DIM = 16
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memory_service.data_folder import DataFolder
-from memory_service.embedding import Embedder
-from memory_service.journal import journal_paths
+from memory_service.embedding.embedder import Embedder
+from memory_service.journal.data_folder import DataFolder
+from memory_service.journal.files import journal_paths
 from memory_service.model import Mode
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from tests.faults.child import Child, Operation, State, everything, group, settings
 from tests.faults.embedder import HashEmbedder

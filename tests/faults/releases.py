@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from memory_service.data_folder import DataFolder
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import DEFAULT_NAMESPACE
 from tests.faults.child import everything
 from tests.faults.embedder import HashEmbedder

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from memory_service.data_folder import DataFolder
 from memory_service.errors import StartupError
+from memory_service.journal.data_folder import DataFolder
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults import calls

@@ -4,10 +4,10 @@ import pytest
 
 from memory_service.errors import InvalidInput
 from memory_service.model import NewMemory
-from research.endpoints import connect
+from research.llm.endpoints import connect
+from research.llm.settings import LLMSettings
 from research.model import ResearchRequest
 from research.researcher import IRRELEVANT, Researcher
-from research.settings import LLMSettings
 from tests.stand_in_llm import StandInLLM, answering
 
 FACTS = (

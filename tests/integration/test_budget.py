@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from memory_service.errors import LimitExceeded
 from memory_service.tokens import TEMPLATE_TOKENS
-from research.budget import Filled, Window, fill
-from research.counting import Count, TokenCounter
-from research.llm import LLMClient
+from research.context.budget import Filled, Window, fill
+from research.context.prompt import build
+from research.llm.client import LLMClient
+from research.llm.counting import Count, TokenCounter
+from research.llm.settings import LLMSettings
 from research.model import ChatMessage
-from research.prompt import build
-from research.settings import LLMSettings
 from tests.list_recall import hits
 from tests.stand_in_llm import Script, StandInLLM, hanging, in_turn, replying
 

@@ -6,12 +6,12 @@ import json
 import pytest
 
 from memory_service.errors import LLMReplyInvalid, LLMStarting
-from research.cold_start import ColdStart
-from research.deadline import Deadline
-from research.endpoints import Endpoints, Reply, connect
-from research.llm import LLMClient
+from research.llm.client import LLMClient
+from research.llm.cold_start import ColdStart
+from research.llm.deadline import Deadline
+from research.llm.endpoints import Endpoints, Reply, connect
+from research.llm.settings import LLMSettings
 from research.model import ChatMessage
-from research.settings import LLMSettings
 from tests.stand_in_llm import Script, StandInLLM, answering, hanging, in_turn, replying
 
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "user", "content": "Why?"},)

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from memory_service import snapshots
-from memory_service.data_folder import DataFolder
 from memory_service.errors import StartupError
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, NewMemory
-from memory_service.retrieval import Retrieval
+from memory_service.projection import snapshots
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 

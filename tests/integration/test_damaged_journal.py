@@ -2,11 +2,11 @@
 
 import pytest
 
-from memory_service.data_folder import DataFolder
 from memory_service.errors import Unavailable
-from memory_service.journal import frames
+from memory_service.journal.data_folder import DataFolder
+from memory_service.journal.files import frames
 from memory_service.model import Consistency, NewMemory
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder

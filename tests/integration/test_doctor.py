@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from memory_service.clock import Stamp
-from memory_service.data_folder import DataFolder
 from memory_service.doctor import RepairRefused, examine, plan, repair
-from memory_service.journal import JournalWriter, frame, frames
+from memory_service.journal.data_folder import DataFolder
+from memory_service.journal.files import JournalWriter, frame, frames
+from memory_service.journal.records import Put, Record
 from memory_service.model import NewMemory
-from memory_service.records import Put, Record
 from memory_service.service import MemoryService
 from tests.manifests import rewritten
 from tests.worker_process import environment

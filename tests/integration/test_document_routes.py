@@ -10,11 +10,11 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from gateway.app import create_app
+from gateway.serving.app import create_app
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from gateway.worker import Worker
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 from tests.unit.test_reading import pdf
 
 URL = "/v1/documents"

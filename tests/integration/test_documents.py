@@ -10,10 +10,10 @@ from memory_service.documents import service as documents_service
 from memory_service.documents.libraries import Libraries
 from memory_service.documents.model import Form, NewDocument
 from memory_service.documents.service import BATCH_CHUNKS, DocumentService
-from memory_service.embedding import Window
+from memory_service.embedding.embedder import Window
 from memory_service.errors import InvalidInput, NotFound, StorageUnavailable, Unavailable
 from memory_service.model import NewMemory
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 
 GUIDE = """# Owl guide
 
@@ -72,7 +72,7 @@ def model(minilm):
 
 @pytest.fixture
 def memories(model, tmp_path):
-    from memory_service.data_folder import DataFolder
+    from memory_service.journal.data_folder import DataFolder
     from memory_service.service import MemoryService
 
     opened = MemoryService(DataFolder(tmp_path / "memory"), model)
@@ -269,7 +269,7 @@ def test_of_two_uploads_of_one_document_at_once_one_is_refused_and_the_other_is_
 
 
 def test_two_workers_uploading_one_document_are_told_apart_and_repaired(documents, memories, model, tmp_path):
-    from memory_service.data_folder import DataFolder
+    from memory_service.journal.data_folder import DataFolder
     from memory_service.service import MemoryService
 
     theirs = MemoryService(DataFolder(tmp_path / "memory"), model)

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 import pytest
 
 from memory_service.errors import LLMNotConnected, LLMRefused, LLMTimeout, LLMUnreachable, ServiceError, Unavailable
-from research.deadline import Deadline
-from research.endpoints import Endpoints, Reply, connect
+from research.llm.deadline import Deadline
+from research.llm.endpoints import Endpoints, Reply, connect
+from research.llm.settings import LLMSettings
 from research.model import ChatMessage
-from research.settings import LLMSettings
 from tests.stand_in_llm import (
     Script,
     StandInLLM,
@@ -188,14 +188,14 @@ async def test_a_port_that_is_closed_for_a_moment_is_tried_again() -> None:
         llm = endpoints(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
         failed = asyncio.Event()
         handler = OnFirstFailure(lambda: (listener.listen(), failed.set()))
-        logging.getLogger("research.endpoints").addHandler(handler)
+        logging.getLogger("research.llm.endpoints").addHandler(handler)
         asking = asyncio.create_task(ask(llm))
         async with asyncio.timeout(BOUND_S):
             await failed.wait()
         with StandInLLM(answering("Yes."), listener=listener) as server:
             reply = await asking
         await llm.close()
-        logging.getLogger("research.endpoints").removeHandler(handler)
+        logging.getLogger("research.llm.endpoints").removeHandler(handler)
 
     assert reply.completion.text == "Yes."
     assert len(server.requests) == 1

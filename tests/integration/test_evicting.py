@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from indexes.group_index import GroupIndex
-from memory_service import snapshots
 from memory_service.clock import HybridClock, Moment, Stamp
-from memory_service.conversation import Text
-from memory_service.data_folder import DataFolder
 from memory_service.errors import Unavailable
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Mode, NewMemory
-from memory_service.namespace_index import Entry, NamespaceIndex
-from memory_service.recovery import recover
-from memory_service.resident import Residents
-from memory_service.retrieval import Retrieval
+from memory_service.namespaces.conversation import Text
+from memory_service.namespaces.index import Entry, NamespaceIndex
+from memory_service.namespaces.resident import Residents
+from memory_service.namespaces.spilling import Spill
+from memory_service.projection import snapshots
+from memory_service.projection.recovery import recover
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
-from memory_service.spilling import Spill
 from tests.faults.embedder import HashEmbedder
 from tests.faults.failing_calls import FULL, failing
 

@@ -7,11 +7,11 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
-from gateway.app import create_app
+from gateway.serving.app import create_app
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from gateway.worker import Worker
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from memory_service import namespace_index
-from memory_service.data_folder import DataFolder
 from memory_service.errors import InvalidInput
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, Mode, NewMemory, Refused
-from memory_service.retrieval import Retrieval
+from memory_service.namespaces import index as namespace_index
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 
@@ -252,7 +252,7 @@ def test_a_snapshot_whose_words_another_version_made_is_used_with_words_made_ane
     service = open_service(tmp_path / "memory")
     lived_through(service)
     before = rankings(service)
-    monkeypatch.setattr("memory_service.snapshots.PACKED_VERSION", 99)
+    monkeypatch.setattr("memory_service.projection.snapshots.PACKED_VERSION", 99)
     service.compact()
     service.close()
     monkeypatch.undo()

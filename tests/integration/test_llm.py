@@ -19,10 +19,10 @@ from memory_service.errors import (
     LLMUnreachable,
     ServiceError,
 )
-from research.completion import Completion
-from research.llm import LLMClient
+from research.llm.client import LLMClient
+from research.llm.completion import Completion
+from research.llm.settings import LLMSettings
 from research.model import ChatMessage
-from research.settings import LLMSettings
 from tests.stand_in_llm import (
     Script,
     StandInLLM,

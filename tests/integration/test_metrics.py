@@ -4,8 +4,8 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.app import create_app
-from gateway.worker import Worker
+from gateway.serving.app import create_app
+from gateway.serving.worker import Worker
 from tests.integration.test_response_cache import serving, settings, store
 from tests.stand_in_llm import StandInLLM, answering, in_turn, replying, stream_of, streaming
 

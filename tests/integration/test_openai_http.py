@@ -19,12 +19,12 @@ import openai
 import pytest
 import uvicorn
 
-from gateway.app import create_app
+from gateway.serving.app import create_app
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from gateway.worker import Worker
 from memory_service.model import NewMemory
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 from tests.stand_in_llm import (
     Script,
     StandInLLM,
@@ -335,7 +335,7 @@ async def test_a_crash_has_the_shape_of_openai_and_is_not_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its client would send the question twice more, and each may be paid."""
-    monkeypatch.setattr("gateway.openai_wire.written", lambda _data: 1 / 0)
+    monkeypatch.setattr("gateway.openai.wire.written", lambda _data: 1 / 0)
     async with serving(tmp_path, answering(ANSWER)) as served, httpx.AsyncClient() as http:
         body = {"messages": [{"role": "user", "content": QUESTION}]}
         response = await http.post(f"{served.url}/v1/chat/completions", json=body)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from memory_service.data_folder import DataFolder
 from memory_service.errors import InvalidInput, NotFound
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import NewMemory
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings

@@ -9,16 +9,16 @@ import pytest
 from memory_service.errors import InvalidInput, StorageUnavailable
 from memory_service.metadata import BYTES_MAX, canonical
 from memory_service.model import Hit, NewMemory
-from memory_service.retrieval import Retrieval
-from research.claims import read
-from research.endpoints import connect
+from memory_service.retrieval.request import Retrieval
+from research.context.packing import pack
+from research.grounding.claims import read
+from research.grounding.strictness import keep_supported
+from research.grounding.verification import verify
+from research.llm.endpoints import connect
+from research.llm.settings import LLMSettings
 from research.model import QUERY_CHARS_MAX, ResearchRequest
-from research.packing import pack
 from research.remembering import memory_of
 from research.researcher import Researcher
-from research.settings import LLMSettings
-from research.strictness import keep_supported
-from research.verification import verify
 from tests.list_recall import ListRecall, hits, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, hanging, replying
 

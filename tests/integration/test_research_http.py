@@ -12,14 +12,14 @@ import httpx
 import pytest
 import uvicorn
 
-from gateway import event_stream
-from gateway.app import create_app
-from gateway.jobs import translated
+from gateway.http import event_stream
+from gateway.runpod.jobs import translated
+from gateway.serving.app import create_app
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from gateway.worker import Worker
 from memory_service.errors import InvalidInput
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 from tests.stand_in_llm import StandInLLM, chunk, hanging, replying, stream_of, streaming
 
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."

@@ -8,12 +8,12 @@ from contextlib import ExitStack
 import pytest
 
 from memory_service.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMNotConnected, LLMUnreachable
-from research.endpoints import connect
 from research.events import Cited, Context, Failed, Step, Token
-from research.extractive import NOTICE
+from research.grounding.extractive import NOTICE
+from research.llm.endpoints import connect
+from research.llm.settings import LLMSettings
 from research.model import Answer, ResearchRequest
 from research.researcher import ABSTAINED, Researcher
-from research.settings import LLMSettings
 from tests.list_recall import ListRecall, memory
 from tests.stand_in_llm import (
     StandInLLM,

@@ -10,13 +10,13 @@ import pytest
 from memory_service.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMUnreachable
 from memory_service.model import Memory, NewMemory
 from memory_service.service import MemoryService
-from research.endpoints import connect
-from research.extractive import NOTICE
+from research.context.prompt import SYSTEM
+from research.grounding.extractive import NOTICE
+from research.grounding.strictness import NOTHING_LEFT
+from research.llm.endpoints import connect
+from research.llm.settings import LLMSettings
 from research.model import Answer, ResearchRequest
-from research.prompt import SYSTEM
 from research.researcher import ABSTAINED, Researcher
-from research.settings import LLMSettings
-from research.strictness import NOTHING_LEFT
 from tests.list_recall import ListRecall, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, replying
 

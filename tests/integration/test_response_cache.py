@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from gateway.app import create_app
-from gateway.response_cache import ENTRY_BYTES_MAX, LocalShelf, RedisShelf, ResponseCache
+from gateway.serving.app import create_app
+from gateway.serving.response_cache import ENTRY_BYTES_MAX, LocalShelf, RedisShelf, ResponseCache
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from gateway.worker import Worker
 from memory_service.errors import StartupError
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 from tests.worker_process import free_port
 
 QUERY = {"query": "what does Dana drink?", "k": 3}

@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from memory_service.data_folder import DataFolder
 from memory_service.errors import Conflict, InvalidInput, NotFound, StartupError
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Mode, NewMemory, Refused, StoreStatus
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."

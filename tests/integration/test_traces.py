@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from gateway.jobs import JobRunner
-from gateway.response_cache import LocalShelf
-from gateway.traces import TTL_S, Traces
-from gateway.worker import Worker
+from gateway.observability.traces import TTL_S, Traces
+from gateway.runpod.jobs import JobRunner
+from gateway.serving.response_cache import LocalShelf
+from gateway.serving.worker import Worker
 from memory_service.errors import NotFound
 from memory_service.model import Mode
-from memory_service.retrieval import Retrieved
+from memory_service.retrieval.request import Retrieved
 from research.model import Answer, ResearchRequest
 from research.trace import Trace
 from tests.integration.test_response_cache import redis_url, serving, settings, store

@@ -8,16 +8,16 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.app import create_app
+from gateway.serving.app import create_app
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from gateway.worker import Worker
 from memory_service.errors import Conflict, InvalidInput, NotFound
 from memory_service.metadata import BYTES_MAX, canonical, merged
 from memory_service.model import Consistency, NewMemory, StoreStatus
-from memory_service.planning import Group
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from memory_service.writing.planning import Group
+from research.llm.settings import LLMSettings
 
 COFFEE = "Dana drinks an oat flat white."
 TEA = "Dana drinks green tea now."

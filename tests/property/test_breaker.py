@@ -5,7 +5,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.breaker import Breaker, Outcome, Pass, State
+from research.llm.breaker import Breaker, Outcome, Pass, State
 
 FAILURES_MAX = 3
 OPEN_S = 10.0

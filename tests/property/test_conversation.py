@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_service.clock import Stamp
-from memory_service.conversation import (
+from memory_service.namespaces.conversation import (
     ASKS,
     LABELS_MIN,
     LABELS_SHARE_MIN,
@@ -26,7 +26,7 @@ from memory_service.conversation import (
     event_time_ms,
     marks,
 )
-from memory_service.words import words
+from memory_service.namespaces.words import words
 
 HOUR_MS = 3600 * 1000
 START = datetime(2023, 5, 8, tzinfo=UTC)

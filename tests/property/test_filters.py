@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_service import filters, metadata
-from memory_service.catalog import Catalog
+from memory_service import metadata
 from memory_service.clock import Stamp
-from memory_service.filter_ids import RecentIds
-from memory_service.filters import AllOf, AnyOf, Contains, Exists, Not, OneOf, Ordered, parse, time_ms
-from memory_service.records import Put
+from memory_service.filters import grammar as filters
+from memory_service.filters.grammar import AllOf, AnyOf, Contains, Exists, Not, OneOf, Ordered, parse, time_ms
+from memory_service.filters.ids import RecentIds
+from memory_service.journal.records import Put
+from memory_service.projection.catalog import Catalog
 
 SCALARS = st.one_of(
     st.none(),

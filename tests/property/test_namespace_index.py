@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes.group_index import GroupIndex
-from memory_service import ranking
 from memory_service.clock import Stamp
-from memory_service.conversation import Text
-from memory_service.namespace_index import Entry, NamespaceIndex, unpacked, unpacked_texts
+from memory_service.namespaces.conversation import Text
+from memory_service.namespaces.index import Entry, NamespaceIndex, unpacked, unpacked_texts
+from memory_service.retrieval import ranking
 
 DIM = 8
 CONTENTS = ["Ann: do you like tea?", "Bob: yes, since 2021", "red kettle", "the quagga", "tea tea tea", "?", "of the"]

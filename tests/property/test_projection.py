@@ -4,11 +4,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_service.catalog import Catalog
 from memory_service.clock import HybridClock, Stamp
-from memory_service.embedding import Fingerprint
-from memory_service.projection import Projection
-from memory_service.records import Delete, Put, Record
+from memory_service.embedding.embedder import Fingerprint
+from memory_service.journal.records import Delete, Put, Record
+from memory_service.projection.applying import Projection
+from memory_service.projection.catalog import Catalog
 
 FINGERPRINT = Fingerprint("test-model", "ab" * 32, 4, "mean")
 NOW_MS = 30

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_service.clock import HybridClock
-from memory_service.data_folder import DataFolder
+from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Mode, NewMemory
-from memory_service.retrieval import Retrieval
+from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from memory_service.errors import Unavailable
-from research.admission import Admission
-from research.deadline import Deadline
+from research.llm.admission import Admission
+from research.llm.deadline import Deadline
 
 LONG_S = 60.0
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from memory_service.model import Hit
+from research.context.packing import pack
+from research.context.prompt import SYSTEM, build
 from research.model import PROVENANCES, Passage
-from research.packing import pack
-from research.prompt import SYSTEM, build
 from tests.attacks import ATTACKS
 from tests.list_recall import memory
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from research.citations import find, marks, without_unknown
+from research.grounding.citations import find, marks, without_unknown
 
 MARKS_AND_NOISE = st.lists(
     st.one_of(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from research.citations import find
-from research.claims import Kind, Sentence, SentenceReader, read, uncited
+from research.grounding.citations import find
+from research.grounding.claims import Kind, Sentence, SentenceReader, read, uncited
 
 PIECES = (
     *(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_service.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
-from research.completion import Completion, decode, excerpt, read
+from research.llm.completion import Completion, decode, excerpt, read
 from tests.stand_in_llm import completion
 
 SECRET = "sk-very-secret"

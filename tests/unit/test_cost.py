@@ -2,7 +2,7 @@
 
 import pytest
 
-from research.cost import Prices, cost
+from research.llm.cost import Prices, cost
 
 
 @pytest.mark.parametrize(

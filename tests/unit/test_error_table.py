@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from gateway.http_errors import STATUS
+from gateway.http.errors import STATUS
 from memory_service.errors import Code, ServiceError
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.extractive import NOTICE, Extract, extract, stems
-from research.packing import pack
-from research.sentences import spans
+from research.context.packing import pack
+from research.grounding.extractive import NOTICE, Extract, extract, stems
+from research.grounding.sentences import spans
 from tests.list_recall import ListRecall, hits
 
 EMBED = ListRecall().embed

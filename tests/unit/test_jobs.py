@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.app import create_app
-from gateway.http_errors import STATUS
-from gateway.jobs import ACTIONS, RESULT_BYTES_MAX, JobRunner, _output, translated
+from gateway.http.errors import STATUS
+from gateway.runpod.jobs import ACTIONS, RESULT_BYTES_MAX, JobRunner, _output, translated
+from gateway.serving.app import create_app
+from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from gateway.worker import Worker
 from memory_service.errors import InvalidInput, LimitExceeded, ServiceError
 from memory_service.settings import MemorySettings
-from research.settings import LLMSettings
+from research.llm.settings import LLMSettings
 from tests.stand_in_llm import StandInLLM, answering, chunk, hanging, stream_of, streaming
 
 WITHOUT_ACTION = ("/health/", "/metrics", "/v1/tools/", "/v1/chat/", "/v1/embeddings", "/v1/models")

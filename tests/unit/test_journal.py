@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from memory_service import journal
 from memory_service.clock import Stamp
-from memory_service.embedding import Fingerprint
-from memory_service.journal import JournalWriter, frame, read_tail
-from memory_service.records import Delete, Header, Put, Record, Reply
+from memory_service.embedding.embedder import Fingerprint
+from memory_service.journal import files as journal
+from memory_service.journal.files import JournalWriter, frame, read_tail
+from memory_service.journal.records import Delete, Header, Put, Record, Reply
 
 FINGERPRINT = Fingerprint("test-model", "ab" * 32, 4, "mean")
 

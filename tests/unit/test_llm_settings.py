@@ -3,9 +3,9 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from research.cost import Prices
-from research.endpoints import connect
-from research.settings import LLMSettings
+from research.llm.cost import Prices
+from research.llm.endpoints import connect
+from research.llm.settings import LLMSettings
 
 
 def test_nothing_is_configured_by_default() -> None:

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from memory_service.errors import LimitExceeded
 from memory_service.model import Hit
 from memory_service.tokens import estimate_tokens
+from research.context.packing import pack, room
+from research.context.prompt import build
 from research.model import Omitted
-from research.packing import pack, room
-from research.prompt import build
 from tests.list_recall import hits, memory
 
 ROOM = 200

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from research.context.prompt import SYSTEM, build, passage_line, quote
 from research.model import Passage
-from research.prompt import SYSTEM, build, passage_line, quote
 
 FORGERIES = [
     "line one\nline two",

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes.group_index import GroupIndex
-from memory_service import ranking
 from memory_service.clock import Stamp
-from memory_service.conversation import Text
-from memory_service.namespace_index import Entry, NamespaceIndex, unpacked, unpacked_texts
+from memory_service.namespaces.conversation import Text
+from memory_service.namespaces.index import Entry, NamespaceIndex, unpacked, unpacked_texts
+from memory_service.retrieval import ranking
 
 DIM = 16
 NOWHERE = np.eye(DIM, dtype=np.float32)[DIM - 1]

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from indexes.group_index import GroupIndex
 from memory_service.clock import Stamp
-from memory_service.conversation import Text
-from memory_service.namespace_index import Entry, NamespaceIndex
-from memory_service.ranking import Ranked
-from memory_service.selection import POOL_FACTOR, POOL_MIN, select
+from memory_service.namespaces.conversation import Text
+from memory_service.namespaces.index import Entry, NamespaceIndex
+from memory_service.retrieval.ranking import Ranked
+from memory_service.retrieval.selection import POOL_FACTOR, POOL_MIN, select
 
 DIM = 4
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_service.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
-from research.completion import Completion
-from research.streaming import Chunk, ChunkReader, StreamReader
+from research.llm.completion import Completion
+from research.llm.streaming import Chunk, ChunkReader, StreamReader
 from tests.stand_in_llm import USAGE, chunk, completion, stream_of
 
 SECRET = "sk-very-secret"

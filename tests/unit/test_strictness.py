@@ -2,10 +2,10 @@
 
 import pytest
 
-from research.claims import read
-from research.packing import pack
-from research.strictness import NOTHING_LEFT, Kept, keep_supported
-from research.verification import verify
+from research.context.packing import pack
+from research.grounding.claims import read
+from research.grounding.strictness import NOTHING_LEFT, Kept, keep_supported
+from research.grounding.verification import verify
 from tests.list_recall import ListRecall, hits
 
 TRUE = "Dana sails to Grimsby"

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_service.embedding import Vectors
-from memory_service.minilm import MiniLM
-from research.claims import read
-from research.extractive import extract
+from memory_service.embedding.embedder import Vectors
+from memory_service.embedding.minilm import MiniLM
+from research.context.packing import pack
+from research.grounding.claims import read
+from research.grounding.extractive import extract
+from research.grounding.strictness import NOTHING_LEFT, keep_supported
+from research.grounding.verification import verify
 from research.model import Citation, Passage
-from research.packing import pack
-from research.strictness import NOTHING_LEFT, keep_supported
-from research.verification import verify
 from tests.list_recall import ListRecall, hits
 
 WORDS = ListRecall().embed

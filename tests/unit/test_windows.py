@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from memory_service.embedding import Window
-from memory_service.windows import Cutter, padded, window_ranges
+from memory_service.embedding.embedder import Window
+from memory_service.embedding.windows import Cutter, padded, window_ranges
 
 WORD_STARTS = st.lists(st.booleans(), max_size=400)
 LIMITS = st.integers(1, 40).flatmap(lambda limit: st.tuples(st.just(limit), st.integers(0, limit - 1)))

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_service import conversation, ranking
-from memory_service.conversation import CALLED, MENTIONED, event_time_ms, marks
-from memory_service.words import STOP_WORDS, asked, frequencies, stems, words
+from memory_service.namespaces import conversation
+from memory_service.namespaces.conversation import CALLED, MENTIONED, event_time_ms, marks
+from memory_service.namespaces.words import STOP_WORDS, asked, frequencies, stems, words
+from memory_service.retrieval import ranking
 
 DAY_MS = 24 * 3600 * 1000
 

@@ -1,0 +1,135 @@
+"""The one table from errors to HTTP statuses, and the handlers that use it."""
+
+import logging
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gateway.observability.logs import request_id
+from gateway.wire import error_body, invalid
+from memory_service import errors
+from memory_service.errors import InvalidInput, NotFound, ServiceError
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[ServiceError], int] = {
+    errors.ServiceError: 500,
+    errors.InvalidInput: 422,
+    errors.UnsupportedForm: 415,
+    errors.Unauthorized: 401,
+    errors.LimitExceeded: 413,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.RateLimited: 429,
+    errors.Unavailable: 503,
+    errors.StorageUnavailable: 507,
+    errors.LLMNotConfigured: 500,
+    errors.LLMUnreachable: 503,
+    errors.LLMNotConnected: 503,
+    errors.LLMBusy: 503,
+    errors.LLMStarting: 503,
+    errors.LLMReplyInvalid: 502,
+    errors.LLMRefused: 502,
+    errors.LLMTimeout: 504,
+}
+
+RETRY_AFTER_S = 1
+
+ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "field": {"type": "string"},
+                "request_id": {"type": "string"},
+            },
+        }
+    },
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route, for its schema."""
+    meanings = {
+        400: "The body is not JSON in UTF-8.",
+        404: "There is no such memory.",
+        409: "The Idempotency-Key was used for another request.",
+        413: "The body is too large.",
+        415: "The document is of a form that is not read here.",
+        422: "A field is wrong; the error names it.",
+        500: "No LLM is configured (llm_not_configured).",
+        502: "The LLM endpoint's answer is no completion.",
+        503: "Not now: loading, overloaded, or the LLM endpoint is starting or cannot be reached; see Retry-After.",
+        504: "The LLM endpoint did not answer in time.",
+        507: "The data folder takes no writes at the moment.",
+    }
+    content = {"application/json": {"schema": ERROR_SCHEMA}}
+    return {status: {"description": meanings[status], "content": content} for status in statuses}
+
+
+def error_response(error: ServiceError, status: int | None = None) -> JSONResponse:
+    """An error as a response."""
+    status = status or STATUS[type(error)]
+    is_passing = status == STATUS[errors.Unavailable]
+    headers = {"Retry-After": str(error.retry_after_s or RETRY_AFTER_S)} if is_passing else None
+    return JSONResponse({"error": error_body(error, request_id.get())}, status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of the app answer in our shape."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+
+
+async def _service_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError), "registered for this class"
+    if STATUS[type(error)] >= STATUS[errors.ServiceError]:
+        log.warning("request.failed", extra={"code": error.code, "reason": error.message})
+    return error_response(error)
+
+
+async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError), "registered for this class"
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "")
+        return error_response(InvalidInput(f"The body is not valid JSON: {reason}."), 400)
+    return error_response(invalid(first, skip=1))
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method that the path takes, on whichever route; Starlette names those of the first route alone."""
+    app: FastAPI = request.app
+    found: set[str] = set()
+    for path, methods in app.openapi()["paths"].items():
+        keyed = re.escape(path).replace(r"\{key\}", ".+")  # a key alone may have slashes in it
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", keyed), request.url.path):
+            found |= {method.upper() for method in methods}
+    return found
+
+
+async def _http_exception(request: Request, error: Exception) -> JSONResponse:
+    """What Starlette and FastAPI raise themselves."""
+    assert isinstance(error, HTTPException), "registered for this class"
+    match error.status_code:
+        case 404:
+            return error_response(NotFound(f"There is no route {request.url.path}; GET / lists them."))
+        case 405:
+            response = error_response(
+                InvalidInput(f"{request.url.path} does not take {request.method}; see /docs."), 405
+            )
+            response.headers["Allow"] = ", ".join(sorted(_methods(request)))
+            return response
+        case 413:
+            return error_response(errors.LimitExceeded(str(error.detail)))
+    return error_response(InvalidInput("The body is not JSON in UTF-8, or is nested too deeply."), error.status_code)

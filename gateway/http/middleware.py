@@ -1,0 +1,95 @@
+"""What every HTTP request passes: an id, a bound on its body, and a line in the log. Plain ASGI."""
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.http.errors import error_response
+from gateway.observability.logs import request_id
+from memory_service.errors import LimitExceeded, ServiceError
+
+log = logging.getLogger(__name__)
+
+_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CRASHED = "Something went wrong inside the service; its log has the details under this request id."
+_UNLOGGED = frozenset({"/ping", "/health/live", "/health/ready"})
+
+
+class RequestId:
+    """Takes the caller's X-Request-ID or makes one; answers with it, logs under it, and answers for a crash."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        id = given if _ACCEPTABLE_ID.fullmatch(given) else uuid.uuid4().hex
+        token = request_id.set(id)
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request.crashed")
+            if not status:
+                await error_response(ServiceError(_CRASHED))(scope, receive, send_with_id)
+        finally:
+            if scope["path"] not in _UNLOGGED:
+                _log(scope, status, started)
+            request_id.reset(token)
+
+
+def _log(scope: Scope, status: int, started: float) -> None:
+    """One line a request; the route's template rather than the path, which may hold a key."""
+    route = getattr(scope.get("route"), "path", None)
+    took_ms = round((time.perf_counter() - started) * 1000, 1)
+    log.info("request.served", extra={"method": scope["method"], "route": route, "status": status, "ms": took_ms})
+
+
+class BodyLimit:
+    """Refuses bodies over a number of bytes: by their declared length at once, otherwise while they arrive."""
+
+    def __init__(self, app: ASGIApp, bytes_max: int) -> None:
+        self._app = app
+        self._bytes_max = bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdigit() and int(declared) > self._bytes_max:
+            await error_response(LimitExceeded(self._sentence()))(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._bytes_max:
+                raise HTTPException(413, self._sentence())
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _sentence(self) -> str:
+        return f"The body is over {self._bytes_max} bytes; send less at once, such as smaller batches."

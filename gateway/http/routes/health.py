@@ -1,0 +1,95 @@
+"""What the worker says about itself. None of it waits for the services, so probes are answered while they load."""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from gateway.serving.worker import Worker
+from memory_service.clock import iso_time, wall_ms
+
+SERVICE = "vector-memory"
+
+
+def service_version() -> str:
+    """The installed version."""
+    return version(SERVICE)
+
+
+def routes(worker: Worker, app: FastAPI) -> APIRouter:
+    """`/` and the health routes."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/", summary="Name, version and routes")
+    async def root() -> dict[str, Any]:
+        """What this service is and where its routes are."""
+        paths = app.openapi()["paths"]
+        endpoints = [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
+        return {"service": SERVICE, "version": service_version(), "docs": "/docs", "endpoints": endpoints}
+
+    @router.get("/ping", summary="Readiness as RunPod's load balancer asks for it", responses={204: {}})
+    async def ping() -> Response:
+        """204 while loading, then 200."""
+        if not worker.is_ready:
+            return Response(status_code=204)
+        return JSONResponse(
+            {
+                "status": "healthy",
+                "service": SERVICE,
+                "timestamp": iso_time(wall_ms()),
+                "vllm_configured": bool(worker.settings.llm.endpoints),
+            }
+        )
+
+    @router.get("/health", summary="State and size")
+    async def health() -> JSONResponse:
+        """Whether requests are served, and how many memories there are. 503 while loading."""
+        if not worker.is_ready:
+            return JSONResponse({"status": "loading", "service": SERVICE, "version": service_version()}, 503)
+        return JSONResponse(await run_in_threadpool(_health, worker))
+
+    @router.get("/health/live", summary="Is the process alive?")
+    async def live() -> dict[str, str]:
+        """200 whenever the process can answer at all."""
+        return {"status": "alive"}
+
+    @router.get("/health/ready", summary="Are requests served?", responses={503: {}})
+    async def ready() -> JSONResponse:
+        """200 when requests are served, 503 before and after. `degraded` when writes fail or not all can be read."""
+        if not worker.is_ready:
+            return JSONResponse({"status": "loading", "reads": False, "writes": False, "problems": []}, 503)
+        return JSONResponse(await run_in_threadpool(_ready, worker))
+
+    return router
+
+
+def _ready(worker: Worker) -> dict[str, Any]:
+    write_problem, problems = worker.memories.write_problem(), list(worker.memories.problems())
+    if write_problem is not None and write_problem not in problems:
+        problems.append(write_problem)
+    return {
+        "status": "degraded" if problems else "ready",
+        "reads": True,
+        "writes": write_problem is None,
+        "problems": problems,
+    }
+
+
+def _health(worker: Worker) -> dict[str, Any]:
+    counts = worker.memories.counts()
+    embedder = worker.memories.fingerprint
+    problems = worker.memories.problems()
+    return {
+        "status": "degraded" if problems else "healthy",
+        "problems": problems,
+        "service": SERVICE,
+        "version": service_version(),
+        "timestamp": iso_time(wall_ms()),
+        "memories": sum(counts.values()),
+        "namespaces": len(counts),
+        "embedder": {"model": embedder.model, "dim": embedder.dim},
+        "vllm_configured": bool(worker.settings.llm.endpoints),
+        "llm_fallback": worker.settings.llm.fallback,
+    }

@@ -1,0 +1,1 @@
+"""Logs, metrics and traces. It observes calls and never decides about them."""

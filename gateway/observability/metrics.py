@@ -1,0 +1,164 @@
+"""What the worker counts about itself, in the text format of Prometheus. Numbers and names of routes only.
+
+Each worker counts for itself from its start; a scraper adds workers up.
+"""
+
+import time
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.concurrency import run_in_threadpool
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from memory_service.errors import ServiceError
+from research.model import Answer
+
+if TYPE_CHECKING:  # which has a Metrics of its own
+    from gateway.serving.worker import Worker
+
+_UNKNOWN_ROUTE = "none"
+
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""A retrieve takes some ten milliseconds, a research up to its deadline of 300 s."""
+
+
+class Metrics:
+    """Counters of one worker. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "memory_requests",
+            "Requests, of jobs too, by the template of their route.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "memory_request_seconds",
+            "Seconds until the last byte of an answer.",
+            ["method", "route"],
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._cache = Counter(
+            "memory_cache_lookups",
+            "Reads that were looked up in the response cache.",
+            ["operation", "outcome"],
+            registry=self.registry,
+        )
+        self._answers = Counter(
+            "research_answers", "Answers of research by what they are.", ["outcome"], registry=self.registry
+        )
+        self._failures = Counter(
+            "research_llm_failures",
+            "Questions that the LLM failed, by the error's code.",
+            ["code"],
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "research_tokens", "Tokens as the endpoints counted them.", ["endpoint", "kind"], registry=self.registry
+        )
+        self._cost = Counter(
+            "research_cost", "By the configured prices, in their currency.", ["endpoint"], registry=self.registry
+        )
+        self._memories = Gauge("memory_memories", "Memories of all namespaces.", registry=self.registry)
+        self._namespaces = Gauge("memory_namespaces", "Namespaces that have any.", registry=self.registry)
+
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        self._requests.labels(method, route, status).inc()
+        self._seconds.labels(method, route).observe(seconds)
+
+    def count_lookup(self, operation: str, *, is_hit: bool) -> None:
+        """The response cache was asked."""
+        self._cache.labels(operation, "hit" if is_hit else "miss").inc()
+
+    def count_answer(self, outcome: Answer | ServiceError) -> None:
+        """A question was answered, or the LLM failed it."""
+        if isinstance(outcome, ServiceError):
+            self._failures.labels(outcome.code).inc()
+            return
+        self._answers.labels(_kind(outcome)).inc()
+        if outcome.llm_error is not None:
+            self._failures.labels(outcome.llm_error.code).inc()
+        if outcome.endpoint is not None:
+            self._tokens.labels(outcome.endpoint, "prompt").inc(outcome.prompt_tokens)
+            self._tokens.labels(outcome.endpoint, "completion").inc(outcome.completion_tokens)
+            self._cost.labels(outcome.endpoint).inc(outcome.cost or 0.0)
+
+    def text(self, counts: dict[str, int] | None) -> bytes:
+        """All of it.
+
+        Args:
+            counts: of memories by namespace; None while that cannot be told.
+        """
+        if counts is not None:
+            self._memories.set(sum(counts.values()))
+            self._namespaces.set(len(counts))
+        return generate_latest(self.registry)
+
+
+def _kind(answer: Answer) -> str:
+    if answer.prompt is not None:
+        return "context_only"
+    if answer.abstained:
+        return "abstained"
+    if answer.degraded:
+        return "degraded"
+    return "quoted" if answer.endpoint is None else "generated"
+
+
+class CountRequests:
+    """Counts every HTTP request by its route. Plain ASGI."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500  # what a crash is answered with
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            # Neither an invented path nor an invented method may make a series of its own.
+            route = getattr(scope.get("route"), "path", _UNKNOWN_ROUTE)
+            method = scope["method"] if route != _UNKNOWN_ROUTE else _UNKNOWN_ROUTE
+            self._metrics.count_request(method, route, status, time.perf_counter() - started)
+
+
+def routes(worker: "Worker") -> APIRouter:
+    """`/metrics`."""
+    router = APIRouter(tags=["health"])
+
+    @router.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def metrics() -> Response:
+        """Requests, research and size, since this worker started. Answered while it loads too."""
+        counts = await run_in_threadpool(worker.memories.counts) if worker.is_ready else None
+        return Response(worker.metrics.text(counts), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return router
+
+
+def install(app: FastAPI, worker: "Worker") -> None:
+    """Serve the counters of a worker, and count."""
+    app.include_router(routes(worker))
+    app.add_middleware(CountRequests, metrics=worker.metrics)

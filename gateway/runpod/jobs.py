@@ -1,0 +1,360 @@
+"""RunPod jobs, each translated into one request of the HTTP application: a job and a request get the same body.
+
+A job's `input` has one of these shapes:
+
+    {"action": "store", "content": ...}                      an action of the table below, and its route's fields
+    {"method": "GET", "path": "/v1/memories", "query": ...}  a route itself, with `query`, `body` and `headers`
+    {"openai_route": "/v1/...", "openai_input": {...}}       what RunPod makes of OpenAI's paths
+
+A success returns the body of the response; for an OpenAI route a list with it, of which RunPod hands out the first
+item. A failure returns {"error": text}, where text is a JSON object with code, message, status, request_id and, where
+one is to blame, field (param for OpenAI's): RunPod's SDK mishandles errors that are objects.
+
+Where jobs stream, a chat that asks for it gives server-sent events as texts, and any other job one object.
+
+Knows nothing of that SDK, which `handler.py` owns. Below: the application.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from gateway.http.errors import STATUS
+from gateway.serving.app import create_app
+from gateway.serving.in_process import InProcessTransport
+from gateway.serving.worker import Worker
+from gateway.wire import error_body
+from memory_service.errors import InvalidInput, LimitExceeded, ServiceError, Unavailable
+
+log = logging.getLogger(__name__)
+
+RESULT_BYTES_MAX = 20_000_000
+"""What RunPod's operation reference lets /runsync carry (20 MB). A larger result is lost without a word: the SDK sends
+it, the platform refuses it, and the caller waits until the job times out."""
+
+LOADING_S_MAX = 300.0
+"""How long a job waits for a worker that loads: half of the ten minutes that RunPod gives a job by default."""
+
+TEST_JOB_ID = "local_test"
+"""The SDK's id for every job of `--test_input`. It names no delivery, so it is no idempotency key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A route by name.
+
+    Attributes:
+        path: `{key}` stands for the field of that name. The other fields are the body of a POST, or else the query.
+        body: the fields that are the body all the same, of a method that has both.
+        whole: the body is the whole input, with its action.
+
+    """
+
+    method: str
+    path: str
+    body: tuple[str, ...] = ()
+    whole: bool = False
+
+
+ACTIONS: Mapping[str, Action] = {
+    "store": Action("POST", "/v1/memories"),
+    "store_batch": Action("POST", "/v1/memories/batch"),
+    "retrieve": Action("POST", "/v1/memories/retrieve"),
+    "retrieve_batch": Action("POST", "/v1/memories/retrieve/batch"),
+    "duplicates": Action("POST", "/v1/memories/duplicates"),
+    "update": Action("PATCH", "/v1/memories/{key}", body=("content", "metadata", "ttl_seconds")),
+    "delete": Action("DELETE", "/v1/memories/{key}"),
+    "delete_many": Action("POST", "/v1/memories/delete"),
+    "get": Action("GET", "/v1/memories/{key}"),
+    "history": Action("GET", "/v1/memories/{key}/history"),
+    "list": Action("GET", "/v1/memories"),
+    "store_document": Action("POST", "/v1/documents"),
+    "list_documents": Action("GET", "/v1/documents"),
+    "get_document": Action("GET", "/v1/documents/{id}"),
+    "delete_document": Action("DELETE", "/v1/documents/{id}"),
+    "resolve_library": Action("GET", "/v1/libraries"),
+    "get_docs": Action("GET", "/v1/libraries/{library}/docs"),
+    "receipt": Action("GET", "/v1/receipts/{receipt}"),
+    "research": Action("POST", "/v1/research"),
+    "stats": Action("GET", "/v1/admin/stats"),
+    "list_tools": Action("GET", "/v1/tools"),
+    "invoke_tool": Action("POST", "/v1/tools", whole=True),
+    "trace": Action("GET", "/v1/research/{trace_id}"),
+    "replay": Action("POST", "/v1/research/{trace_id}/replay"),
+    "snapshot": Action("POST", "/v1/admin/snapshot"),
+    "compact": Action("POST", "/v1/admin/compact"),
+    "health": Action("GET", "/health"),
+    "ping": Action("GET", "/ping"),
+}
+
+_CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
+_STREAMING = frozenset({ACTIONS["research"].path, _CHAT})
+
+_SHAPES = (
+    'send {"action": "retrieve", "query": ...} or {"method": "POST", "path": "/v1/memories/retrieve", "body": ...}'
+)
+_ROUTE_FIELDS = frozenset({"method", "path", "query", "body", "headers"})
+_OWN_HEADERS = frozenset({"host", "content-length", "content-type", "transfer-encoding"})
+"""Headers that describe the bytes of a request, which are made here and not by the caller."""
+
+_SDK_KEYS = frozenset({"error", "refresh_worker"})
+"""Top-level keys that the SDK takes out of an output: the one fails the job, the other restarts the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request as the caller means it; None in `query` and as `body` counts as absent."""
+
+    method: str
+    path: str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    body: object = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class JobRunner:
+    """Runs jobs in one event loop: the first of them opens the application, and the end of the loop closes it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._app = create_app(worker)
+        self._transport = InProcessTransport(self._app)
+        self._holding: asyncio.Task[None] | None = None
+        self._opened = asyncio.Event()
+
+    async def run(self, job: Mapping[str, Any]) -> dict[str, Any] | list[Any]:
+        """Run a job to its output. Nothing but a cancellation is raised."""
+        async with aclosing(self._items(job, may_stream=False)) as items:
+            [output] = [item async for item in items]
+        assert isinstance(output, dict), "only events are texts, and there are none"
+        return [output] if _is_of_openai(job) and "error" not in output else output
+
+    async def stream(self, job: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any] | str]:
+        """Run a job to the items of its output: server-sent events as they come, or one object as `run` gives it."""
+        async with aclosing(self._items(job, may_stream=True)) as items:
+            async for item in items:
+                yield item
+
+    async def _items(self, job: Mapping[str, Any], *, may_stream: bool) -> AsyncGenerator[dict[str, Any] | str]:
+        job_id = str(job.get("id", ""))
+        try:
+            request = translated(job, may_stream=may_stream)
+            await self._open()
+            await self._loaded()
+            response = await self._transport.handle_async_request(request)
+            async with aclosing(response):
+                if may_stream and response.headers.get("content-type", "").startswith("text/event-stream"):
+                    async for part in response.aiter_raw():
+                        yield part.decode()
+                    return
+                content = await response.aread()
+            yield await asyncio.to_thread(_output, response.status_code, content, job_id)
+        except ServiceError as error:
+            yield _failed(error_body(error, job_id), STATUS[type(error)])
+        except Exception:  # the last edge: the operator gets the traceback, the caller a sentence
+            log.exception("job.crashed", extra={"job_id": job_id})
+            crash = ServiceError(
+                "Something went wrong inside the service; its log has the details under this job's id."
+            )
+            yield _failed(error_body(crash, job_id), STATUS[ServiceError])
+
+    async def _open(self) -> None:
+        """Enter the application's lifespan, which the transport does not do."""
+        if self._holding is None:
+            self._holding = asyncio.create_task(self._hold())
+        await self._opened.wait()
+        if self._holding.done():
+            await self._holding
+
+    async def _hold(self) -> None:
+        """Keep the lifespan open until `asyncio.run` ends: it cancels what still runs then, and waits for it."""
+        try:
+            async with self._app.router.lifespan_context(self._app):
+                self._opened.set()
+                await asyncio.Event().wait()
+        finally:
+            self._opened.set()
+
+    async def _loaded(self) -> None:
+        """Let a job that came early wait instead of failing it; what loads even longer answers for itself."""
+        if not self._worker.is_ready:
+            await asyncio.to_thread(self._worker.wait, LOADING_S_MAX)
+
+
+def translated(job: Mapping[str, Any], *, may_stream: bool = False) -> httpx.Request:
+    """The request that a job stands for; research and OpenAI's chat may ask for a stream, if that can be told.
+
+    RunPod delivers a job at least once, so a write that names no idempotency key of its own goes by the job's id.
+
+    Raises:
+        InvalidInput: the input has none of the shapes, or cannot be sent.
+
+    """
+    delivery = job.get("id")
+    call = _call(job.get("input"))
+    is_streamed = isinstance(call.body, dict) and call.body.get("stream") is True and call.path in _STREAMING
+    if is_streamed and not may_stream:
+        raise InvalidInput(
+            "Jobs do not stream here; leave stream out, or have the operator set MEMORY_JOB_STREAMING.", field="stream"
+        )
+    headers = {"content-type": "application/json", **call.headers}
+    if isinstance(delivery, str) and delivery not in ("", TEST_JOB_ID):
+        headers = {"x-request-id": delivery, "idempotency-key": delivery, **headers}
+    try:
+        return httpx.Request(
+            call.method,
+            f"http://worker{call.path}",
+            params={name: _query_text(value) for name, value in call.query.items() if value is not None} or None,
+            content=None if call.body is None else _json(call.body),
+            headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+        )
+    except UnicodeEncodeError as error:
+        raise InvalidInput("input holds half of a surrogate pair, which is no text.", field="input") from error
+    except httpx.InvalidURL as error:
+        raise InvalidInput(f"The path or the query cannot be sent: {error}.", field="path") from error
+
+
+def _call(input: Any) -> _Call:
+    match input:
+        case {"openai_route": route}:
+            return _of_openai(route, input.get("openai_input"))
+        case {"action": name}:
+            return _of_action(name, {key: value for key, value in input.items() if key != "action"})
+        case {"method": _} | {"path": _}:
+            return _of_route(input)
+        case dict():
+            raise InvalidInput(f"input names neither an action nor a path; {_SHAPES}.", field="input")
+    raise InvalidInput(f"input must be a JSON object; {_SHAPES}.", field="input")
+
+
+def _of_action(name: object, fields: dict[str, Any]) -> _Call:
+    if name == "delete" and "key" not in fields and fields.keys() & {"keys", "filter"}:
+        name = "delete_many"
+    action = ACTIONS.get(name) if isinstance(name, str) else None
+    if action is None:
+        raise InvalidInput(f"There is no such action; there are {', '.join(ACTIONS)}.", field="action")
+    idempotency_key = fields.pop("idempotency_key", None)
+    headers = {} if idempotency_key is None else {"idempotency-key": _text(idempotency_key, "idempotency_key")}
+    if action.whole:
+        return _Call(action.method, action.path, body={"action": name, **fields}, headers=headers)
+    in_path = re.findall(r"{(\w+)}", action.path)
+    path = action.path.format_map({name: _path_part(_text(fields.pop(name, None), name), name) for name in in_path})
+    if action.method == "POST":
+        return _Call(action.method, path, body=fields, headers=headers)
+    body = {name: fields.pop(name) for name in action.body if name in fields}
+    return _Call(action.method, path, query=fields, body=body if action.body else None, headers=headers)
+
+
+def _of_route(route: Mapping[str, Any]) -> _Call:
+    unknown = sorted(route.keys() - _ROUTE_FIELDS)
+    if unknown:
+        raise InvalidInput(f"{unknown[0]} is no part of a route; does it belong into body?", field=unknown[0])
+    path = _path(route.get("path"), "path")
+    headers = {name.lower(): _text(value, f"headers.{name}") for name, value in _object(route, "headers").items()}
+    return _Call(
+        _text(route.get("method"), "method").upper(),
+        path,
+        query=_object(route, "query"),
+        body=route.get("body"),
+        headers={name: value for name, value in headers.items() if name not in _OWN_HEADERS},
+    )
+
+
+def _of_openai(route: object, body: object) -> _Call:
+    """RunPod does not say how a path was called; of OpenAI's here only that of models is read."""
+    path = _path(route, "openai_route")
+    if path == _MODELS or path.startswith(f"{_MODELS}/"):
+        return _Call("GET", path)
+    return _Call("POST", path, body=body)
+
+
+def _is_of_openai(job: Mapping[str, Any]) -> bool:
+    return isinstance(job.get("input"), dict) and "openai_route" in job["input"]
+
+
+def _path(value: object, field: str) -> str:
+    path = _text(value, field)
+    if not path.startswith("/") or "?" in path or "#" in path:
+        raise InvalidInput(f"{field} must begin with / and have no query in it, such as /v1/memories.", field=field)
+    return path
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{field} is required." if value is None else f"{field} must be a string.", field=field)
+    return value
+
+
+def _object(route: Mapping[str, Any], field: str) -> dict[str, Any]:
+    value = route.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{field} must be a JSON object.", field=field)
+    return value
+
+
+def _path_part(text: str, field: str) -> str:
+    """A text as one segment of a path. Dots too are encoded: one or two alone would be taken for a way upwards."""
+    try:
+        return quote(text, safe="").replace(".", "%2E")
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{field} holds half of a surrogate pair, which is no text.", field=field) from error
+
+
+def _query_text(value: object) -> str:
+    return value if isinstance(value, str) else _json(value).decode()
+
+
+def _json(value: object) -> bytes:
+    try:
+        return json.dumps(value, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("input holds NaN or Infinity, or is nested too deeply.", field="input") from error
+
+
+def _output(status: int, content: bytes, job_id: str) -> dict[str, Any]:
+    """What a job answers for a response of the application.
+
+    Raises:
+        LimitExceeded: RunPod would not carry it.
+        InvalidInput: it is not JSON.
+        Unavailable: it is empty, as /ping is while the worker loads.
+
+    """
+    if not content:
+        raise Unavailable
+    _check_size(len(content))
+    try:
+        body = json.loads(content)
+    except ValueError as error:
+        raise InvalidInput(
+            "This path does not answer in JSON, and a job can carry nothing else.", field="path"
+        ) from error
+    if status >= HTTPStatus.BAD_REQUEST:
+        return _failed(body.get("error") or error_body(Unavailable(), job_id), status)
+    _check_size(len(json.dumps({"output": body}, allow_nan=False, ensure_ascii=False).encode()))  # as the SDK posts it
+    assert isinstance(body, dict), "every response of ours is an object"
+    assert not body.keys() & _SDK_KEYS, "no response of ours has a key of the SDK's at its top level"
+    return body
+
+
+def _check_size(count: int) -> None:
+    if count > RESULT_BYTES_MAX:
+        raise LimitExceeded(
+            f"The result has {count} bytes, RunPod carries {RESULT_BYTES_MAX}; ask for less, by a smaller k or limit."
+        )
+
+
+def _failed(error: Mapping[str, Any], status: int) -> dict[str, Any]:
+    """An error as the SDK wants it. ASCII, since the SDK fails on half surrogate pairs, which a message may quote."""
+    return {"error": json.dumps({**error, "status": status})}

@@ -1,0 +1,70 @@
+"""The HTTP application: routes over a worker. What serves it decides when the worker loads and closes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.convertors import PathConvertor, register_url_convertor
+
+from gateway.http import docs_page
+from gateway.http import errors as http_errors
+from gateway.http.middleware import BodyLimit, RequestId
+from gateway.http.routes import admin as admin_routes
+from gateway.http.routes import documents as document_routes
+from gateway.http.routes import health as health_routes
+from gateway.http.routes import memories as memory_routes
+from gateway.http.routes import receipts as receipt_routes
+from gateway.http.routes import research as research_routes
+from gateway.http.routes import tools as tool_routes
+from gateway.mcp.http import McpEndpoint
+from gateway.observability import metrics
+from gateway.openai import routes as openai_routes
+from gateway.serving.worker import Worker
+
+DESCRIPTION = "Long-term memory for AI agents: store, retrieve and delete memories, and research questions over them."
+
+
+class _AnyText(PathConvertor):
+    """A key or an id in a path, whatever is in it: Starlette's own stops at a line end, and so finds another key."""
+
+    regex = "(?s:.*)"
+
+
+def create_app(worker: Worker) -> FastAPI:
+    """The application over a worker, which it closes when it ends."""
+    register_url_convertor("path", _AnyText())
+    mcp = McpEndpoint(worker)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await mcp.close()
+            await worker.close()
+
+    app = FastAPI(
+        title="vector-memory",
+        version=health_routes.service_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    http_errors.install(app)
+    docs_page.install(app)
+    app.include_router(health_routes.routes(worker, app))
+    app.include_router(memory_routes.routes(worker))
+    app.include_router(document_routes.routes(worker))
+    app.include_router(document_routes.library_routes(worker))
+    app.include_router(receipt_routes.routes(worker))
+    app.include_router(research_routes.routes(worker))
+    app.include_router(openai_routes.routes(worker))
+    app.include_router(admin_routes.routes(worker))
+    app.include_router(tool_routes.routes(worker))
+    mcp.install(app)
+    app.add_middleware(BodyLimit, bytes_max=worker.settings.gateway.request_bytes_max)
+    metrics.install(app, worker)
+    app.add_middleware(RequestId)
+    return app

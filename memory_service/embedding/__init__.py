@@ -1,0 +1,1 @@
+"""Texts in, vectors out: the embedder interface, its models, windows and the queue. It does not know memories."""

@@ -1,0 +1,181 @@
+"""The data folder: where the truth is kept, and whether it can be used here.
+
+    <data_dir>/store.json      format version and the embedder whose vectors the folder holds
+    <data_dir>/journal/        one file per writer (`journal.py`)
+    <data_dir>/snapshots/      what makes a start quick (`snapshots.py`)
+    <data_dir>/compacted       an empty file: journals have been removed, the others alone do not hold everything
+
+Everything that is wrong with a folder ends the start with one plain line (`StartupError`).
+"""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from pathlib import Path
+
+from memory_service.embedding.embedder import Fingerprint
+from memory_service.embedding.minilm import FINGERPRINTS
+from memory_service.errors import StartupError
+from memory_service.journal.files import sync_folder
+from memory_service.journal.records import FORMAT
+
+STORE_FILE = "store.json"
+JOURNAL_FOLDER = "journal"
+SNAPSHOT_FOLDER = "snapshots"
+COMPACTED_FILE = "compacted"
+
+PROBE_BYTES = 64 << 10
+"""More than most stores write, so that a disk with a last free block does not pass for one that takes writes."""
+
+
+class DataFolder:
+    """A folder that exists and takes writes (unless its disk is full, which reading survives)."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the folder if it is missing and its parent is there.
+
+        Raises:
+            StartupError: the volume is not mounted, or the folder is a file, or takes no writes.
+        """
+        self.path = path
+        self.journal = path / JOURNAL_FOLDER
+        self.snapshots = path / SNAPSHOT_FOLDER
+        if not path.absolute().parent.is_dir():
+            raise StartupError(
+                f"{path.absolute().parent} does not exist: is the volume mounted? "
+                "Mount it, point MEMORY_DATA_DIR elsewhere, or set MEMORY_EPHEMERAL=true to keep nothing."
+            )
+        try:
+            self.journal.mkdir(parents=True, exist_ok=True)
+            self.probe()
+        except OSError as error:
+            if not (error.errno == errno.ENOSPC and self.journal.is_dir()):
+                raise StartupError(f"The data folder {path} cannot be used: {error.strerror or error}.") from error
+
+    def probe(self) -> None:
+        """Write and sync a file among the journals, as every store will, and remove it.
+
+        Raises:
+            OSError: the folder takes no writes.
+        """
+        probe = self.journal / f".probe-{secrets.token_hex(6)}"
+        try:
+            write_synced(probe, bytes(PROBE_BYTES))
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
+
+    def embedder(self) -> Fingerprint | None:
+        """The embedder that the folder's vectors are of; None for a folder that was never used.
+
+        Raises:
+            StartupError: `store.json` is unreadable, corrupt, or of another format.
+        """
+        path = self.path / STORE_FILE
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartupError(f"{path} cannot be read: {error}.") from error
+        try:
+            fields = json.loads(text)
+            if fields["format"] != FORMAT:
+                raise StartupError(f"{path} is of format {fields['format']}; this version reads format {FORMAT}.")
+            return Fingerprint(**fields["embedder"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StartupError(
+                f"{path} is corrupt; the memories in {self.journal} are not touched by that. Restore the file from a "
+                "backup, or move it away and start with the same embedder to have it written anew."
+            ) from error
+
+    def require(self, embedder: Fingerprint) -> None:
+        """Make sure that the folder's vectors, if there are any, are of this embedder.
+
+        Raises:
+            StartupError: they are of another one, which the message names, or `store.json` cannot be read.
+        """
+        held = self.embedder()
+        if held is not None and held != embedder:
+            raise StartupError(mismatch(self.path / STORE_FILE, held, embedder))
+
+    @property
+    def is_compacted(self) -> bool:
+        """Whether journals have been removed, so that a snapshot is needed to have everything."""
+        return (self.path / COMPACTED_FILE).exists()
+
+    def mark_compacted(self) -> None:
+        """Note, durably, that journals are going to be removed.
+
+        Raises:
+            OSError: the folder takes no writes.
+        """
+        if not self.is_compacted:
+            with contextlib.suppress(FileExistsError):
+                write_synced(self.path / COMPACTED_FILE, b"")
+            sync_folder(self.path)
+
+    def claim(self, embedder: Fingerprint) -> None:
+        """Write down whose vectors the folder holds, if nobody has yet.
+
+        Raises:
+            StartupError: the folder holds vectors of another embedder, or the file cannot be written.
+        """
+        if self.embedder() is None:
+            self._write_store_file(embedder)
+        self.require(embedder)
+
+    def _write_store_file(self, embedder: Fingerprint) -> None:
+        """Atomically, by rename: of two processes that do so at once, one wins and both then compare."""
+        fresh = self.path / f".{STORE_FILE}-{secrets.token_hex(6)}"
+        fields = {"format": FORMAT, "embedder": embedder.as_dict()}
+        try:
+            write_synced(fresh, json.dumps(fields, indent=2).encode())
+            fresh.rename(self.path / STORE_FILE)
+            sync_folder(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise StartupError(f"The data folder {self.path} cannot be used: {error.strerror or error}.") from error
+
+
+def mismatch(where: Path, held: Fingerprint | None, running: Fingerprint) -> str:
+    """The sentence for vectors of another model."""
+    return (
+        f"{where} holds vectors of {_named(held)}, but this worker embeds with {_named(running)}; vectors of two "
+        f"models cannot be compared. Start with {_choice(held)}, or point MEMORY_DATA_DIR to a new folder and store "
+        "the memories again."
+    )
+
+
+def _named(fingerprint: Fingerprint | None) -> str:
+    if fingerprint is None:
+        return "an unknown model"
+    return f"{fingerprint.model} ({fingerprint.dim} dimensions, revision {fingerprint.revision[:12]})"
+
+
+def _choice(held: Fingerprint | None) -> str:
+    """The settings that choose an embedder."""
+    if held is None:
+        return "the embedder that made the folder"
+    for precision, fingerprint in FINGERPRINTS.items():
+        if held == fingerprint:
+            return f"MEMORY_EMBEDDER=minilm and MEMORY_EMBEDDING_PRECISION={precision}"
+    return (
+        f"MEMORY_EMBEDDER=sentence-transformers:{held.model}, the model's name or its folder, "
+        f"whose weights must have the sha256 {held.revision}"
+    )
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file and sync it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,179 @@
+"""Records, the unit of truth: one mutation with its stamp, and its form in bytes.
+
+A record's payload is a msgpack map with short, fixed field names (the format version of the journal covers them):
+
+    put     {op: "put", at: [ms, counter], ns, key, content, meta, vectors, created, expires}
+    delete  {op: "delete", at: [ms, counter], ns, key}
+    reply   {op: "reply", at: [ms, counter], ns, key, request, result}
+
+`meta` is JSON text, so that what a caller stored comes back byte for byte; `vectors` are little-endian float32.
+The stamp's writer is the journal's own name and stands once, in its header.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgpack
+import numpy as np
+
+from memory_service.clock import Stamp
+from memory_service.embedding.embedder import Fingerprint, Vectors
+
+FORMAT = 1
+"""Version of the journal: frames, field names and their meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A memory as it is from now on.
+
+    Attributes:
+        metadata: canonical JSON text of an object.
+        vectors: (windows, dim) float32, unit rows.
+    """
+
+    namespace: str
+    key: str
+    content: str
+    metadata: str
+    vectors: Vectors
+    created_at_ms: int
+    expires_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """A memory that is no more.
+
+    Attributes:
+        expired_at_ms: when its time was over, for one that nobody deleted. Such a record comes from a snapshot and is
+            never journaled: whoever reads the put knows.
+    """
+
+    namespace: str
+    key: str
+    expired_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a request under an idempotency key was answered, so that its repetition gets the same.
+
+    Attributes:
+        request: digest of the request; the same key with another request is a conflict.
+        result: the outcome as plain msgpack values.
+    """
+
+    namespace: str
+    idempotency_key: str
+    request: str
+    result: Any
+
+
+Mutation: TypeAlias = Put | Delete | Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One mutation and when it happened."""
+
+    stamp: Stamp
+    mutation: Mutation
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first frame of every journal: who writes it, in which format, with vectors of which model."""
+
+    writer: str
+    embedder: Fingerprint
+
+
+def encode_header(header: Header) -> bytes:
+    """The payload of a journal's first frame."""
+    fields = {"op": "journal", "format": FORMAT, "writer": header.writer, "embedder": header.embedder.as_dict()}
+    return _packed(fields)
+
+
+def decode_header(payload: bytes) -> Header:
+    """Read a journal's first frame.
+
+    Raises:
+        ValueError: it is no header, or one of a format that this version does not know.
+    """
+    fields = msgpack.unpackb(payload)
+    if fields.get("op") != "journal":
+        raise ValueError("the first frame is not a journal header")
+    if fields["format"] != FORMAT:
+        raise ValueError(f"journal format {fields['format']} is not {FORMAT}, the one this version reads")
+    return Header(fields["writer"], Fingerprint(**fields["embedder"]))
+
+
+def encode(record: Record) -> bytes:
+    """The payload of a record's frame."""
+    at = [record.stamp.ms, record.stamp.counter]
+    match record.mutation:
+        case Put() as put:
+            return _packed(
+                {
+                    "op": "put",
+                    "at": at,
+                    "ns": put.namespace,
+                    "key": put.key,
+                    "content": put.content,
+                    "meta": put.metadata,
+                    "vectors": put.vectors.astype("<f4").tobytes(),
+                    "created": put.created_at_ms,
+                    "expires": put.expires_at_ms,
+                }
+            )
+        case Delete(namespace, key):
+            return _packed({"op": "delete", "at": at, "ns": namespace, "key": key})
+        case Reply(namespace, key, request, result):
+            return _packed(
+                {
+                    "op": "reply",
+                    "at": at,
+                    "ns": namespace,
+                    "key": key,
+                    "request": request,
+                    "result": result,
+                }
+            )
+
+
+def decode(payload: bytes, header: Header) -> Record:
+    """Read a record of the journal that has this header.
+
+    Raises:
+        ValueError: the operation is unknown, or the vectors do not fit the header's embedder.
+    """
+    fields = msgpack.unpackb(payload)
+    ms, counter = fields["at"]
+    return Record(Stamp(ms, counter, header.writer), _mutation(fields, header.embedder.dim))
+
+
+def _mutation(fields: dict[str, Any], dim: int) -> Mutation:
+    match fields["op"]:
+        case "put":
+            vectors = np.frombuffer(fields["vectors"], dtype="<f4").reshape(-1, dim)
+            return Put(
+                fields["ns"],
+                fields["key"],
+                fields["content"],
+                fields["meta"],
+                vectors,
+                fields["created"],
+                fields["expires"],
+            )
+        case "delete":
+            return Delete(fields["ns"], fields["key"])
+        case "reply":
+            return Reply(fields["ns"], fields["key"], fields["request"], fields["result"])
+        case unknown:
+            raise ValueError(f"unknown operation {unknown!r}")
+
+
+def _packed(fields: dict[str, Any]) -> bytes:
+    packed: bytes = msgpack.packb(fields)
+    return packed

@@ -1,0 +1,496 @@
+"""What memories of a namespace have to do with each other, as far as they say: who spoke, when, and in which session.
+
+A memory has neighbours, the ones before and after it in its session, and these are evidence for it. Recognised are the
+metadata `session_id` (text that is not empty, or a whole number), `speaker`, `event_time` (ISO 8601) and `importance`
+(a number, taken as 0 to 1); anything else under these names is passed over. Memories without a session are in two
+lines, those with an `event_time` by it, where a long pause begins a session, and those without by the time of storing;
+how alike neighbours are decides how much they count (`ranking.py`). Where no memory names its speaker, a name that
+recurs before a colon ("Caroline: ...") is one.
+
+Which memories are neighbours and in one session depends on the living ones alone, not on the order in which a worker
+read of them and of others that went; so does who is known. Of the same time, the one whose record is earlier is first.
+
+Rows are those of the namespace's lexical index. One writer at a time, any number of readers: a reader may meet a
+neighbour of a moment ago, which changes no result but its rank.
+"""
+
+import re
+import zlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory_service.clock import Stamp
+from memory_service.namespaces.words import STOP_WORDS, words
+
+NONE = -1
+
+SESSION_PAUSE_MS = 4 * 3600 * 1000
+"""Where no session is given, a longer pause between two events begins another."""
+
+LABELS_MIN, LABELS_SHARE_MIN = 3, 0.02
+"""A name before a colon is a speaker when so many memories begin with it, and this share of them."""
+
+CALLS_MIN, CALLS_SHARE_MIN, CALLED_SHARE_MIN, LOWER_SHARE_MAX = 3, 0.01, 0.3, 0.1
+"""A capitalised word is a name when so many memories address somebody by it ("Thanks, Caroline!"), this share of them,
+this share of those that mention it, and when it is hardly ever written in lower case."""
+
+_LABEL = re.compile(r"(?:^|[\d\])|,.;-]\s*)([^\W\d_][\w'.-]*(?: [^\W\d_][\w'.-]*){0,2})$")
+_LABEL_CHARS_MAX = 80
+# A capital comes first in these two, and what must be before it is looked for behind it: so they skip all else quickly.
+_ADDRESSED = re.compile(
+    r"[^\W\d_a-z](?:(?<=\A.)|(?<=[,.!?;] .)|(?<=\b[Hh]ey .)|(?<=\b[Hh]i .)|(?<=\b[Hh]ello .)|(?<=\b[Tt]hanks .))"
+    r"[^\W\d_A-Z]{2,}(?=[,!.?;]|$)"
+)
+_TITLE = re.compile(r"[^\W\d_a-z](?<!\w.)[^\W\d_A-Z]{2,}\b")
+_TIMES = """
+    yesterday today tonight tomorrow last ago next week weeks weekend month months year years recently since morning
+    monday tuesday wednesday thursday friday saturday sunday
+    january february march april june july august september october november december"""
+_TIMELY = frozenset(_TIMES.split())
+_YEAR_DIGITS = 4
+ASKS, TIMELY, GIVEN, TIMED = 1, 2, 4, 8
+"""Flags of a row: it has a question mark; it names a time; its session was given; its event time was."""
+
+CALLED, MENTIONED = "!", "^"
+"""Marks in the lexical index, before a name: a text calls somebody so; it has the word with a capital."""
+
+_TIMED_LINE, _STORED_LINE = -2, -1
+"""Where those stand that have no session, by their event time or by when they were stored."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ROWS_MIN = 8
+"""First allocation: small, because there may be thousands of small namespaces."""
+
+OBJECT_BYTES = 2_000
+ROW_BYTES = 6
+SESSION_BYTES = 250
+NAME_BYTES = 500
+"""What an empty structure takes, each row in its line, each given session and each name, about."""
+
+_NUMBERED = ("before", "after", "session", "speaker", "label")
+_PLAIN = ("flags", "time_ms", "created_ms", "importance", "turn", "lot")
+
+_COUNTER_BITS = 20
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What words and structure are taken from.
+
+    Attributes:
+        created_at_ms: when the first version was stored.
+        stamp: of this version.
+    """
+
+    content: str
+    metadata: Mapping[str, object]
+    created_at_ms: int
+    stamp: Stamp
+
+
+class Conversation:
+    """The structure of one namespace.
+
+    Attributes:
+        before, after: (capacity,) int32, the neighbouring rows in the session, or NONE.
+        session: (capacity,) int32, a number for each.
+        speaker: (capacity,) int32, the number of the speaker that was given, or NONE.
+        label: (capacity,) int32, the number of the name before the first colon, or NONE.
+        flags: (capacity,) uint8.
+        time_ms: (capacity,) int64, of the event, or of the storing.
+        created_ms: (capacity,) int64, of the storing.
+        importance: (capacity,) float32, 0 to 1.
+        turn: (capacity,) int64, ascending with the stamps, whatever their writer.
+        lot: (capacity,) uint32, as if drawn at random, but the same in every worker.
+        speakers, labels: their names.
+        sessions: how many there are.
+    """
+
+    __slots__ = ("_given", "_numbers", "_order", "_rows", "labels", "sessions", "speakers", *_NUMBERED, *_PLAIN)
+
+    def __init__(self) -> None:
+        self.before = np.full(_ROWS_MIN, NONE, np.int32)
+        self.after = np.full(_ROWS_MIN, NONE, np.int32)
+        self.session = np.full(_ROWS_MIN, NONE, np.int32)
+        self.speaker = np.full(_ROWS_MIN, NONE, np.int32)
+        self.label = np.full(_ROWS_MIN, NONE, np.int32)
+        self.flags = np.zeros(_ROWS_MIN, np.uint8)
+        self.time_ms = np.zeros(_ROWS_MIN, np.int64)
+        self.created_ms = np.zeros(_ROWS_MIN, np.int64)
+        self.importance = np.zeros(_ROWS_MIN, np.float32)
+        self.turn = np.zeros(_ROWS_MIN, np.int64)
+        self.lot = np.zeros(_ROWS_MIN, np.uint32)
+        self.speakers, self.labels = Names(), Names()
+        self.sessions = 0
+        self._rows = 0
+        self._given: dict[str, int] = {}
+        self._numbers = 0
+        self._order: dict[int, array[int]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in RAM, about."""
+        arrays: int = sum(getattr(self, name).nbytes for name in _NUMBERED + _PLAIN)
+        names = len(self.speakers) + len(self.labels)
+        objects = OBJECT_BYTES + len(self._given) * SESSION_BYTES + names * NAME_BYTES
+        return arrays + len(self.flags) * ROW_BYTES + objects
+
+    def add(self, row: int, text: Text, found: list[str], event_ms: int | None) -> None:
+        """Take note of the next row.
+
+        Args:
+            row: of the lexical index.
+            text: in it.
+            found: the words of the text.
+            event_ms: when what it tells of happened, if it says so.
+        """
+        if row == len(self.flags):
+            self._grow()
+        content, metadata, session_id = text.content, text.metadata, _session_id(text.metadata)
+        self.created_ms[row] = text.created_at_ms
+        self.time_ms[row] = text.created_at_ms if event_ms is None else event_ms
+        self.importance[row] = _importance(metadata)
+        self.turn[row] = (text.stamp.ms << _COUNTER_BITS) + text.stamp.counter
+        self.lot[row] = zlib.crc32(repr(text.stamp).encode())
+        self.flags[row] = (
+            ASKS * ("?" in content)
+            | TIMELY * _names_time(found)
+            | GIVEN * (session_id is not None)
+            | TIMED * (event_ms is not None)
+        )
+        self.speaker[row] = self.speakers.add(_speaker(metadata))
+        self.label[row] = self.labels.add(_label_of(content))
+        self._rows += 1
+        if session_id is not None:
+            self.session[row] = self._given[session_id] = self._given.get(session_id, self._numbers)
+            self._numbers = max(self._numbers, int(self.session[row]) + 1)
+        self._enter(row)
+
+    def remove(self, row: int) -> None:
+        """Take a living row out of its session."""
+        order = self._order[self._line(row)]
+        del order[self._place(order, row)]
+        self.speakers.remove(int(self.speaker[row]))
+        self.labels.remove(int(self.label[row]))
+        self._rows -= 1
+        before, after = int(self.before[row]), int(self.after[row])
+        if before == after == NONE:
+            self.sessions -= 1
+        elif NONE not in (before, after) and self._are_apart(before, after):
+            self._split(before, after)
+        else:
+            self._connect(before, after)
+
+    @property
+    def are_given(self) -> bool:
+        """Whether any memory had a `session_id`, as far as is remembered."""
+        return bool(self._given)
+
+    def given(self, rows: NDArray[np.int64]) -> Bools:
+        """(n,) which rows had a `session_id`."""
+        return self.flags[rows] & GIVEN > 0
+
+    def capped(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """(n,) the session of each row, or NONE where there is neither a session nor a time that it could be of."""
+        return np.where(self.flags[rows] & (GIVEN | TIMED) > 0, self.session[rows], NONE)
+
+    def known(self) -> tuple["Names", NDArray[np.int32], float]:
+        """Who speaks: names, (capacity,) their number in each row, and how many rows a speaker has at least.
+
+        Given ones, or else labels that recur.
+        """
+        if self.speakers.count(1):
+            return self.speakers, self.speaker, 1
+        return self.labels, self.label, max(LABELS_MIN, LABELS_SHARE_MIN * self._rows)
+
+    def addressed(self, question: str, count: Callable[[str], int], stemmed: Callable[[str], str]) -> set[str]:
+        """The words of a question that texts address somebody by, in lower case.
+
+        Args:
+            question: any text.
+            count: how many texts have a term or mark.
+            stemmed: the term that a word is found under.
+        """
+        least = max(CALLS_MIN, CALLS_SHARE_MIN * self._rows)
+        found = set()
+        for name in _title_words(question):
+            called = count(CALLED + name)
+            if called < least:
+                continue
+            mentioned = count(MENTIONED + name)
+            if (
+                called >= CALLED_SHARE_MIN * mentioned
+                and count(stemmed(name)) - mentioned <= LOWER_SHARE_MAX * mentioned
+            ):
+                found.add(name)
+        return found
+
+    def state(self, alive: Bools) -> dict[str, Any]:
+        """What the rows that are alive, (count,), say of themselves, with rows from 0: for `over`.
+
+        Others may be added and removed meanwhile: all that is read here stays as it was. Names that no living row has
+        are left out.
+        """
+        rows = np.flatnonzero(alive)
+        is_given = self.given(rows)
+        ids = {number: id for id, number in dict(self._given).items()}
+        sessions, given = _numbered_anew(np.where(is_given, self.session[rows], NONE), ids)
+        speaker, speakers = _numbered_anew(self.speaker[rows], dict(enumerate(self.speakers.all())))
+        label, labels = _numbered_anew(self.label[rows], dict(enumerate(self.labels.all())))
+        columns = (sessions, speaker, label, *(getattr(self, name)[rows] for name in _PLAIN))
+        return {
+            "columns": [(column.dtype.str, column.tobytes()) for column in columns],
+            "names": [given, speakers, labels],
+        }
+
+    @classmethod
+    def over(cls, state: Mapping[str, Any]) -> "Conversation":
+        """The structure of rows that had this state."""
+        talk = cls()
+        columns = [np.frombuffer(data, dtype).copy() for dtype, data in state["columns"]]
+        for name, column in zip(("session", "speaker", "label", *_PLAIN), columns, strict=True):
+            setattr(talk, name, column)
+        ids, speakers, labels = state["names"]
+        talk._given = {id: number for number, id in enumerate(ids)}
+        talk.speakers, talk.labels = Names.over(speakers, talk.speaker), Names.over(labels, talk.label)
+        talk._rows = len(talk.flags)
+        talk._arrange()
+        return talk
+
+    def compacted(self, alive: Bools) -> "Conversation":
+        """The structure of the rows that are alive, (count,), with rows from 0."""
+        return Conversation.over(self.state(alive))
+
+    def _arrange(self) -> None:
+        """Put all rows, which know their session if it was given, in lines."""
+        line = np.where(self.flags & GIVEN > 0, self.session, np.where(self.flags & TIMED, _TIMED_LINE, _STORED_LINE))
+        order = np.lexsort((self.lot, self.turn, self.created_ms, self.time_ms, line)).astype(np.int32)
+        line = line[order]
+        is_paused = (line[1:] == _TIMED_LINE) & (np.diff(self.time_ms[order]) > SESSION_PAUSE_MS)
+        is_linked = (line[1:] == line[:-1]) & ~is_paused
+        self.before, self.after = np.full_like(order, NONE), np.full_like(order, NONE)
+        self.before[order[1:][is_linked]] = order[:-1][is_linked]
+        self.after[order[:-1][is_linked]] = order[1:][is_linked]
+        begins = np.flatnonzero(np.r_[True, ~is_linked][: len(order)])
+        self.sessions = len(begins)
+        is_ours = line[begins] < 0
+        number = line[begins].astype(np.int32)
+        number[is_ours] = len(self._given) + np.arange(is_ours.sum())
+        self._numbers = len(self._given) + int(is_ours.sum())
+        self.session[order] = np.repeat(number, np.diff(np.r_[begins, len(order)]))
+        lines, first = np.unique(line, return_index=True)
+        parts = np.split(order, first[1:]) if len(first) else []
+        self._order = {at: array("i", part.tobytes()) for at, part in zip(lines.tolist(), parts, strict=True)}
+
+    def _line(self, row: int) -> int:
+        """What the row is in line with."""
+        flags = self.flags[row]
+        return int(self.session[row]) if flags & GIVEN else _TIMED_LINE if flags & TIMED else _STORED_LINE
+
+    def _place(self, order: "array[int]", row: int) -> int:
+        return bisect_left(order, self._key(row), key=self._key)
+
+    def _key(self, row: int) -> tuple[int, int, int, int, int]:
+        return int(self.time_ms[row]), int(self.created_ms[row]), int(self.turn[row]), int(self.lot[row]), row
+
+    def _enter(self, row: int) -> None:
+        line = self._line(row)
+        order = self._order.setdefault(line, array("i"))
+        at = self._place(order, row)
+        before = order[at - 1] if at and not self._are_apart(order[at - 1], row) else NONE
+        after = order[at] if at < len(order) and not self._are_apart(row, order[at]) else NONE
+        order.insert(at, row)
+        if before == after == NONE:
+            self.sessions += 1
+            if line < 0:
+                self.session[row] = self._fresh_number()
+        else:
+            self.session[row] = self.session[after if before == NONE else before]
+        self._connect(before, row)
+        self._connect(row, after)
+        if NONE not in (before, after) and self.session[before] != self.session[after]:
+            self._unite(before, row, after)
+
+    def _are_apart(self, row: int, later: int) -> bool:
+        """Whether a pause is between two rows of a line."""
+        is_paused = self.time_ms[later] - self.time_ms[row] > SESSION_PAUSE_MS
+        return bool(is_paused) and self._line(row) == _TIMED_LINE
+
+    def _connect(self, before: int, after: int) -> None:
+        if before != NONE:
+            self.after[before] = after
+        if after != NONE:
+            self.before[after] = before
+
+    def _unite(self, before: int, row: int, after: int) -> None:
+        """Make one session of two that a row has come between."""
+        fewer = self._fewer(before, after)
+        self.session[[row, *fewer]] = self.session[after if fewer[0] == before else before]
+        self.sessions -= 1
+
+    def _split(self, before: int, after: int) -> None:
+        """Make two sessions of one, between two rows."""
+        self.after[before] = self.before[after] = NONE
+        self.session[self._fewer(before, after)] = self._fresh_number()
+        self.sessions += 1
+
+    def _fewer(self, left: int, right: int) -> list[int]:
+        """The rows of a session from `left` back or those from `right` on, whichever are fewer."""
+        lefts, rights = [left], [right]
+        while True:
+            left, right = int(self.before[left]), int(self.after[right])
+            if left == NONE:
+                return lefts
+            if right == NONE:
+                return rights
+            lefts.append(left)
+            rights.append(right)
+
+    def _fresh_number(self) -> int:
+        self._numbers += 1
+        return self._numbers - 1
+
+    def _grow(self) -> None:
+        capacity = max(_ROWS_MIN, len(self.flags) * 3 // 2)
+        for name in _NUMBERED + _PLAIN:
+            old = getattr(self, name)
+            fresh = np.full(capacity, NONE if name in _NUMBERED else 0, old.dtype)
+            fresh[: len(old)] = old
+            setattr(self, name, fresh)
+
+
+class Names:
+    """Names, a number for each, and how many rows have it."""
+
+    __slots__ = ("_by_word", "_counts", "_numbers")
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._counts: array[int] = array("i")
+        self._by_word: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        """How many there ever were."""
+        return len(self._numbers)
+
+    @classmethod
+    def over(cls, names: list[str], column: NDArray[np.int32]) -> "Names":
+        """These names, in the order of their numbers, of which each row has one or NONE."""
+        made = cls()
+        for name in names:
+            made._number(name)
+        made._counts = array("i", np.bincount(column[column != NONE], minlength=len(names)).tolist())
+        return made
+
+    def add(self, name: str | None) -> int:
+        """The number of a name that one more row has; NONE for none."""
+        if name is None:
+            return NONE
+        number = self._number(name)
+        self._counts[number] += 1
+        return number
+
+    def remove(self, number: int) -> None:
+        """Take note that a row is gone that had this number, or NONE."""
+        if number != NONE:
+            self._counts[number] -= 1
+
+    def all(self) -> list[str]:
+        """The names in the order of their numbers, also those that no row has any more."""
+        return list(self._numbers)
+
+    def count(self, least: float) -> int:
+        """How many names at least so many rows have."""
+        return int((np.frombuffer(self._counts.tobytes(), np.int32) >= least).sum())
+
+    def of(self, found: Collection[str], least: float) -> set[str]:
+        """The names that have one of these words, and at least so many rows."""
+        named = {name for word in found for name in tuple(self._by_word.get(word, ()))}
+        return {name for name in named if self._counts[self._numbers[name]] >= least}
+
+    def numbers(self, names: Collection[str]) -> list[int]:
+        """The numbers of these names, as far as they have one."""
+        return [self._numbers[name] for name in names if name in self._numbers]
+
+    def _number(self, name: str) -> int:
+        if name not in self._numbers:
+            self._counts.append(0)
+            self._numbers[name] = len(self._numbers)
+            for word in name_words(name):
+                self._by_word.setdefault(word, []).append(name)
+        return self._numbers[name]
+
+
+def marks(content: str) -> set[str]:
+    """What `Conversation.addressed` counts."""
+    called = {CALLED + name.lower() for name in _ADDRESSED.findall(content)}
+    return called | {MENTIONED + name for name in _title_words(content)}
+
+
+def name_words(name: str) -> set[str]:
+    """The words by which somebody is named."""
+    return set(words(name)) - STOP_WORDS
+
+
+def event_time_ms(metadata: Mapping[str, object]) -> int | None:
+    """When it happened, by `event_time`; None when that is no ISO 8601 time of the years 1 to 9999 in UTC."""
+    raw = metadata.get("event_time")
+    if not isinstance(raw, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(raw)
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _session_id(metadata: Mapping[str, object]) -> str | None:
+    raw = metadata.get("session_id")
+    is_given = isinstance(raw, str | int) and not isinstance(raw, bool) and raw != ""
+    return str(raw) if is_given else None
+
+
+def _speaker(metadata: Mapping[str, object]) -> str | None:
+    raw = metadata.get("speaker")
+    return raw if isinstance(raw, str) and raw else None
+
+
+def _importance(metadata: Mapping[str, object]) -> float:
+    raw = metadata.get("importance")
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        return 0.0
+    return min(1.0, max(0.0, raw))
+
+
+def _names_time(found: list[str]) -> bool:
+    """Whether words name a time, at least a year."""
+    return not _TIMELY.isdisjoint(found) or any(len(word) == _YEAR_DIGITS and word.isdecimal() for word in found)
+
+
+def _title_words(text: str) -> set[str]:
+    """The capitalised words of a text, in lower case."""
+    return {name.lower() for name in _TITLE.findall(text)}
+
+
+def _label_of(content: str) -> str | None:
+    """The name that a text such as "8 May, 2023 Caroline: hello" begins with."""
+    head, colon, _ = content[:_LABEL_CHARS_MAX].partition(": ")
+    found = _LABEL.search(head) if colon else None
+    return found.group(1) if found else None
+
+
+def _numbered_anew(column: NDArray[np.int32], names: Mapping[int, str]) -> tuple[NDArray[np.int32], list[str]]:
+    """Numbers, or NONE, of those of the names alone that are in use, and these names."""
+    used = np.unique(column[column != NONE])
+    fresh = np.where(column == NONE, NONE, np.searchsorted(used, column)).astype(np.int32)
+    return fresh, [names[number] for number in used.tolist()]

@@ -1,0 +1,135 @@
+"""Starting from what a data folder holds: the newest usable snapshot, then the journals beyond it."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from memory_service.clock import HybridClock
+from memory_service.embedding.embedder import Fingerprint
+from memory_service.errors import StartupError
+from memory_service.journal.data_folder import DataFolder, mismatch
+from memory_service.journal.files import DamagedJournal, journal_paths
+from memory_service.namespaces.spilling import Spill
+from memory_service.projection import snapshots
+from memory_service.projection.applying import SUPERSEDED_KEPT_MS, OtherEmbedder, Projection
+from memory_service.projection.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A folder's state.
+
+    Attributes:
+        damaged: journals that could be applied only up to some damage.
+    """
+
+    projection: Projection
+    damaged: tuple[DamagedJournal, ...]
+
+
+def recover(
+    folder: DataFolder,
+    embedder: Fingerprint,
+    clock: HybridClock,
+    cache_dir: Path | None,
+    *,
+    superseded_kept_ms: int = SUPERSEDED_KEPT_MS,
+    skip_damage: bool = False,
+    index_budget_bytes: float = 0,
+) -> Recovered:
+    """The folder's state; the folder is the embedder's from now on.
+
+    Args:
+        folder: to start from.
+        embedder: that the worker runs.
+        clock: moved past every stamp that is read.
+        cache_dir: on local disk, for the catalog; default: the system's temporary folder.
+        superseded_kept_ms: how long versions are kept that others superseded.
+        skip_damage: apply also what is readable behind damage in a journal.
+        index_budget_bytes: of indexes in RAM; 0 for no limit.
+
+    Raises:
+        StartupError: the folder cannot be read or is of another embedder; the message says what to do.
+    """
+    folder.require(embedder)
+    started = time.perf_counter()
+    spill = Spill(cache_dir, index_budget_bytes)
+    try:
+        projection = _from_snapshot(
+            folder,
+            embedder,
+            cache_dir,
+            spill,
+            lambda catalog: Projection(catalog, embedder, clock, superseded_kept_ms, spill),
+        )
+        try:
+            records, damaged = _replay(projection, folder, skip_damage=skip_damage)
+            projection.make_up_for_removed(folder)
+            folder.claim(embedder)
+        except BaseException:
+            projection.catalog.close()
+            raise
+    except BaseException as error:
+        spill.close()
+        if isinstance(error, OSError):
+            raise StartupError(f"The data folder {folder.path} cannot be read: {error}.") from error
+        raise
+    _warn(projection, damaged)
+    memories = sum(projection.catalog.counts().values())
+    took_ms = round((time.perf_counter() - started) * 1000)
+    log.info("memories.recovered", extra={"memories": memories, "records_replayed": records, "ms": took_ms})
+    return Recovered(projection, damaged)
+
+
+def _warn(projection: Projection, damaged: Sequence[DamagedJournal]) -> None:
+    for writer, count in projection.torn_bytes().items():
+        log.warning("journal.torn", extra={"journal": writer, "torn_bytes": count})
+    for error in damaged:
+        log.error("journal.damaged", extra={"journal": error.path.stem, "offset": error.offset, "reason": str(error)})
+    for error in projection.skipped:
+        log.error("journal.skipped", extra={"journal": error.path.stem, "offset": error.offset, "reason": str(error)})
+
+
+def _from_snapshot(
+    folder: DataFolder,
+    embedder: Fingerprint,
+    cache_dir: Path | None,
+    spill: Spill,
+    over: Callable[[Catalog], Projection],
+) -> Projection:
+    """A projection as of the newest usable snapshot; an empty one when there is none."""
+    for snapshot in snapshots.usable(folder.snapshots, embedder, spill):
+        try:
+            projection = over(Catalog(cache_dir, snapshot.catalog))
+        except FileNotFoundError:
+            continue  # newer ones took its place
+        projection.restore(snapshot)
+        log.info("snapshot.restored", extra={"snapshot": snapshot.path.name})
+        return projection
+    if folder.is_compacted:
+        raise StartupError(
+            f"No snapshot in {folder.snapshots} can be used (the log says why), and the journals alone do not hold "
+            "everything, since compaction removed those that snapshots covered. Start again once the volume is well, "
+            f"or restore a snapshot from a backup. Without the file {folder.path / 'compacted'} a start has what the "
+            "remaining journals hold, and no more."
+        )
+    return over(Catalog(cache_dir))
+
+
+def _replay(projection: Projection, folder: DataFolder, *, skip_damage: bool) -> tuple[int, tuple[DamagedJournal, ...]]:
+    records, damaged = 0, []
+    try:
+        for path in journal_paths(folder.journal):
+            try:
+                records += projection.pull_one(path, skip_damage=skip_damage)
+            except FileNotFoundError:
+                continue  # a compaction took it away
+            except DamagedJournal as error:
+                damaged.append(error)
+    except OtherEmbedder as error:
+        raise StartupError(mismatch(error.path, error.found, projection.embedder)) from error
+    return records, tuple(damaged)

@@ -1,0 +1,491 @@
+"""Snapshots: a projection written to the data folder, so that a start need not replay every journal.
+
+    <data_dir>/snapshots/<made_at_ms>-<random>/
+        catalog.sqlite     the catalog, with the watermarks of the journals that it covers
+        groups.i64         for each vector the id of its memory, little-endian, namespace after namespace
+        vectors.f32        the vectors, in the same order
+        texts.msgpack      for each namespace its words and structure, as `namespace_index.py` packs them
+        MANIFEST.json      format, embedder, namespaces with their counts, how far each journal is covered, sha256 of
+                           each file and of the manifest itself; written last
+
+A snapshot is a convenience, never the truth: one that is incomplete or does not match its manifest is passed over, with
+a word in the log, for the one before it and at last for the journals alone. The two newest are kept.
+
+This module knows files and checksums. What is in the catalog and the indexes, `catalog.py` and `indexes` know.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgpack
+import numpy as np
+
+from indexes.group_index import Groups
+from indexes.segments import SEGMENT_ROWS, room_for
+from memory_service.clock import wall_ms
+from memory_service.embedding.embedder import Fingerprint, Vectors
+from memory_service.journal.data_folder import write_synced
+from memory_service.journal.files import SUFFIX, sync_folder
+from memory_service.journal.records import FORMAT
+from memory_service.namespaces.index import (
+    PACKED_VALUES,
+    PACKED_VERSION,
+    FrozenIndex,
+    Texts,
+    unpacked,
+    unpacked_texts,
+)
+from memory_service.namespaces.spilling import Aside, Extent, Spill, Spilled, Unspillable, filled
+from memory_service.projection.catalog import SCHEMA_VERSION, SCHEMAS_READ, FrozenCatalog
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "MANIFEST.json"
+CATALOG = "catalog.sqlite"
+GROUPS = "groups.i64"
+VECTORS = "vectors.f32"
+TEXTS = "texts.msgpack"
+KEPT = 2
+ABANDONED_S = 3600
+"""A folder without a manifest is somebody's work in progress for at most this long, then a rest of a crash."""
+
+COPY_BYTES = 1 << 20
+SYNC_BYTES = 8 << 20
+"""A large file is synced in parts, so that a store's sync meanwhile does not wait for hundreds of megabytes."""
+
+SCHEMA_WITHOUT_CHECKSUM = 1
+"""Manifests of this schema had none."""
+
+
+class UnusableSnapshot(Exception):
+    """A snapshot is incomplete, damaged, or of another format or embedder."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenProjection:
+    """A projection as it was at one moment, whatever happens to it since.
+
+    Attributes:
+        indexes: from RAM, or where they are on local disk.
+    """
+
+    catalog: FrozenCatalog
+    indexes: dict[str, FrozenIndex | Spilled]
+    next_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot whose files match its manifest.
+
+    Attributes:
+        catalog: path of the catalog's file.
+        indexes: for each namespace the groups (n,) and the rows, in the pieces of `indexes.segments`.
+        texts: for each namespace its words and structure; none of them where another version made them.
+        next_id: the first id that no memory of the snapshot ever had.
+        journals: how far each journal is covered.
+        spilled: namespaces that are in none of the former, since they were copied to local disk.
+    """
+
+    path: Path
+    catalog: Path
+    indexes: dict[str, tuple[Groups, list[Vectors]]]
+    texts: dict[str, Texts]
+    next_id: int
+    journals: dict[str, int]
+    spilled: dict[str, Spilled] = field(default_factory=dict)
+
+    def vectors(self, namespace: str, id: int) -> Vectors:
+        """The vectors of one memory.
+
+        Raises:
+            OSError: they are on local disk, and cannot be read.
+        """
+        if namespace in self.spilled:
+            return self.spilled[namespace].vectors(id)
+        groups, rows = self.indexes[namespace]
+        begin, end = np.searchsorted(groups, id, side="left"), np.searchsorted(groups, id, side="right")
+        return np.array([rows[at // SEGMENT_ROWS][at % SEGMENT_ROWS] for at in range(begin, end)])
+
+
+def write(frozen: FrozenProjection, folder: Path, journal_folder: Path, embedder: Fingerprint, scratch: Path) -> Path:
+    """Write a snapshot and remove those that it makes superfluous.
+
+    Args:
+        frozen: closed in the end.
+        folder: of the snapshots.
+        journal_folder: of the journals that they cover.
+        embedder: whose vectors they are.
+        scratch: a folder on local disk, since SQLite does not write to the volume.
+
+    Raises:
+        OSError: the folder takes no writes; nothing of the attempt is left.
+    """
+    path = folder / f"{wall_ms():013d}-{secrets.token_hex(6)}"
+    local = scratch / f"snapshot-{path.name}.sqlite"
+    try:
+        frozen.catalog.write(local)
+        path.mkdir(parents=True)
+        _write_files(frozen, path, embedder, local)
+        sync_folder(folder)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        local.unlink(missing_ok=True)
+        frozen.catalog.close()
+    with contextlib.suppress(OSError):  # the next one tries again
+        _remove_superfluous(folder, journal_folder)
+    return path
+
+
+def usable(folder: Path, embedder: Fingerprint, spill: Spill | None = None) -> Iterator[Snapshot]:
+    """The snapshots that can be used, newest first. Those that cannot are named in the log.
+
+    Others may take snapshots meanwhile, which push out those listed first; so each look lists again.
+
+    Args:
+        folder: of the snapshots.
+        embedder: whose vectors they are to hold.
+        spill: takes small namespaces, and those beyond its budget; None reads all into RAM.
+    """
+    tried: set[Path] = set()
+    while fresh := [path for path in _complete(folder) if path not in tried]:
+        path = fresh[-1]
+        tried.add(path)
+        try:
+            yield _read(path, embedder, spill)
+        except (UnusableSnapshot, OSError) as error:
+            log.warning("snapshot.rejected", extra={"snapshot": path.name, "reason": str(error)})
+
+
+def covered_by_all(folder: Path) -> dict[str, int]:
+    """How far each journal is covered by all the kept snapshots; nothing while there are fewer than are kept."""
+    covered = [coverage(path) or {} for path in _complete(folder)[-KEPT:]]
+    if len(covered) < KEPT:
+        return {}
+    shared = set.intersection(*(set(journals) for journals in covered))
+    return {writer: min(journals[writer] for journals in covered) for writer in shared}
+
+
+def names(folder: Path) -> tuple[str, ...]:
+    """The complete snapshots, oldest first; by them alone it can be told whether there is a new one."""
+    return tuple(path.name for path in _complete(folder))
+
+
+def folders(folder: Path) -> list[Path]:
+    """The folders of all snapshots, oldest first: also those that are being written, or were when a crash came."""
+    try:
+        return sorted(folder / name for name in os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def coverage(path: Path) -> dict[str, int] | None:
+    """How far a snapshot covers each journal; None for one that is damaged or gone.
+
+    Raises:
+        OSError: it cannot be read, which may pass.
+    """
+    try:
+        return dict(_manifest(path)["journals"])
+    except (UnusableSnapshot, FileNotFoundError):
+        return None
+
+
+def uncovered(journals: Mapping[str, int], by: Mapping[str, int]) -> list[str]:
+    """The journals that are covered further here than there."""
+    return [writer for writer, end in journals.items() if by.get(writer, 0) < end]
+
+
+def is_gone(writers: Collection[str], journal_folder: Path) -> bool:
+    """Whether one of these journals is not there any more; by the listing, since attributes may be of a second ago."""
+    return bool(writers) and not {f"{writer}{SUFFIX}" for writer in writers} <= set(os.listdir(journal_folder))
+
+
+def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, catalog: Path) -> None:
+    files = {CATALOG: _copy(catalog, path / CATALOG)}
+    namespaces: list[tuple[str, int]] = []
+    with _HashedFile(path / GROUPS) as groups_file, _HashedFile(path / VECTORS) as vectors_file:
+        for namespace, index in frozen.indexes.items():
+            if isinstance(index, Spilled):
+                namespaces.append((namespace, index.count))
+                chunks = index.row_chunks()
+                groups_file.write(next(chunks))
+                for chunk in chunks:
+                    vectors_file.write(chunk)
+                continue
+            namespaces.append((namespace, len(index.dense)))
+            for part in index.dense.parts():
+                groups_file.write(part.groups().astype("<i8", copy=False).data)
+                vectors_file.write(part.vectors().astype("<f4", copy=False).data)
+    files[GROUPS], files[VECTORS] = groups_file.sha256, vectors_file.sha256
+    with _HashedFile(path / TEXTS) as texts_file:
+        for namespace, index in frozen.indexes.items():
+            texts_file.write(msgpack.packb(namespace))
+            for packed in index.packed_texts():
+                texts_file.write(packed)
+    files[TEXTS] = texts_file.sha256
+    manifest = {
+        "format": FORMAT,
+        "schema": SCHEMA_VERSION,
+        "words": PACKED_VERSION,
+        "embedder": embedder.as_dict(),
+        "next_id": frozen.next_id,
+        "journals": frozen.catalog.watermarks(),
+        "namespaces": namespaces,
+        "sha256": files,
+    }
+    partial = path / f".{MANIFEST}"
+    write_synced(partial, json.dumps({**manifest, "checksum": checksum(manifest)}).encode())
+    partial.rename(path / MANIFEST)
+    sync_folder(path)
+
+
+def _read(path: Path, embedder: Fingerprint, spill: Spill | None) -> Snapshot:
+    manifest = _manifest(path)
+    if manifest["format"] != FORMAT or manifest["schema"] not in SCHEMAS_READ:
+        raise UnusableSnapshot("it is of another format")
+    if manifest["embedder"] != embedder.as_dict():
+        raise UnusableSnapshot("it holds vectors of another embedder")
+    with ThreadPoolExecutor(1) as beside:
+        catalog_sha256 = beside.submit(_sha256, path / CATALOG)
+        rows = _read_rows(path, manifest["namespaces"], embedder.dim, spill)
+        sha256 = dict(rows.sha256)
+        packed: bytes | Extent = b""
+        if TEXTS in manifest["sha256"]:
+            packed, sha256[TEXTS] = _read_texts(path / TEXTS, spill if rows.spilled else None)
+        sha256[CATALOG] = catalog_sha256.result()
+    for name, found in sha256.items():
+        if manifest["sha256"].get(name) != found:
+            raise UnusableSnapshot(f"{name} does not match its checksum")
+    if manifest.get("words") != PACKED_VERSION:
+        packed = b""
+    texts: dict[str, Texts] = {}
+    if isinstance(packed, Extent):
+        _share_texts(packed, texts, rows.spilled)
+    elif packed:
+        texts = dict(_texts(packed))
+        rows.take_back(embedder.dim)
+    return Snapshot(path, path / CATALOG, rows.in_ram, texts, manifest["next_id"], manifest["journals"], rows.spilled)
+
+
+def _texts(data: bytes) -> Iterator[tuple[str, Texts]]:
+    values = unpacked(data)
+    for namespace in values:
+        yield namespace, unpacked_texts(values)
+
+
+def _read_texts(path: Path, spill: Spill | None) -> "tuple[bytes | Extent, str]":
+    """The file of all words and structure, in RAM or copied to local disk, and its sha256."""
+    if spill is not None:
+        hashed = hashlib.sha256()
+        with path.open("rb") as file, contextlib.suppress(Unspillable), spill.writer() as writer:
+            copy = writer.extent(_hashed(file, hashed))
+            return copy, hashed.hexdigest()
+    data = path.read_bytes()
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def _hashed(file: BinaryIO, hashed: "hashlib._Hash") -> Iterator[bytes]:
+    while chunk := file.read(COPY_BYTES):
+        hashed.update(chunk)
+        yield chunk
+
+
+def _share_texts(packed: Extent, texts: dict[str, Texts], spilled: dict[str, Spilled]) -> None:
+    """Of a copy of the file of words and structure, unpack those of namespaces in RAM, and find those of the others."""
+    with packed.open() as file:
+        values = msgpack.Unpacker(file, read_size=COPY_BYTES, max_buffer_size=0, strict_map_key=False)
+        for namespace in values:
+            if namespace not in spilled:
+                texts[namespace] = unpacked_texts(values)
+                continue
+            begin = values.tell()
+            for _ in range(PACKED_VALUES):
+                values.skip()
+            found = packed.part(file, begin, values.tell() - begin)
+            spilled[namespace] = replace(spilled[namespace], texts=found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The vectors of a snapshot, and the sha256 of the two files that they were read from."""
+
+    in_ram: dict[str, tuple[Groups, list[Vectors]]]
+    spilled: dict[str, Spilled]
+    sha256: dict[str, str]
+
+    def take_back(self, dim: int) -> None:
+        """Read what was copied to local disk, which has no room for the rest."""
+        for namespace, spilled in self.spilled.items():
+            self.in_ram[namespace] = spilled.arrays(dim)
+        self.spilled.clear()
+
+
+def _read_rows(path: Path, namespaces: Sequence[tuple[str, int]], dim: int, spill: Spill | None) -> _Rows:
+    rows = sum(count for _, count in namespaces)
+    in_ram: dict[str, tuple[Groups, list[Vectors]]] = {}
+    with (
+        _Hashing(path / GROUPS, rows * 8) as groups_file,
+        _Hashing(path / VECTORS, rows * dim * 4) as vectors_file,
+        Aside(spill, dim) as aside,
+    ):
+        for namespace, count in namespaces:
+            groups, parts = np.empty(count, dtype="<i8"), room_for(count, dim)
+            groups_file.read_into(groups)
+            for part in filled(parts, count):
+                vectors_file.read_into(part)
+            if not aside.takes(namespace, groups, parts):
+                in_ram[namespace] = groups, parts
+    return _Rows(in_ram, aside.spilled, {GROUPS: groups_file.sha256, VECTORS: vectors_file.sha256})
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        vouched = manifest.pop("checksum", None)
+        missing = {"format", "schema", "embedder", "next_id", "journals", "namespaces", "sha256"} - set(manifest)
+    except (ValueError, TypeError) as error:
+        raise UnusableSnapshot(f"its manifest cannot be read: {error}") from error
+    if missing:
+        raise UnusableSnapshot("its manifest lacks fields")
+    if vouched != checksum(manifest) and not (vouched is None and manifest["schema"] == SCHEMA_WITHOUT_CHECKSUM):
+        raise UnusableSnapshot("its manifest does not match its own checksum")
+    return dict(manifest)
+
+
+def checksum(manifest: Mapping[str, Any]) -> str:
+    """What a manifest says of itself under `checksum`: the sha256 of its other fields, in their order of name."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Snapshots with a manifest, oldest first.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    return [path for path in folders(folder) if _is_file(path / MANIFEST)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _remove_superfluous(folder: Path, journal_folder: Path) -> None:
+    """Remove all but the newest complete snapshots, and incomplete ones that nobody can be writing any more.
+
+    An older one stays while it alone covers something: a worker may write a snapshot of what it knows just when
+    another has compacted more than that.
+    """
+    complete = _complete(folder)
+    old_ms = wall_ms() - ABANDONED_S * 1000
+    incomplete = [path for path in folders(folder) if path not in complete and path.name < f"{old_ms:013d}"]
+    kept = [coverage(path) or {} for path in complete[-KEPT:]]
+    older = [
+        path
+        for path in complete[:-KEPT]
+        if not any(is_gone(uncovered(coverage(path) or {}, by), journal_folder) for by in kept)
+    ]
+    for path in [*older, *incomplete]:
+        (path / MANIFEST).unlink(missing_ok=True)  # first, so that nobody starts to read it
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class _Hashing:
+    """A file whose checksum is taken while it is read, chunk by chunk, so that no byte is fetched twice."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Raises:
+        UnusableSnapshot: the file is not of this size.
+        """
+        self._file = path.open("rb", buffering=0)
+        self._hash = hashlib.sha256()
+        if os.fstat(self._file.fileno()).st_size != size:
+            self._file.close()
+            raise UnusableSnapshot(f"{path.name} does not hold what the manifest counts")
+
+    def __enter__(self) -> "_Hashing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def read_into(self, array: "np.ndarray[Any, Any]") -> None:
+        """Fill a contiguous array. One that ends early, because the file shrank, leaves a checksum that is wrong."""
+        target = array.reshape(-1).view(np.uint8).data
+        while target and (count := self._file.readinto(target[:COPY_BYTES])):
+            self._hash.update(target[:count])
+            target = target[count:]
+
+
+class _HashedFile:
+    """A new file, synced when it is closed, whose checksum is taken while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb")
+        self._hash = hashlib.sha256()
+        self._unsynced = 0
+
+    def __enter__(self) -> "_HashedFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def write(self, data: "bytes | memoryview[Any]") -> None:
+        view = memoryview(data)
+        if not view.nbytes:
+            return
+        whole = view.cast("B")
+        for at in range(0, len(whole), SYNC_BYTES):
+            self._write_part(whole[at : at + SYNC_BYTES])
+
+    def _write_part(self, part: "memoryview[Any]") -> None:
+        self._file.write(part)
+        self._hash.update(part)
+        self._unsynced += len(part)
+        if self._unsynced >= SYNC_BYTES:
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            self._unsynced = 0
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file, synced; its sha256."""
+    with source.open("rb") as reading, _HashedFile(target) as writing:
+        while chunk := reading.read(COPY_BYTES):
+            writing.write(chunk)
+    return writing.sha256
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""The read path: a query is prepared, searched, ranked, selected and explained. It changes nothing."""

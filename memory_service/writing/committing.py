@@ -1,0 +1,140 @@
+"""Committing: from requests to durable, visible records.
+
+One thread commits. What arrives while a commit runs forms the next group: it is planned in order (`planning.py`),
+appended with one sync, applied, and only then acknowledged.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from memory_service.batching import Batcher
+from memory_service.clock import HybridClock
+from memory_service.embedding.embedder import Fingerprint
+from memory_service.errors import ServiceError, Unavailable
+from memory_service.journal.files import JournalWriter, storage_unavailable
+from memory_service.journal.records import Record
+from memory_service.projection.applying import Projection
+from memory_service.writing.planning import DeleteRequest, Group, Outcome, StoreRequest, WriteRequest, plan, settled
+
+log = logging.getLogger(__name__)
+
+GROUP_ITEMS_MAX = 4_096
+WAITING_REQUESTS_MAX = 10_000
+"""Bounds of one group commit and of the queue before it; beyond the queue's bound a write is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealRequest:
+    """Leave the current journal for good. Answered with `Sealed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The next write goes to a new journal."""
+
+
+class Committer:
+    """The only writer of this process's journal and of its projection."""
+
+    def __init__(self, projection: Projection, journal_folder: Path, embedder: Fingerprint, clock: HybridClock) -> None:
+        self._projection = projection
+        self._folder = journal_folder
+        self._clock = clock
+        self._journal = JournalWriter(journal_folder, embedder, clock.next_ms)
+        self._behind = False
+        self._batcher: Batcher[WriteRequest | SealRequest, Outcome | Sealed | ServiceError] = Batcher(
+            "committer",
+            self._commit_all,
+            cost=lambda request: len(request.items) if isinstance(request, StoreRequest) else 1,
+            batch_cost_max=GROUP_ITEMS_MAX,
+            waiting_max=WAITING_REQUESTS_MAX,
+        )
+
+    def commit(self, request: WriteRequest) -> Outcome:
+        """Write durably and visibly, then return.
+
+        Raises:
+            StorageUnavailable: the data folder took none of it.
+            Conflict: the idempotency key was used for another request.
+            Unavailable: the queue is full, or the service is stopping.
+        """
+        outcome = self._batcher.submit([request])[0].result()
+        if isinstance(outcome, ServiceError):
+            raise outcome
+        assert not isinstance(outcome, Sealed), "that answers another request"
+        return outcome
+
+    def seal(self) -> None:
+        """Leave the current journal for good: nobody will append to it any more.
+
+        Raises:
+            Unavailable: the queue is full, or the service is stopping.
+        """
+        self._batcher.submit([SealRequest()])[0].result()
+
+    @property
+    def sealed(self) -> set[str]:
+        """The journals that this process has left for good."""
+        return set(self._journal.sealed)
+
+    @property
+    def writer(self) -> str:
+        """The journal that is written to now; empty when there is none."""
+        return self._journal.writer
+
+    def close(self) -> None:
+        """Commit what waits, then close the journal."""
+        self._batcher.close()
+        self._journal.close()
+
+    def _commit_all(self, requests: list[WriteRequest | SealRequest]) -> list[Outcome | Sealed | ServiceError]:
+        """Commit requests in order; one that deletes by filter begins a group, for it must see all before it."""
+        outcomes: list[Outcome | Sealed | ServiceError] = []
+        group: list[WriteRequest] = []
+        for request in requests:
+            if isinstance(request, SealRequest):
+                outcomes += [*self._commit_group(group), Sealed()]
+                group = []
+                self._journal.close()
+                continue
+            if isinstance(request, DeleteRequest) and request.filter is not None and group:
+                outcomes += self._commit_group(group)
+                group = []
+            group.append(request)
+        return [*outcomes, *self._commit_group(group)]
+
+    def _commit_group(self, requests: Sequence[WriteRequest]) -> list[Outcome | ServiceError]:
+        try:
+            self._catch_up()
+            now_ms = self._clock.now_ms()
+            self._projection.expire(now_ms)
+            writer = self._journal.begin()
+            group = Group(self._projection, lambda: self._clock.tick(writer), now_ms)
+            with self._projection.standing_still():
+                plans = [plan(request, group) for request in requests]
+            if not group.records:
+                return [planned.outcome for planned in plans]
+            durable, error = self._append(group.records)
+        except Exception as failure:
+            log.exception("commit.failed")
+            return [Unavailable(f"The write could not be completed ({type(failure).__name__}).")] * len(requests)
+        return [settled(planned, durable, error) for planned in plans]
+
+    def _catch_up(self) -> None:
+        """Apply what an earlier group wrote but could not apply."""
+        if self._behind:
+            self._projection.pull(self._folder)
+            self._behind = False
+
+    def _append(self, records: list[Record]) -> tuple[int, ServiceError | None]:
+        """Make records durable, then visible: how many are, and why the others are not."""
+        appended = self._journal.append(records)
+        if appended.error is not None:
+            log.error("journal.append_failed", extra={"error": str(appended.error), "journal": appended.writer})
+        self._behind = True
+        if appended.durable:
+            self._projection.apply(records[: appended.durable], {appended.writer: appended.end})
+        self._behind = False
+        return appended.durable, storage_unavailable(appended.error) if appended.error else None

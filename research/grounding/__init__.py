@@ -1,0 +1,1 @@
+"""Everything after the model: claims, citations, evidence and verdicts. It does not know an endpoint."""

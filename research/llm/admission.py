@@ -1,0 +1,63 @@
+"""How many requests an LLM is asked at once, and how many may wait for their turn."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from memory_service.errors import Unavailable
+from research.llm.deadline import Deadline
+
+# Long enough that most waiting ones have had their turn, short enough to come back to a caller who is still there.
+_RETRY_AFTER_S = 5
+
+
+class Admission:
+    """Lets a number of requests in, a further number wait in line, and turns the rest away at once."""
+
+    def __init__(self, *, at_once: int, waiting_max: int) -> None:
+        self._at_once = at_once
+        self._waiting_max = waiting_max
+        self._waiting = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._places = asyncio.Semaphore(at_once)
+
+    @asynccontextmanager
+    async def place(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Hold a place while the block runs.
+
+        Raises:
+            Unavailable: too many wait already, or the deadline came before the turn.
+        """
+        places = self._places_of_this_loop()
+        await self._wait(places, deadline)
+        try:
+            yield
+        finally:
+            places.release()
+
+    async def _wait(self, places: asyncio.Semaphore, deadline: Deadline) -> None:
+        if places.locked() and self._waiting >= self._waiting_max:
+            raise Unavailable(
+                f"{self._at_once} questions are being answered and {self._waiting} wait (LLM_CONCURRENCY, "
+                "LLM_QUEUE_MAX); try again later.",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(deadline.ends_at):
+                await places.acquire()
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{self._at_once} questions were being answered for the whole {deadline.timeout_s:g} s; "
+                "try again later, or raise timeout_s.",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from error
+        finally:
+            self._waiting -= 1
+
+    def _places_of_this_loop(self) -> asyncio.Semaphore:
+        """Made anew for another loop, since those who wait belong to theirs; a loop that ended took its own along."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._waiting, self._places = loop, 0, asyncio.Semaphore(self._at_once)
+        return self._places

@@ -1,0 +1,1 @@
+"""Commands for developers: build the model graph, measure the house, run the MCP conformance suite."""

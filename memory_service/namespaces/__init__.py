@@ -1,1 +1,4 @@
-"""What one namespace is searched by: vectors, words and structure, and which of them stay in RAM. It does not know files of the volume."""
+"""What one namespace is searched by: vectors, words and structure, and which of them are in RAM.
+
+It does not know the data folder or the journal.
+"""

@@ -20,7 +20,7 @@ from gateway.runpod.jobs import JobRunner
 from gateway.serving.server import bound, serve
 from gateway.serving.worker import Worker
 from gateway.settings import Settings, keep_runpod_quiet, load
-from memory_service.errors import StartupError
+from vector_memory.errors import StartupError
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from memory_service.errors import StartupError
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
+from vector_memory.errors import StartupError
 
 
 class GatewaySettings(BaseModel):

@@ -26,7 +26,6 @@ from memory_service.documents.model import (
     PlacedChunk,
     Uploaded,
 )
-from memory_service.errors import InvalidInput, ServiceError, UnsupportedForm
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     Consistency,
@@ -51,6 +50,7 @@ from research.model import Answer, ResearchRequest
 from research.replay import Replay
 from research.trace import Fate, Seen, Trace
 from research.trace import version as version_of
+from vector_memory.errors import InvalidInput, ServiceError, UnsupportedForm
 
 DELETED_KEYS_MAX = 1_000
 """Keys that the answer to a bulk delete lists; the count is always whole."""

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from memory_service.errors import Unavailable
+from vector_memory.errors import Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 
-from memory_service.errors import InvalidInput
+from vector_memory.errors import InvalidInput
 
 _SCOPE_CHARS = 16
 

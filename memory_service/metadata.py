@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from memory_service.errors import InvalidInput
 from memory_service.model import Metadata
+from vector_memory.errors import InvalidInput
 
 BYTES_MAX = 16_384
 """Bound of the canonical JSON text in UTF-8: labels and facts, not documents; those belong in the content."""

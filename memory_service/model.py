@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from memory_service.errors import ServiceError
+from vector_memory.errors import ServiceError
 
 JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
 Metadata: TypeAlias = Mapping[str, JSON]

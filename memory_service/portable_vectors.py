@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from memory_service.embedding.embedder import Fingerprint, Vectors
-from memory_service.errors import InvalidInput
 from memory_service.model import Embedding, Memory
 from memory_service.projection.applying import Projection
+from vector_memory.errors import InvalidInput
 
 LENGTH_ERROR_MAX = 1e-3
 """How far from 1 a vector's length may be: float32 rounding of 384 squares stays below a thousandth of that."""

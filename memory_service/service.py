@@ -15,7 +15,6 @@ from memory_service.clock import HybridClock
 from memory_service.cursors import decode_cursor, encode_cursor
 from memory_service.embedding.embedder import Embedder, Vectors
 from memory_service.embedding.queue import EmbeddingQueue
-from memory_service.errors import InvalidInput, NotFound, Unavailable
 from memory_service.filters.grammar import EVERYTHING, parse
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import storage_unavailable
@@ -60,6 +59,7 @@ from memory_service.writing.planning import (
     UpdateRequest,
     WriteRequest,
 )
+from vector_memory.errors import InvalidInput, NotFound, Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ from typing import Any
 from urllib.parse import quote
 
 from memory_service import checks
-from memory_service.errors import LLMNotConfigured
 from memory_service.filters.grammar import parse
 from memory_service.model import DEFAULT_NAMESPACE, JSON
 from memory_service.retrieval.request import Retrieval
@@ -36,6 +35,7 @@ from research.llm.endpoints import Endpoints
 from research.llm.settings import LLMSettings
 from research.llm.streaming import Chunk
 from research.model import DEFAULT_K, K_MAX, QUERY_CHARS_MAX, Citation, Passage
+from vector_memory.errors import LLMNotConfigured
 
 ANSWER_TOKENS = 1_000
 """Kept free for an answer whose length the caller does not bound."""

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from memory_service.errors import ServiceError
 from research.model import Answer, Citation, Omitted, Passage
+from vector_memory.errors import ServiceError
 
 
 @dataclass(frozen=True, slots=True)

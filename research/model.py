@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypedDict, get_args
 
 from memory_service import checks
-from memory_service.errors import Code, InvalidInput
 from memory_service.model import DEFAULT_NAMESPACE, JSON, Metadata
+from vector_memory.errors import Code, InvalidInput
 
 QUERY_CHARS_MAX = 5_000
 K_MAX = 50

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from memory_service.clock import iso_time, wall_ms
-from memory_service.errors import LimitExceeded, LLMNotConfigured, ServiceError
 from memory_service.model import Hit
 from memory_service.retrieval.request import Retrieved
 from research import remembering
@@ -39,6 +38,7 @@ from research.model import (
     ResearchRequest,
 )
 from research.trace import Stopwatch, Trace
+from vector_memory.errors import LimitExceeded, LLMNotConfigured, ServiceError
 
 ABSTAINED: Final = "No memory matches this question, so there is nothing to answer it from."
 IRRELEVANT: Final = "The memories do not seem to answer this question; `nearest` shows what comes closest."

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from memory_service.errors import NotFound
 from memory_service.metadata import canonical_json
 from memory_service.model import Consistency, EventKind, Memory
 from memory_service.retrieval.request import Retrieved
 from research.context.recall import Recall
 from research.model import Answer, ChatMessage, ResearchRequest
+from vector_memory.errors import NotFound
 
 Fate = Literal["unchanged", "updated", "deleted", "expired"]
 

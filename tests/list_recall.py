@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from memory_service.embedding.embedder import Vectors
-from memory_service.errors import NotFound
 from memory_service.model import (
     Consistency,
     Event,
@@ -25,6 +24,7 @@ from memory_service.model import (
     StoreStatus,
 )
 from memory_service.retrieval.request import Retrieval, Retrieved
+from vector_memory.errors import NotFound
 
 _DIM = 384
 

@@ -1,7 +1,7 @@
 """The command line: `vector-memory`.
 
-Each command is a call of the client (`gateway/client`), on a data folder in this process or on a service. Nothing here
-knows more of memories than how to show them; what takes long to import is imported by the command that needs it.
+Each command is a call of the client (`vector_memory/client`), on a data folder in this process or on a service. Nothing
+here knows more of memories than how to show them; what takes long to import is imported by the command that needs it.
 
 Exit codes: 0 done, 1 the service refused or failed, 2 the command line is wrong, 3 not found, 4 out of reach or not
 ready yet, 130 interrupted.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from memory_service.errors import StartupError
+from vector_memory.errors import StartupError
 
 
 def mcp(

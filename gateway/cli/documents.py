@@ -12,7 +12,7 @@ from gateway.cli.target import ApiKey, AsJson, DataDir, Namespace, RunPod, Url, 
 from memory_service.model import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
-    from gateway.client import Document, Uploaded
+    from vector_memory.client import Document, Uploaded
 
 STDIN = Path("-")
 
@@ -39,7 +39,7 @@ def add(
 ) -> None:
     """Keep documents. Adding one again, by the same path or --id, replaces only what changed."""
     from gateway import wire
-    from memory_service.errors import InvalidInput, LimitExceeded
+    from vector_memory.errors import InvalidInput, LimitExceeded
 
     if len(files) > 1 and (id is not None or title is not None):
         raise usage("--id and --title are of one document; add them one by one.")

@@ -13,7 +13,7 @@ import typer
 from gateway.cli.failing import FAILED, say, usage
 from gateway.cli.showing import console, counted, print_json, safe
 from gateway.cli.target import ApiKey, DataDir, RunPod, Url, connected
-from memory_service.errors import InvalidInput
+from vector_memory.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rich.progress import Progress

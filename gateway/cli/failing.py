@@ -9,8 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from memory_service import errors
-from memory_service.errors import ServiceError, StartupError
+from vector_memory import errors
+from vector_memory.errors import ServiceError, StartupError
 
 FAILED, USAGE, NOT_FOUND, OUT_OF_REACH, INTERRUPTED = 1, 2, 3, 4, 130
 

@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from gateway.client import Client
-from gateway.client.values import Deletion
 from memory_service.model import NewMemory, Refused, Stored
+from vector_memory.client import Client
+from vector_memory.client.values import Deletion
 
 _WHO = ("Dana", "Ruben", "Ilse", "Tomás", "Priya", "Noor", "Sven", "Mei")
 _WHAT = ("moved the launch of", "raised the budget for", "asked three questions about", "signed the contract for")

@@ -13,9 +13,9 @@ from memory_service.model import DEFAULT_NAMESPACE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.client import ResearchEvent
-    from gateway.client.values import ResearchFields
     from research.model import Answer
+    from vector_memory.client import ResearchEvent
+    from vector_memory.client.values import ResearchFields
 
 _COLOURS = {"supported": "green", "weak": "yellow", "unsupported": "red"}
 
@@ -70,7 +70,7 @@ def research(
 
 def _told(steps: "Iterable[ResearchEvent]") -> "Answer":
     """Show the text as it comes; the answer."""
-    from gateway.client import Answer, Token
+    from vector_memory.client import Answer, Token
 
     is_begun = False
     try:

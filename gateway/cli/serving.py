@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memory_service.errors import StartupError
+from vector_memory.errors import StartupError
 
 if TYPE_CHECKING:
     from gateway.settings import Settings

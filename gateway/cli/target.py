@@ -10,7 +10,7 @@ import typer
 from gateway.cli.failing import usage
 
 if TYPE_CHECKING:
-    from gateway.client import Client
+    from vector_memory.client import Client
 
 _PANEL = "Where"
 
@@ -60,7 +60,7 @@ def connected(
     """
     if sum(each is not None for each in (data_dir, url, runpod)) > 1:
         raise usage("Name one of --data-dir, --url and --runpod.")
-    from gateway.client import Client
+    from vector_memory.client import Client
 
     if runpod is not None:
         key = api_key or _runpod_key()
@@ -76,9 +76,9 @@ def connected(
 
 
 def _local(data_dir: Path | None, *, makes_folder: bool, settings: dict[str, Any] | None) -> "Client":
-    from gateway.client import Client
     from gateway.observability import logs
     from gateway.settings import load
+    from vector_memory.client import Client
 
     logs.configure("error")  # what goes wrong is said in a sentence
     found = load({**(settings or {}), "MEMORY_DATA_DIR": data_dir}).memory

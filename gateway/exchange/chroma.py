@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway.exchange.items import Item, Problem, Read
-from memory_service.errors import InvalidInput
 from memory_service.model import NewMemory
+from vector_memory.errors import InvalidInput
 
 FILE = "chroma.sqlite3"
 _DOCUMENT = "chroma:document"

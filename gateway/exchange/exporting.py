@@ -7,10 +7,10 @@ their own, so files can be cut and put together with the tools for lines.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gateway.client import Client, Stats
 from memory_service.clock import iso_time, wall_ms
-from memory_service.errors import LimitExceeded, NotFound
 from memory_service.model import Embedding, Memory, Page
+from vector_memory.client import Client, Stats
+from vector_memory.errors import LimitExceeded, NotFound
 
 FORMAT = "vector-memory"
 FORMAT_VERSION = 1

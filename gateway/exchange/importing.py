@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from gateway.client import Client
 from gateway.exchange.items import Item, Problem, Read
 from memory_service.clock import wall_ms
-from memory_service.errors import InvalidInput, LimitExceeded
 from memory_service.filters.grammar import time_ms
 from memory_service.model import Refused, Stored
+from vector_memory.client import Client
+from vector_memory.errors import InvalidInput, LimitExceeded
 
 BATCH_ITEMS_MAX = 250
 """Of one request: without vectors about a second of embedding, so that progress is seen."""

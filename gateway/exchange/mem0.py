@@ -7,9 +7,9 @@ A list, or an object with such a list under `results` or `memories`, of objects 
 from typing import Any
 
 from gateway.exchange.items import Item, Problem, Read
-from memory_service.errors import InvalidInput
 from memory_service.filters.grammar import time_ms
 from memory_service.model import NewMemory
+from vector_memory.errors import InvalidInput
 
 _LISTS = ("results", "memories")
 _OWNERS = ("user_id", "agent_id", "run_id", "app_id", "actor_id", "role", "categories")

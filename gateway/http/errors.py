@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 
 from gateway.observability.logs import request_id
 from gateway.wire import error_body, invalid
-from memory_service import errors
-from memory_service.errors import InvalidInput, NotFound, ServiceError
+from vector_memory import errors
+from vector_memory.errors import InvalidInput, NotFound, ServiceError
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from gateway.wire import step_body
-from memory_service.errors import ServiceError
 from research.events import Failed, Step
+from vector_memory.errors import ServiceError
 
 _T = TypeVar("_T")
 

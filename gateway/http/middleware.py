@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.errors import error_response
 from gateway.observability.logs import request_id
-from memory_service.errors import LimitExceeded, ServiceError
+from vector_memory.errors import LimitExceeded, ServiceError
 
 log = logging.getLogger(__name__)
 

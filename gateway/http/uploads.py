@@ -8,7 +8,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from memory_service.errors import InvalidInput, LimitExceeded
+from vector_memory.errors import InvalidInput, LimitExceeded
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.http.errors import error_response
 from gateway.serving.worker import Worker
 from gateway.settings import McpSettings
-from memory_service.errors import InvalidInput
+from vector_memory.errors import InvalidInput
 
 if TYPE_CHECKING:
     from mcp.server.transport_security import TransportSecuritySettings

@@ -2,7 +2,7 @@
 
 from urllib.parse import quote, unquote_to_bytes
 
-from memory_service.errors import InvalidInput
+from vector_memory.errors import InvalidInput
 
 SCHEME = "memory://"
 TEMPLATE = SCHEME + "{namespace}/{key}"

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memory_service.errors import InvalidInput
 from memory_service.model import DEFAULT_NAMESPACE
 from research.model import ResearchRequest
+from vector_memory.errors import InvalidInput
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker

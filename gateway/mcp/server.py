@@ -19,7 +19,7 @@ from gateway.mcp.memory_uris import TEMPLATE, parsed
 from gateway.mcp.prompts import NAMESPACE, PROMPTS, Prompt
 from gateway.tools.toolbox import Tool, ready
 from memory_service.clock import iso_time
-from memory_service.errors import InvalidInput, LimitExceeded, NotFound, ServiceError
+from vector_memory.errors import InvalidInput, LimitExceeded, NotFound, ServiceError
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker

@@ -14,8 +14,8 @@ from typing import Any
 from gateway.serving.response_cache import Shelf
 from gateway.wire import kept_trace
 from memory_service import checks
-from memory_service.errors import NotFound
 from research.trace import Trace
+from vector_memory.errors import NotFound
 
 TTL_S = 3_600.0
 

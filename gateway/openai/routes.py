@@ -15,8 +15,8 @@ from gateway.http.errors import RETRY_AFTER_S
 from gateway.http.event_stream import Dialect, streamed
 from gateway.openai import wire
 from gateway.serving.worker import Worker
-from memory_service.errors import InvalidInput, LimitExceeded, LLMNotConfigured, NotFound, ServiceError, Unavailable
 from research.llm.streaming import Chunk
+from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, NotFound, ServiceError, Unavailable
 
 EVENTS: Dialect[Chunk] = Dialect(
     wire.event, lambda error: wire.event({"error": wire.openai_error(error)}), b"data: [DONE]\n\n"

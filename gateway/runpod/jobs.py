@@ -33,7 +33,7 @@ from gateway.serving.app import create_app
 from gateway.serving.in_process import InProcessTransport
 from gateway.serving.worker import Worker
 from gateway.wire import error_body
-from memory_service.errors import InvalidInput, LimitExceeded, ServiceError, Unavailable
+from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from gateway.serving.app import create_app
 from gateway.serving.worker import Worker
-from memory_service.errors import StartupError
+from vector_memory.errors import StartupError
 
 log = logging.getLogger(__name__)
 

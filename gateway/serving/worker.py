@@ -18,10 +18,10 @@ from gateway.serving.response_cache import LocalShelf, RedisShelf, ResponseCache
 from gateway.settings import GatewaySettings, Settings
 from memory_service.embedding.embedder import Embedder
 from memory_service.embedding.minilm import FINGERPRINTS, MiniLM
-from memory_service.errors import StartupError, Unavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.private_folder import PrivateFolder
 from memory_service.settings import MemorySettings
+from vector_memory.errors import StartupError, Unavailable
 
 if TYPE_CHECKING:  # imported where they are used: FAISS and ONNX Runtime would delay the port's opening
     from gateway.tools.toolbox import Toolbox

@@ -11,10 +11,10 @@ from gateway.mcp.memory_uris import memory_uri
 from gateway.tools.results import TOKENS, TOKENS_MAX, TOKENS_MIN, fitted, hit_shown, memory_shown, part, whole
 from gateway.tools.toolbox import Hints, Parameters, Tool, idempotency_key
 from memory_service import checks
-from memory_service.errors import InvalidInput, LLMNotConfigured
 from memory_service.model import DEFAULT_NAMESPACE, Memory, NewMemory
 from memory_service.retrieval.request import Retrieval
 from research.model import ResearchRequest
+from vector_memory.errors import InvalidInput, LLMNotConfigured
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memory_service.clock import iso_time
-from memory_service.errors import InvalidInput
 from memory_service.model import Hit, Memory
 from memory_service.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
+from vector_memory.errors import InvalidInput
 
 TOKENS = 2_000
 """Of a result by default: a few passages. Larger ones flood a model's context, and some clients cut or refuse them."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.wire import invalid
-from memory_service.errors import InvalidInput, NotFound, ServiceError, StartupError, Unavailable
+from vector_memory.errors import InvalidInput, NotFound, ServiceError, StartupError, Unavailable
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker

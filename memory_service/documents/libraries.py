@@ -7,11 +7,11 @@ from memory_service import checks
 from memory_service.documents import names
 from memory_service.documents.model import LIBRARIES_MAX, Library, LibraryDocs
 from memory_service.documents.ordering import GAP
-from memory_service.errors import NotFound
 from memory_service.model import DEFAULT_NAMESPACE, JSON, Consistency, Hit, Memory
 from memory_service.retrieval.request import MAX_TOKENS_MAX, Retrieval
 from memory_service.service import MemoryService
 from memory_service.tokens import estimate_tokens
+from vector_memory.errors import NotFound
 
 NAME_CHARS_MAX = 200
 KNOWN_MAX = 10_000

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from memory_service import checks
 from memory_service.documents.model import NewDocument
-from memory_service.errors import InvalidInput
 from memory_service.metadata import canonical
 from memory_service.model import JSON
+from vector_memory.errors import InvalidInput
 
 ID_CHARS_MAX = 200
 TITLE_CHARS_MAX = 300

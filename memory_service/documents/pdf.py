@@ -5,7 +5,7 @@ import io
 from memory_service.documents.markdown import trimmed
 from memory_service.documents.model import Block, BlockKind, Extracted
 from memory_service.documents.plain import read_plain, with_plain_lines
-from memory_service.errors import InvalidInput
+from vector_memory.errors import InvalidInput
 
 PAGES_MAX = 5_000
 _PAGE_BREAK = "\n\n"

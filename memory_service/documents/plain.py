@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from memory_service.documents.markdown import trimmed
 from memory_service.documents.model import Block, BlockKind, Extracted
-from memory_service.errors import InvalidInput
+from vector_memory.errors import InvalidInput
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

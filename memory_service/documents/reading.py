@@ -15,7 +15,7 @@ from memory_service.documents.markdown import read_markdown
 from memory_service.documents.model import Block, BlockKind, Extracted, Form
 from memory_service.documents.pdf import read_pdf
 from memory_service.documents.plain import decoded, read_plain, with_plain_lines
-from memory_service.errors import InvalidInput, LimitExceeded, ServiceError
+from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,6 @@ from memory_service.documents.model import (
 from memory_service.documents.ordering import ordered
 from memory_service.documents.reading import read
 from memory_service.embedding.embedder import Embedder
-from memory_service.errors import LimitExceeded, NotFound, Unavailable
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     JSON,
@@ -42,6 +41,7 @@ from memory_service.model import (
     StoreStatus,
 )
 from memory_service.service import MemoryService
+from vector_memory.errors import LimitExceeded, NotFound, Unavailable
 
 CHUNKS_MAX = 5_000
 """Of one document: about three minutes of embedding on two cores, within the ten that RunPod gives a job."""

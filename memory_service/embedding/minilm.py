@@ -19,7 +19,7 @@ import numpy as np
 
 from memory_service.embedding.embedder import Fingerprint, Vectors, Window
 from memory_service.embedding.windows import Cutter, padded
-from memory_service.errors import StartupError
+from vector_memory.errors import StartupError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

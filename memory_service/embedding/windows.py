@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory_service.embedding.embedder import Window
-from memory_service.errors import InvalidInput
+from vector_memory.errors import InvalidInput
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

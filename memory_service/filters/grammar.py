@@ -22,8 +22,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from memory_service import metadata
-from memory_service.errors import InvalidInput
 from memory_service.model import JSON
+from vector_memory.errors import InvalidInput
 
 DEPTH_MAX = 16
 NODES_MAX = 300

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from memory_service.embedding.embedder import Fingerprint
 from memory_service.embedding.minilm import FINGERPRINTS
-from memory_service.errors import StartupError
 from memory_service.journal.files import sync_folder
 from memory_service.journal.records import FORMAT
+from vector_memory.errors import StartupError
 
 STORE_FILE = "store.json"
 JOURNAL_FOLDER = "journal"

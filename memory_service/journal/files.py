@@ -25,8 +25,8 @@ from pathlib import Path
 
 from memory_service.clock import Moment, wall_ms
 from memory_service.embedding.embedder import Fingerprint
-from memory_service.errors import StorageUnavailable
 from memory_service.journal.records import Header, Record, decode, decode_header, encode, encode_header
+from vector_memory.errors import StorageUnavailable
 
 MAGIC = b"\xabVM1"
 _PREFIX = struct.Struct("<4sII")

@@ -35,9 +35,9 @@ from weakref import WeakValueDictionary
 
 from indexes.group_index import GroupIndex
 from memory_service.clock import Moment
-from memory_service.errors import Unavailable
 from memory_service.namespaces.index import FrozenIndex, NamespaceIndex
 from memory_service.namespaces.spilling import Spill, Spilled, Unspillable
+from vector_memory.errors import Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from memory_service.errors import StorageUnavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import HEADER_BYTES_MAX, journal_paths, read_tail, storage_unavailable, sync_folder
 from memory_service.model import Compacted
 from memory_service.projection import snapshots
 from memory_service.projection.snapshotting import Snapshotter
+from vector_memory.errors import StorageUnavailable
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from memory_service.clock import Moment
-from memory_service.errors import Unavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import DamagedJournal, journal_paths
 from memory_service.projection.applying import OtherEmbedder, Projection
+from vector_memory.errors import Unavailable
 
 log = logging.getLogger(__name__)
 

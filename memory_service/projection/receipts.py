@@ -8,11 +8,11 @@ folder itself tells, so receipts are kept nowhere and any worker can redeem them
 import re
 
 from memory_service.clock import Stamp
-from memory_service.errors import InvalidInput, NotFound
 from memory_service.journal.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER, DataFolder
 from memory_service.journal.files import SUFFIX, begun_ms, journal_paths
 from memory_service.model import Receipt
 from memory_service.projection import snapshots
+from vector_memory.errors import InvalidInput, NotFound
 
 _ID = re.compile(r"(\d{1,15})\.(\d{1,9})\.(\d{13}-[0-9a-f]{12})")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from memory_service.clock import HybridClock
 from memory_service.embedding.embedder import Fingerprint
-from memory_service.errors import StartupError
 from memory_service.journal.data_folder import DataFolder, mismatch
 from memory_service.journal.files import DamagedJournal, journal_paths
 from memory_service.namespaces.spilling import Spill
 from memory_service.projection import snapshots
 from memory_service.projection.applying import SUPERSEDED_KEPT_MS, OtherEmbedder, Projection
 from memory_service.projection.catalog import Catalog
+from vector_memory.errors import StartupError
 
 log = logging.getLogger(__name__)
 

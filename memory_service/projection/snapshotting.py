@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from memory_service.clock import Moment
-from memory_service.errors import Unavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import storage_unavailable
 from memory_service.projection import snapshots
 from memory_service.projection.applying import Projection
+from vector_memory.errors import Unavailable
 
 log = logging.getLogger(__name__)
 

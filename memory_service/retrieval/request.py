@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from memory_service import checks
-from memory_service.errors import InvalidInput
 from memory_service.filters.grammar import parse, time_ms
 from memory_service.model import DEFAULT_NAMESPACE, JSON, Consistency, Hit, Mode
+from vector_memory.errors import InvalidInput
 
 HALF_LIFE_DAYS_MIN, HALF_LIFE_DAYS_MAX = 0.01, 36_500.0
 PER_SESSION_MAX = 1_000

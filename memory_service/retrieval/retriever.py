@@ -9,7 +9,6 @@ from dataclasses import replace
 from memory_service import checks
 from memory_service.clock import HybridClock
 from memory_service.embedding.queue import EmbeddingQueue, mean_direction
-from memory_service.errors import NotFound
 from memory_service.filters.grammar import parse
 from memory_service.model import Hit, Mode
 from memory_service.namespaces.index import NamespaceIndex
@@ -20,6 +19,7 @@ from memory_service.retrieval.ranking import Boosts, Question
 from memory_service.retrieval.request import Retrieval, Retrieved
 from memory_service.retrieval.searching import Look, Search, look
 from memory_service.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
+from vector_memory.errors import NotFound
 
 LIKE_TERMS_MAX = 32
 """Of the memory that others are to be like, so many of its rarest words are looked for."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from memory_service.batching import Batcher
 from memory_service.clock import HybridClock
 from memory_service.embedding.embedder import Fingerprint
-from memory_service.errors import ServiceError, Unavailable
 from memory_service.journal.files import JournalWriter, storage_unavailable
 from memory_service.journal.records import Record
 from memory_service.projection.applying import Projection
 from memory_service.writing.planning import DeleteRequest, Group, Outcome, StoreRequest, WriteRequest, plan, settled
+from vector_memory.errors import ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 from memory_service import metadata
 from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Vectors
-from memory_service.errors import Conflict, InvalidInput, NotFound, ServiceError, Unavailable
 from memory_service.filters.grammar import Filter
 from memory_service.journal.records import Delete, Mutation, Put, Record, Reply
 from memory_service.model import Deleted, Metadata, Refused, Stored, StoreStatus
 from memory_service.projection.applying import Projection
 from memory_service.projection.catalog import Version
 from memory_service.projection.receipts import receipt_id
+from vector_memory.errors import Conflict, InvalidInput, NotFound, ServiceError, Unavailable
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from memory_service.clock import iso_time
-from memory_service.errors import LimitExceeded
 from memory_service.model import Hit, Memory, Metadata
 from memory_service.tokens import CHARS_PER_TOKEN_MAX, TEMPLATE_TOKENS, estimate_tokens
 from research.context.prompt import build, passage_line, quote
 from research.context.shingles import Shingles, are_alike, shingles
 from research.grounding.sentences import ends
 from research.model import PROVENANCES, Omitted, Passage, Provenance
+from vector_memory.errors import LimitExceeded
 
 # Below this no passage is worth sending: a number, a date, even one in emoji, and a sentence or two.
 _ROOM_TOKENS_MIN = 256

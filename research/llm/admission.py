@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from memory_service.errors import Unavailable
 from research.llm.deadline import Deadline
+from vector_memory.errors import Unavailable
 
 # Long enough that most waiting ones have had their turn, short enough to come back to a caller who is still there.
 _RETRY_AFTER_S = 5

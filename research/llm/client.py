@@ -13,7 +13,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from memory_service.errors import (
+from research.llm.completion import Completion, decode, excerpt, raw, read
+from research.llm.settings import Endpoint, LLMSettings
+from research.llm.streaming import Chunk, ChunkReader, StreamReader
+from research.model import ChatMessage
+from vector_memory.errors import (
     LLMBusy,
     LLMNotConnected,
     LLMRefused,
@@ -22,10 +26,6 @@ from memory_service.errors import (
     LLMUnreachable,
     ServiceError,
 )
-from research.llm.completion import Completion, decode, excerpt, raw, read
-from research.llm.settings import Endpoint, LLMSettings
-from research.llm.streaming import Chunk, ChunkReader, StreamReader
-from research.model import ChatMessage
 
 if TYPE_CHECKING:
     import openai

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from memory_service.errors import LLMReplyInvalid, LLMStarting, ServiceError
 from research.llm.client import LLMClient
+from vector_memory.errors import LLMReplyInvalid, LLMStarting, ServiceError
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from memory_service.errors import LLMRefused, LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
+from vector_memory.errors import LLMRefused, LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 
 _EXCERPT_CHARS_MAX = 200
 

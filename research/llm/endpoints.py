@@ -20,16 +20,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from memory_service.errors import (
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMStarting,
-    LLMTimeout,
-    LLMUnreachable,
-    NotFound,
-    ServiceError,
-)
 from research.llm.admission import Admission
 from research.llm.breaker import Breaker, Outcome
 from research.llm.client import LLMClient
@@ -41,6 +31,16 @@ from research.llm.deadline import Deadline
 from research.llm.settings import Endpoint, LLMSettings
 from research.llm.streaming import Chunk
 from research.model import ChatMessage
+from vector_memory.errors import (
+    LLMBusy,
+    LLMNotConnected,
+    LLMRefused,
+    LLMStarting,
+    LLMTimeout,
+    LLMUnreachable,
+    NotFound,
+    ServiceError,
+)
 
 log = logging.getLogger(__name__)
 

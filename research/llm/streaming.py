@@ -11,8 +11,8 @@ itself, wherever the transport cuts the bytes.
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from memory_service.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
 from research.llm.completion import Completion, counts, decode, excerpt, raw, read, rejection, whole_text, word
+from vector_memory.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
 
 # The longest answer has 4,000 tokens; a line or a body beyond this is none.
 _BYTES_MAX = 1_048_576

@@ -12,7 +12,7 @@ import pytest
 from memory_service.embedding.embedder import Embedder, Vectors
 from memory_service.embedding.minilm import MiniLM, packaged_folder
 from memory_service.embedding.sentence_transformer import SentenceTransformerEmbedder
-from memory_service.errors import InvalidInput
+from vector_memory.errors import InvalidInput
 
 SHORT = """
 A man is eating food.

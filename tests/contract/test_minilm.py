@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from memory_service.embedding.embedder import Embedder, Vectors, Window
 from memory_service.embedding.minilm import MiniLM, packaged_folder
-from memory_service.errors import InvalidInput, StartupError
+from vector_memory.errors import InvalidInput, StartupError
 
 ODD_TEXTS = {
     "empty": "",

@@ -13,12 +13,12 @@ from gateway.serving.worker import Worker
 from gateway.settings import load
 from memory_service.embedding.embedder import Vectors
 from memory_service.embedding.minilm import FINGERPRINTS, MiniLM, Precision
-from memory_service.errors import StartupError
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import NewMemory
 from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from tests.contract.test_embedders_agree import TEXTS
+from vector_memory.errors import StartupError
 
 TEXTS_IN_BATCH = 8
 

@@ -17,9 +17,9 @@ from gateway.serving.worker import Worker
 from gateway.settings import load as load_settings
 from memory_service.embedding.minilm import packaged_folder
 from memory_service.embedding.sentence_transformer import SentenceTransformerEmbedder
-from memory_service.errors import StartupError
 from memory_service.model import NewMemory
 from memory_service.retrieval.request import Retrieval
+from vector_memory.errors import StartupError
 
 PIECES_MAX = 48
 SENTENCES = [f"Sentence {number} is about 日本語 and Größe." for number in range(60)]

@@ -195,7 +195,7 @@ def test_an_endpoint_of_runpod_is_worked_on(tmp_path, monkeypatch):
     assert run("stats", "--runpod", "endpoint").exit_code == 2
     monkeypatch.setenv("RUNPOD_API_KEY", "key")
     with StandInPlatform() as platform, QueueWorker(platform, tmp_path):
-        monkeypatch.setattr("gateway.client.runpod.RUNPOD_URL", platform.url)
+        monkeypatch.setattr("vector_memory.client.runpod.RUNPOD_URL", platform.url)
         assert as_json("store", "x", "--key", "a", "--runpod", "endpoint")["status"] == "stored"
         assert as_json("stats", "--runpod", "endpoint")["memories"] == 1
         assert run("get", "b", "--runpod", "endpoint").exit_code == 3

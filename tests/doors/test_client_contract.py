@@ -20,7 +20,15 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway.client import (
+from gateway.http.errors import STATUS
+from gateway.serving.in_process import InProcessTransport
+from gateway.wire import error_body
+from memory_service.model import EventKind, Mode, Refused, Stored, StoreStatus
+from research.model import ResearchRequest
+from tests.stand_in_llm import StandInLLM, stream_of, streaming
+from tests.stand_in_platform import QueueWorker, StandInPlatform
+from tests.worker_process import WorkerProcess, free_port
+from vector_memory.client import (
     Answer,
     AsyncClient,
     Cited,
@@ -32,15 +40,12 @@ from gateway.client import (
     Retrieval,
     Token,
 )
-from gateway.client.errors import failure
-from gateway.client.requests import Request, Response, Unanswered
-from gateway.client.runpod import _input as runpod_input
-from gateway.client.server_sent import Event, EventReader
-from gateway.client.values import ResearchFields
-from gateway.http.errors import STATUS
-from gateway.serving.in_process import InProcessTransport
-from gateway.wire import error_body
-from memory_service.errors import (
+from vector_memory.client.errors import failure
+from vector_memory.client.requests import Request, Response, Unanswered
+from vector_memory.client.runpod import _input as runpod_input
+from vector_memory.client.server_sent import Event, EventReader
+from vector_memory.client.values import ResearchFields
+from vector_memory.errors import (
     InvalidInput,
     LimitExceeded,
     LLMBusy,
@@ -56,11 +61,6 @@ from memory_service.errors import (
     Unavailable,
     UnsupportedForm,
 )
-from memory_service.model import EventKind, Mode, Refused, Stored, StoreStatus
-from research.model import ResearchRequest
-from tests.stand_in_llm import StandInLLM, stream_of, streaming
-from tests.stand_in_platform import QueueWorker, StandInPlatform
-from tests.worker_process import WorkerProcess, free_port
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."
@@ -1037,7 +1037,7 @@ def test_many_threads_share_a_client(served):
 
 def test_importing_the_client_loads_no_part_of_the_service():
     code = (
-        "import sys; from gateway.client import Client; Client('http://127.0.0.1:1').close();"
+        "import sys; from vector_memory.client import Client; Client('http://127.0.0.1:1').close();"
         "heavy = 'fastapi starlette faiss onnxruntime numpy pydantic sqlite3'.split();"
         "print([name for name in heavy if name in sys.modules])"
     )

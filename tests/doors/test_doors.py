@@ -19,16 +19,16 @@ from typer.testing import CliRunner
 
 from gateway import wire
 from gateway.cli import app
-from gateway.client import Client
 from gateway.runpod.jobs import JobRunner
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from memory_service.errors import NotFound
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
 from tests.doors.stdio_client import META, StdioClient
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess
+from vector_memory.client import Client
+from vector_memory.errors import NotFound
 
 NAMESPACE = "doors"
 AT_ONCE = {"MEMORY_FOLLOW_INTERVAL_MS": "0"}

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.client import Client, NewMemory
 from gateway.exchange import texts
 from gateway.exchange.exporting import header, lines
 from gateway.exchange.formats import Format, read
 from gateway.exchange.importing import import_items
 from gateway.exchange.items import Item, Problem
-from memory_service.errors import InvalidInput, NotFound
+from vector_memory.client import Client, NewMemory
+from vector_memory.errors import InvalidInput, NotFound
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from gateway.mcp.memory_uris import memory_uri
 from gateway.mcp.server import build
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, McpSettings, Settings, load
-from memory_service.errors import StartupError
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
 from tests.worker_process import WorkerProcess, environment
+from vector_memory.errors import StartupError
 
 ERAS = ("auto", "legacy")
 """As the client opens a connection: the protocol of 2026, or the handshake of the years before."""

@@ -10,7 +10,6 @@ import re
 import httpx
 import pytest
 
-from memory_service.errors import LLMReplyInvalid
 from memory_service.model import Hit, Memory
 from research.context.packing import pack
 from research.context.prompt import build
@@ -22,6 +21,7 @@ from research.model import Answer, ChatMessage, ResearchRequest
 from research.researcher import Researcher
 from tests.attacks import ATTACKS
 from tests.list_recall import ListRecall, memory
+from vector_memory.errors import LLMReplyInvalid
 
 BASE_URL = os.environ.get("LLM_TEST_BASE_URL", "")
 MODEL = os.environ.get("LLM_TEST_MODEL", "")

@@ -16,7 +16,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from memory_service.errors import ServiceError, StartupError, Unavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, Hit, Memory, Mode, NewMemory, Refused
 from memory_service.retrieval.request import Retrieval
@@ -25,6 +24,7 @@ from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.faults.failing_calls import EVERYTHING, FULL, READ_ONLY, Fault, failing, named
 from tests.faults.rows import Row
+from vector_memory.errors import ServiceError, StartupError, Unavailable
 
 FAULTS: Mapping[str, tuple[Collection[str], int]] = {
     "write": ({"write"}, errno.ENOSPC),

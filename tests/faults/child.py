@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 from memory_service.clock import wall_ms
-from memory_service.errors import NotFound, Unavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, Deleted, Memory, Mode, NewMemory, Stored
 from memory_service.retrieval.request import Retrieval
@@ -40,6 +39,7 @@ from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.worker_process import environment
+from vector_memory.errors import NotFound, Unavailable
 
 ANSWER_S_MAX = 60
 GROUPS = 6

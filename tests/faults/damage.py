@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from memory_service.errors import StartupError, Unavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import frames, journal_paths, read_tail
 from memory_service.journal.records import Delete, Put, Record
@@ -23,6 +22,7 @@ from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.faults.rows import Row
+from vector_memory.errors import StartupError, Unavailable
 
 State = Mapping[tuple[str, str], str]
 """Contents by namespace and key."""

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memory_service.errors import Unavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, Mode, NewMemory
 from memory_service.retrieval.request import Retrieval
@@ -28,6 +27,7 @@ from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.faults.failing_calls import path_of
 from tests.faults.rows import Row
+from vector_memory.errors import Unavailable
 
 STRONG_READS_TRUST_ATTRIBUTES = False
 """Whether a strong read relies on the size that a file system tells; then it is as late as that."""

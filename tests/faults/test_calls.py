@@ -5,13 +5,13 @@ import os
 
 import pytest
 
-from memory_service.errors import StartupError
 from memory_service.journal.data_folder import DataFolder
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults import calls
 from tests.faults.embedder import HashEmbedder
 from tests.faults.failing_calls import KINDS, READ_ONLY, failing
+from vector_memory.errors import StartupError
 
 
 @pytest.mark.parametrize("kind", ["write", "fsync", "rename", "unlink", "mkdir"])

@@ -2,13 +2,13 @@
 
 import pytest
 
-from memory_service.errors import InvalidInput
 from memory_service.model import NewMemory
 from research.llm.endpoints import connect
 from research.llm.settings import LLMSettings
 from research.model import ResearchRequest
 from research.researcher import IRRELEVANT, Researcher
 from tests.stand_in_llm import StandInLLM, answering
+from vector_memory.errors import InvalidInput
 
 FACTS = (
     "Dana drinks oat flat white, never before ten.",

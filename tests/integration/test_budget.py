@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_service.errors import LimitExceeded
 from memory_service.tokens import TEMPLATE_TOKENS
 from research.context.budget import Filled, Window, fill
 from research.context.prompt import build
@@ -18,6 +17,7 @@ from research.llm.settings import LLMSettings
 from research.model import ChatMessage
 from tests.list_recall import hits
 from tests.stand_in_llm import Script, StandInLLM, hanging, in_turn, replying
+from vector_memory.errors import LimitExceeded
 
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "system", "content": "Rules."}, {"role": "user", "content": "Why?"})
 VLLM = replying(json.dumps({"count": 41, "max_model_len": 4_096, "tokens": [1] * 41}))

@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from memory_service.errors import LLMReplyInvalid, LLMStarting
 from research.llm.client import LLMClient
 from research.llm.cold_start import ColdStart
 from research.llm.deadline import Deadline
@@ -13,6 +12,7 @@ from research.llm.endpoints import Endpoints, Reply, connect
 from research.llm.settings import LLMSettings
 from research.model import ChatMessage
 from tests.stand_in_llm import Script, StandInLLM, answering, hanging, in_turn, replying
+from vector_memory.errors import LLMReplyInvalid, LLMStarting
 
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "user", "content": "Why?"},)
 BOUND_S = 20.0

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from memory_service.errors import StartupError
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, NewMemory
 from memory_service.projection import snapshots
 from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
+from vector_memory.errors import StartupError
 
 SECRET = "The vault code of Brightwater is seventeen blue herons."
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."

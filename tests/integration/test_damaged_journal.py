@@ -2,7 +2,6 @@
 
 import pytest
 
-from memory_service.errors import Unavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import frames
 from memory_service.model import Consistency, NewMemory
@@ -10,6 +9,7 @@ from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
+from vector_memory.errors import Unavailable
 
 SKIP = MemorySettings(follow_interval_ms=0, skip_damaged=True)
 

@@ -11,9 +11,9 @@ from memory_service.documents.libraries import Libraries
 from memory_service.documents.model import Form, NewDocument
 from memory_service.documents.service import BATCH_CHUNKS, DocumentService
 from memory_service.embedding.embedder import Window
-from memory_service.errors import InvalidInput, NotFound, StorageUnavailable, Unavailable
 from memory_service.model import NewMemory
 from memory_service.retrieval.request import Retrieval
+from vector_memory.errors import InvalidInput, NotFound, StorageUnavailable, Unavailable
 
 GUIDE = """# Owl guide
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from memory_service.errors import LLMNotConnected, LLMRefused, LLMTimeout, LLMUnreachable, ServiceError, Unavailable
 from research.llm.deadline import Deadline
 from research.llm.endpoints import Endpoints, Reply, connect
 from research.llm.settings import LLMSettings
@@ -28,6 +27,7 @@ from tests.stand_in_llm import (
     stream_of,
     streaming,
 )
+from vector_memory.errors import LLMNotConnected, LLMRefused, LLMTimeout, LLMUnreachable, ServiceError, Unavailable
 
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "user", "content": "Why?"},)
 KEYS = ("sk-first-secret", "sk-second-secret")

@@ -10,7 +10,6 @@ import pytest
 
 from indexes.group_index import GroupIndex
 from memory_service.clock import HybridClock, Moment, Stamp
-from memory_service.errors import Unavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Mode, NewMemory
 from memory_service.namespaces.conversation import Text
@@ -24,6 +23,7 @@ from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.faults.failing_calls import FULL, failing
+from vector_memory.errors import Unavailable
 
 DIM = 4
 NOTHING_MB = 0.000_001

@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from memory_service.errors import NotFound, StorageUnavailable, Unavailable
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, NewMemory, StoreStatus
 from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from memory_service.writing import planning
+from vector_memory.errors import NotFound, StorageUnavailable, Unavailable
 
 STRONG = Consistency.STRONG
 NEVER_MS = 60_000

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from memory_service.errors import InvalidInput
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Consistency, Mode, NewMemory, Refused
 from memory_service.namespaces import index as namespace_index
 from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
+from vector_memory.errors import InvalidInput
 
 STRONG = Consistency.STRONG
 NOW = datetime.now(UTC)

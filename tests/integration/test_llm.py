@@ -10,15 +10,6 @@ import httpx2
 import openai
 import pytest
 
-from memory_service.errors import (
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMReplyInvalid,
-    LLMTimeout,
-    LLMUnreachable,
-    ServiceError,
-)
 from research.llm.client import LLMClient
 from research.llm.completion import Completion
 from research.llm.settings import LLMSettings
@@ -33,6 +24,15 @@ from tests.stand_in_llm import (
     hanging,
     hanging_up,
     replying,
+)
+from vector_memory.errors import (
+    LLMBusy,
+    LLMNotConnected,
+    LLMRefused,
+    LLMReplyInvalid,
+    LLMTimeout,
+    LLMUnreachable,
+    ServiceError,
 )
 
 KEY = "sk-very-secret"

@@ -7,15 +7,6 @@ from contextlib import aclosing
 
 import pytest
 
-from memory_service.errors import (
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMReplyInvalid,
-    LLMTimeout,
-    LLMUnreachable,
-    ServiceError,
-)
 from research.llm.client import LLMClient
 from research.llm.completion import Completion
 from research.llm.settings import LLMSettings
@@ -31,6 +22,15 @@ from tests.stand_in_llm import (
     replying,
     stream_of,
     streaming,
+)
+from vector_memory.errors import (
+    LLMBusy,
+    LLMNotConnected,
+    LLMRefused,
+    LLMReplyInvalid,
+    LLMTimeout,
+    LLMUnreachable,
+    ServiceError,
 )
 
 KEY = "sk-very-secret"

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from memory_service.clock import HybridClock, iso_time
-from memory_service.errors import InvalidInput, NotFound
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import NewMemory
 from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
+from vector_memory.errors import InvalidInput, NotFound
 
 MINUTE_MS = 60_000
 DAY_MS = 24 * 60 * MINUTE_MS

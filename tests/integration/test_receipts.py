@@ -2,12 +2,12 @@
 
 import pytest
 
-from memory_service.errors import InvalidInput, NotFound
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import NewMemory
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
+from vector_memory.errors import InvalidInput, NotFound
 
 SECRET = "seventeen blue herons"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from memory_service.errors import InvalidInput, StorageUnavailable
 from memory_service.metadata import BYTES_MAX, canonical
 from memory_service.model import Hit, NewMemory
 from memory_service.retrieval.request import Retrieval
@@ -21,6 +20,7 @@ from research.remembering import memory_of
 from research.researcher import Researcher
 from tests.list_recall import ListRecall, hits, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, hanging, replying
+from vector_memory.errors import InvalidInput, StorageUnavailable
 
 FACTS = {
     "budget": "The budget of Brightwater is now 62,000 euro.",

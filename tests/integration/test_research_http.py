@@ -17,10 +17,10 @@ from gateway.runpod.jobs import translated
 from gateway.serving.app import create_app
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from memory_service.errors import InvalidInput
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
 from tests.stand_in_llm import StandInLLM, chunk, hanging, replying, stream_of, streaming
+from vector_memory.errors import InvalidInput
 
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."
 QUESTION = {"query": "What is the budget at Brightwater?", "stream": True}

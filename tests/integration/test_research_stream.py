@@ -7,7 +7,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from memory_service.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMNotConnected, LLMUnreachable
 from research.events import Cited, Context, Failed, Step, Token
 from research.grounding.extractive import NOTICE
 from research.llm.endpoints import connect
@@ -25,6 +24,7 @@ from tests.stand_in_llm import (
     stream_of,
     streaming,
 )
+from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMNotConnected, LLMUnreachable
 
 MEMORIES = [
     memory("The budget of Brightwater is 48,000 euro.", key="budget-1", metadata={"event_time": "2026-09-16"}),

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from memory_service.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMUnreachable
 from memory_service.model import Memory, NewMemory
 from memory_service.service import MemoryService
 from research.context.prompt import SYSTEM
@@ -19,6 +18,7 @@ from research.model import Answer, ResearchRequest
 from research.researcher import ABSTAINED, Researcher
 from tests.list_recall import ListRecall, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, replying
+from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMUnreachable
 
 MEMORIES = [
     memory("The budget of Brightwater is 48,000 euro.", key="budget-1", metadata={"event_time": "2026-09-16"}),

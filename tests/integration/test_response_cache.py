@@ -13,10 +13,10 @@ from gateway.serving.app import create_app
 from gateway.serving.response_cache import ENTRY_BYTES_MAX, LocalShelf, RedisShelf, ResponseCache
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from memory_service.errors import StartupError
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
 from tests.worker_process import free_port
+from vector_memory.errors import StartupError
 
 QUERY = {"query": "what does Dana drink?", "k": 3}
 

@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from memory_service.errors import InvalidInput, NotFound
 from memory_service.model import Mode, NewMemory
 from memory_service.retrieval import searching
 from memory_service.retrieval.request import RETRIEVALS_MAX, Retrieval
 from memory_service.retrieval.selection import POOL_MIN
+from vector_memory.errors import InvalidInput, NotFound
 
 NOW = datetime.now(UTC)
 CATS = ["A cat sleeps on the sofa.", "The cat is asleep on the couch.", "On the sofa a cat is sleeping."]

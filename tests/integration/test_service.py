@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from memory_service.errors import Conflict, InvalidInput, NotFound, StartupError
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Mode, NewMemory, Refused, StoreStatus
 from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
+from vector_memory.errors import Conflict, InvalidInput, NotFound, StartupError
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."

@@ -7,13 +7,13 @@ import time
 import pytest
 
 from memory_service.clock import Moment
-from memory_service.errors import NotFound
 from memory_service.journal.data_folder import DataFolder
 from memory_service.model import Mode, NewMemory
 from memory_service.projection import snapshots
 from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
+from vector_memory.errors import NotFound
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 

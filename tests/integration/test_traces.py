@@ -10,7 +10,6 @@ from gateway.observability.traces import TTL_S, Traces
 from gateway.runpod.jobs import JobRunner
 from gateway.serving.response_cache import LocalShelf
 from gateway.serving.worker import Worker
-from memory_service.errors import NotFound
 from memory_service.model import Mode
 from memory_service.retrieval.request import Retrieved
 from research.model import Answer, ResearchRequest
@@ -18,6 +17,7 @@ from research.trace import Trace
 from tests.integration.test_response_cache import redis_url, serving, settings, store
 from tests.stand_in_llm import StandInLLM, answering, stream_of, streaming
 from tests.worker_process import free_port
+from vector_memory.errors import NotFound
 
 __all__ = ["redis_url"]
 

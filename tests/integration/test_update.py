@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from gateway.serving.app import create_app
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from memory_service.errors import Conflict, InvalidInput, NotFound
 from memory_service.metadata import BYTES_MAX, canonical, merged
 from memory_service.model import Consistency, NewMemory, StoreStatus
 from memory_service.retrieval.request import Retrieval
 from memory_service.settings import MemorySettings
 from memory_service.writing.planning import Group
 from research.llm.settings import LLMSettings
+from vector_memory.errors import Conflict, InvalidInput, NotFound
 
 COFFEE = "Dana drinks an oat flat white."
 TEA = "Dana drinks green tea now."

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from memory_service.errors import Unavailable
 from research.llm.admission import Admission
 from research.llm.deadline import Deadline
+from vector_memory.errors import Unavailable
 
 LONG_S = 60.0
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from memory_service.batching import Batcher
-from memory_service.errors import Unavailable
+from vector_memory.errors import Unavailable
 
 
 class Gate:

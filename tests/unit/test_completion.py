@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_service.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 from research.llm.completion import Completion, decode, excerpt, read
 from tests.stand_in_llm import completion
+from vector_memory.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 
 SECRET = "sk-very-secret"
 

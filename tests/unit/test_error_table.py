@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from gateway.http.errors import STATUS
-from memory_service.errors import Code, ServiceError
+from vector_memory.errors import Code, ServiceError
 
 
 def tree(of):

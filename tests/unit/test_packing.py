@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_service.errors import LimitExceeded
 from memory_service.model import Hit
 from memory_service.tokens import estimate_tokens
 from research.context.packing import pack, room
 from research.context.prompt import build
 from research.model import Omitted
 from tests.list_recall import hits, memory
+from vector_memory.errors import LimitExceeded
 
 ROOM = 200
 LONG = "The quick brown fox jumps over the lazy dog. " * 40

@@ -8,7 +8,7 @@ import pytest
 from memory_service.documents import reading
 from memory_service.documents.model import BlockKind, Form
 from memory_service.documents.reading import read
-from memory_service.errors import InvalidInput, LimitExceeded
+from vector_memory.errors import InvalidInput, LimitExceeded
 
 
 def pdf(*pages: str, title: str | None = None) -> bytes:

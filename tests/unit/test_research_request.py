@@ -2,8 +2,8 @@
 
 import pytest
 
-from memory_service.errors import InvalidInput
 from research.model import ResearchRequest
+from vector_memory.errors import InvalidInput
 
 
 def test_a_question_alone_is_a_request() -> None:

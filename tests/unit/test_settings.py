@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import load, variables
-from memory_service.errors import StartupError
+from vector_memory.errors import StartupError
 
 ROOT = Path(__file__).parents[2]
 

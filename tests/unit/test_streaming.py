@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_service.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
 from research.llm.completion import Completion
 from research.llm.streaming import Chunk, ChunkReader, StreamReader
 from tests.stand_in_llm import USAGE, chunk, completion, stream_of
+from vector_memory.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
 
 SECRET = "sk-very-secret"
 

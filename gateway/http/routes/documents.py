@@ -16,8 +16,8 @@ from gateway.http.errors import documented
 from gateway.http.routes.memories import IdempotencyKey
 from gateway.serving.worker import Worker
 from memory_service.documents.model import FORM_OF_SUFFIX, Form, NewDocument
-from memory_service.errors import UnsupportedForm
 from memory_service.model import Consistency
+from vector_memory.errors import UnsupportedForm
 
 Model = TypeVar("Model", bound=wire.Body)
 

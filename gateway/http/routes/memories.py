@@ -16,8 +16,8 @@ from gateway.http.caching import CacheControl, cached
 from gateway.http.errors import documented
 from gateway.serving.worker import Worker
 from memory_service import checks
-from memory_service.errors import InvalidInput, StorageUnavailable
 from memory_service.model import Consistency, Deleted, NewMemory, Refused
+from vector_memory.errors import InvalidInput, StorageUnavailable
 
 if TYPE_CHECKING:
     from memory_service.service import MemoryService

@@ -14,7 +14,7 @@ from gateway.http.routes.memories import IdempotencyKey
 from gateway.observability.logs import request_id
 from gateway.serving.worker import Worker
 from gateway.tools import toolbox as tools
-from memory_service.errors import InvalidInput, ServiceError
+from vector_memory.errors import InvalidInput, ServiceError
 
 log = logging.getLogger(__name__)
 

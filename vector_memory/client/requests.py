@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from gateway.client.server_sent import Event
-from memory_service.errors import InvalidInput
+from vector_memory.client.server_sent import Event
+from vector_memory.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)

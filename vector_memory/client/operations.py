@@ -12,11 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from gateway.client import values
-from gateway.client.requests import Request, path_part
-from gateway.client.values import Deletion, Docs, Health, PlacedDocument, Stats, ToolDescription
 from memory_service.documents.model import FORM_OF_SUFFIX, DocumentsPage, Form, Library, Uploaded
-from memory_service.errors import InvalidInput
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     JSON,
@@ -32,6 +28,10 @@ from memory_service.model import (
 )
 from memory_service.retrieval.request import Retrieval, Retrieved
 from research.model import Answer
+from vector_memory.client import values
+from vector_memory.client.requests import Request, path_part
+from vector_memory.client.values import Deletion, Docs, Health, PlacedDocument, Stats, ToolDescription
+from vector_memory.errors import InvalidInput
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import httpx
 
-from gateway.client.requests import Request, Response, Unanswered, json_bytes
-from gateway.client.server_sent import Event, EventReader
-from memory_service.errors import InvalidInput
+from vector_memory.client.requests import Request, Response, Unanswered, json_bytes
+from vector_memory.client.server_sent import Event, EventReader
+from vector_memory.errors import InvalidInput
 
 USER_AGENT = "vector-memory"
 _EVENT_STREAM = "text/event-stream"

@@ -11,10 +11,10 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 
-from gateway.client.errors import job_failure
-from gateway.client.requests import Request, Response, Unanswered
-from gateway.client.server_sent import Event, EventReader
-from gateway.client.transports import HTTPTransport
+from vector_memory.client.errors import job_failure
+from vector_memory.client.requests import Request, Response, Unanswered
+from vector_memory.client.server_sent import Event, EventReader
+from vector_memory.client.transports import HTTPTransport
 
 RUNPOD_URL = "https://api.runpod.ai/v2"
 

@@ -8,10 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from gateway.client.requests import Response
-from gateway.client.server_sent import Event as Sent
 from memory_service.documents.model import Document, DocumentsPage, Library, Uploaded
-from memory_service.errors import ServiceError
 from memory_service.filters.grammar import time_ms
 from memory_service.model import (
     JSON,
@@ -35,6 +32,9 @@ from memory_service.model import (
 from memory_service.retrieval.request import Condition, Explanation, Retrieved, WhyNot
 from research.events import Cited, Context, Failed, Token
 from research.model import Answer, Citation, LLMFailure, Miss, Omitted, Passage
+from vector_memory.client.requests import Response
+from vector_memory.client.server_sent import Event as Sent
+from vector_memory.errors import ServiceError
 
 
 class RetrieveFields(TypedDict, total=False):
@@ -277,7 +277,7 @@ def stored_or_refused(body: Mapping[str, Any]) -> Stored | Refused:
     """One item of a batch."""
     if body["status"] != "refused":
         return stored(body)
-    from gateway.client.errors import failure
+    from vector_memory.client.errors import failure
 
     error: ServiceError = failure(Response(422, {"error": body["error"]}))
     return Refused(body["namespace"], body["key"], error)
@@ -366,7 +366,7 @@ def research_event(sent: Sent) -> ResearchEvent | Failed | None:
         case "answer":
             return answer(sent.data)
         case "error":
-            from gateway.client.errors import SUCCESS, failure
+            from vector_memory.client.errors import SUCCESS, failure
 
             return Failed(failure(Response(SUCCESS.start, sent.data)))
     return None

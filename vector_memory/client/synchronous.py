@@ -9,21 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from gateway.client.asynchronous import TIMEOUT_S, AsyncClient
-from gateway.client.operations import Source
-from gateway.client.retries import Retries
-from gateway.client.transports import Transport
-from gateway.client.values import (
-    Deletion,
-    Docs,
-    Health,
-    PlacedDocument,
-    ResearchEvent,
-    ResearchFields,
-    RetrieveFields,
-    Stats,
-    ToolDescription,
-)
 from memory_service.documents.model import Document, DocumentsPage, Library, Uploaded
 from memory_service.model import (
     DEFAULT_NAMESPACE,
@@ -41,6 +26,21 @@ from memory_service.model import (
 )
 from memory_service.retrieval.request import Retrieval, Retrieved
 from research.model import Answer
+from vector_memory.client.asynchronous import TIMEOUT_S, AsyncClient
+from vector_memory.client.operations import Source
+from vector_memory.client.retries import Retries
+from vector_memory.client.transports import Transport
+from vector_memory.client.values import (
+    Deletion,
+    Docs,
+    Health,
+    PlacedDocument,
+    ResearchEvent,
+    ResearchFields,
+    RetrieveFields,
+    Stats,
+    ToolDescription,
+)
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker
@@ -157,7 +157,7 @@ async def _next(values: AsyncGenerator[T]) -> tuple[T] | None:
 class Client:
     """A vector-memory service, over HTTP. Thread-safe.
 
-    Every method raises an error of `memory_service.errors`, with `field` where one is to blame, and with `status` and
+    Every method raises an error of `vector_memory.errors`, with `field` where one is to blame, and with `status` and
     `request_id` where the service answered. `Unavailable` with no status: it cannot be reached.
     """
 

@@ -6,25 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from gateway.client import operations, values
-from gateway.client.errors import answered, failure
-from gateway.client.operations import Operation, Source
-from gateway.client.requests import Unanswered
-from gateway.client.retries import Retries
-from gateway.client.transports import HTTPTransport, Transport
-from gateway.client.values import (
-    Deletion,
-    Docs,
-    Health,
-    PlacedDocument,
-    ResearchEvent,
-    ResearchFields,
-    RetrieveFields,
-    Stats,
-    ToolDescription,
-)
 from memory_service.documents.model import Document, DocumentsPage, Library, Uploaded
-from memory_service.errors import ServiceError, Unavailable
 from memory_service.model import (
     DEFAULT_NAMESPACE,
     JSON,
@@ -42,6 +24,24 @@ from memory_service.model import (
 from memory_service.retrieval.request import Retrieval, Retrieved
 from research.events import Failed
 from research.model import Answer
+from vector_memory.client import operations, values
+from vector_memory.client.errors import answered, failure
+from vector_memory.client.operations import Operation, Source
+from vector_memory.client.requests import Unanswered
+from vector_memory.client.retries import Retries
+from vector_memory.client.transports import HTTPTransport, Transport
+from vector_memory.client.values import (
+    Deletion,
+    Docs,
+    Health,
+    PlacedDocument,
+    ResearchEvent,
+    ResearchFields,
+    RetrieveFields,
+    Stats,
+    ToolDescription,
+)
+from vector_memory.errors import ServiceError, Unavailable
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker
@@ -56,7 +56,7 @@ TIMEOUT_S = 120.0
 class AsyncClient:
     """A vector-memory service, over HTTP.
 
-    Every method raises an error of `memory_service.errors`, with `field` where one is to blame, and with `status` and
+    Every method raises an error of `vector_memory.errors`, with `field` where one is to blame, and with `status` and
     `request_id` where the service answered. `Unavailable` with no status: it cannot be reached.
     """
 
@@ -96,7 +96,7 @@ class AsyncClient:
         url: str | None = None,
     ) -> Self:
         """Over a queue endpoint of RunPod, whose cold start may take minutes. `url` is RunPod's own by default."""
-        from gateway.client.runpod import RUNPOD_URL, RunPodTransport
+        from vector_memory.client.runpod import RUNPOD_URL, RunPodTransport
 
         transport = RunPodTransport(endpoint_id, api_key=api_key, timeout_s=timeout_s, url=url or RUNPOD_URL)
         return cls.over(transport, retries)
@@ -119,7 +119,7 @@ class AsyncClient:
         Raises:
             StartupError: the folder cannot be used, or a setting is wrong; from the first call if it cannot be loaded.
         """
-        from gateway.client.local import LocalTransport
+        from vector_memory.client.local import LocalTransport
 
         return cls.over(LocalTransport.over(folder, settings or {}, timeout_s=timeout_s))
 

@@ -10,8 +10,8 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gateway.client.requests import Request, Response, Unanswered
-from memory_service.errors import InvalidInput, Unavailable
+from vector_memory.client.requests import Request, Response, Unanswered
+from vector_memory.errors import InvalidInput, Unavailable
 
 RETRIED_STATUSES = frozenset({429, 503})
 

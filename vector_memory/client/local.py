@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.client.requests import Request, Response
-from gateway.client.transports import HTTPTransport
+from vector_memory.client.requests import Request, Response
+from vector_memory.client.transports import HTTPTransport
 
 if TYPE_CHECKING:  # imported where they are used: the other transports do without
     from gateway.serving.worker import Worker

@@ -1,4 +1,4 @@
-"""From what a door answered to the errors of `memory_service/errors.py`, with status and request id.
+"""From what a door answered to the errors of `vector_memory/errors.py`, with status and request id.
 
 An error that never was an answer (the service is out of reach) is `Unavailable` with no status.
 """
@@ -6,9 +6,9 @@ An error that never was an answer (the service is out of reach) is `Unavailable`
 import json
 from typing import Any
 
-from gateway.client.requests import Response
-from memory_service import errors
-from memory_service.errors import ServiceError
+from vector_memory import errors
+from vector_memory.client.requests import Response
+from vector_memory.errors import ServiceError
 
 _BY_CODE: dict[str, type[ServiceError]] = {
     error.code: error

@@ -27,7 +27,7 @@ from research.grounding import verification
 from research.grounding.claims import read
 from research.grounding.evidence import Evidence, Said
 from research.grounding.verification import SUPPORTED_MIN, Ask, Finding, judge, verify
-from research.model import Passage
+from vector_memory.research import Passage
 
 PARTS = ("development", "held out")
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -91,14 +91,14 @@ def _arguments() -> argparse.Namespace:
 def passage(turn: Turn, n: int = 1) -> Passage:
     """A turn as it would stand in a prompt, with its speaker in the metadata."""
     return Passage(
-        n,
-        turn.key,
-        "default",
-        turn.text,
-        {"speaker": turn.speaker},
-        0.5,
-        turn.time,
-        turn.time,
+        n=n,
+        key=turn.key,
+        namespace="default",
+        content=turn.text,
+        metadata={"speaker": turn.speaker},
+        score=0.5,
+        date=turn.time,
+        created_at=turn.time,
         truncated=False,
         speaker=turn.speaker,
     )

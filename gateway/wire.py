@@ -9,48 +9,37 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
+from memory_service.retrieval.request import RETRIEVALS_MAX
 from pydantic import BaseModel, ConfigDict, Field, Json, SkipValidation, TypeAdapter, ValidationError
 
 from gateway.observability.logs import request_id
 from memory_service import checks, metadata
-from memory_service.clock import iso_time
 from memory_service.documents import names
-from memory_service.documents.model import (
-    LIBRARIES_MAX,
-    Document,
-    DocumentsPage,
-    Form,
-    Library,
-    LibraryDocs,
-    NewDocument,
-    PlacedChunk,
-    Uploaded,
-)
-from memory_service.model import (
+from memory_service.documents.model import LibraryDocs, NewDocument, PlacedChunk
+from memory_service.model import DeleteOutcome
+from memory_service.retrieval import request as retrieval
+from research import model as research
+from research.replay import Replay
+from research.trace import Fate, Seen, Trace
+from research.trace import version as version_of
+from vector_memory.documents import LIBRARIES_MAX, Document, DocumentsPage, Form, Library, Uploaded
+from vector_memory.errors import InvalidInput, ServiceError, UnsupportedForm
+from vector_memory.memories import (
     DEFAULT_NAMESPACE,
     Consistency,
-    Deleted,
     DuplicatesPage,
     Embedding,
     Event,
-    Hit,
     Memory,
-    Mode,
     NewMemory,
     Page,
     Receipt,
     Refused,
     Stored,
 )
-from memory_service.retrieval import request as retrieval
-from memory_service.retrieval.request import RETRIEVALS_MAX, Condition, Retrieval, Retrieved
-from research import model as research
-from research.events import Cited, Context, Failed, Step, Token
-from research.model import Answer, ResearchRequest
-from research.replay import Replay
-from research.trace import Fate, Seen, Trace
-from research.trace import version as version_of
-from vector_memory.errors import InvalidInput, ServiceError, UnsupportedForm
+from vector_memory.research import Answer, Cited, Context, Failed, ResearchRequest, Step, Token
+from vector_memory.retrieval import Condition, Hit, Mode, Retrieval, Retrieved
+from vector_memory.times import iso_time
 
 DELETED_KEYS_MAX = 1_000
 """Keys that the answer to a bulk delete lists; the count is always whole."""
@@ -158,7 +147,11 @@ class StoreBody(Body):
 
     def memory(self) -> NewMemory:
         """The domain's value."""
-        embedding = None if self.embedding is None else Embedding(self.embedding.revision, self.embedding.vectors)
+        embedding = (
+            None
+            if self.embedding is None
+            else Embedding(revision=self.embedding.revision, vectors=self.embedding.vectors)
+        )
         return NewMemory(**{**dict(self), "embedding": embedding})
 
 
@@ -582,7 +575,7 @@ def batch_item(raw: object, namespace: str) -> NewMemory | Refused:
     except ValidationError as error:
         sent = raw if isinstance(raw, dict) else {}
         own, key = (value if isinstance(value := sent.get(name), str) else None for name in ("namespace", "key"))
-        return Refused(own, key, invalid(error.errors(include_url=False)[0]))
+        return Refused(namespace=own, key=key, error=invalid(error.errors(include_url=False)[0]))
 
 
 def invalid(error: Mapping[str, Any], skip: int = 0) -> InvalidInput:
@@ -708,7 +701,7 @@ def duplicates_body(page: DuplicatesPage) -> dict[str, Any]:
     return {"duplicates": found, "examined": page.examined, "next_cursor": page.cursor}
 
 
-def deleted_body(deleted: Deleted) -> dict[str, Any]:
+def deleted_body(deleted: DeleteOutcome) -> dict[str, Any]:
     """The outcome of a bulk delete."""
     return {
         "namespace": deleted.namespace,

@@ -19,24 +19,7 @@ from memory_service.filters.grammar import EVERYTHING, parse
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import storage_unavailable
 from memory_service.metadata import canonical
-from memory_service.model import (
-    DEFAULT_NAMESPACE,
-    JSON,
-    Compacted,
-    Consistency,
-    Deleted,
-    DuplicatesPage,
-    Embedding,
-    Event,
-    EventKind,
-    Memory,
-    Metadata,
-    NewMemory,
-    Page,
-    Receipt,
-    Refused,
-    Stored,
-)
+from memory_service.model import DeleteOutcome
 from memory_service.portable_vectors import exported, imported
 from memory_service.projection.compacting import Compactor
 from memory_service.projection.following import Follower
@@ -44,7 +27,6 @@ from memory_service.projection.receipts import redeem
 from memory_service.projection.recovery import recover
 from memory_service.projection.snapshotting import Snapshotter
 from memory_service.retrieval.duplicates import near_duplicates
-from memory_service.retrieval.request import RETRIEVALS_MAX, Retrieval, Retrieved
 from memory_service.retrieval.retriever import Retriever
 from memory_service.retrieval.searching import Search
 from memory_service.settings import MemorySettings
@@ -59,7 +41,29 @@ from memory_service.writing.planning import (
     UpdateRequest,
     WriteRequest,
 )
+from vector_memory.administration import Compacted
 from vector_memory.errors import InvalidInput, NotFound, Unavailable
+from vector_memory.fields import JSON
+from vector_memory.memories import (
+    BATCH,
+    CONTENT,
+    DEFAULT_NAMESPACE,
+    DUPLICATES_THRESHOLD,
+    LIMIT,
+    TTL_SECONDS,
+    Consistency,
+    DuplicatesPage,
+    Event,
+    EventKind,
+    Memory,
+    Metadata,
+    NewMemory,
+    Page,
+    Receipt,
+    Refused,
+    Stored,
+)
+from vector_memory.retrieval import RETRIEVALS, Retrieval, Retrieved
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +153,7 @@ class MemoryService:
             InvalidInput: the batch as a whole is wrong; nothing is stored.
             Conflict: the idempotency key was used for another request.
         """
-        checks.count(len(memories), "memories", checks.BATCH_ITEMS_MAX)
+        BATCH.check(memories, "memories")
         idempotency = _idempotency(idempotency_key, "store", memories)
         checked = [self._checked(memory) for memory in memories]
         accepted = [item for item in checked if not isinstance(item, Refused)]
@@ -162,7 +166,7 @@ class MemoryService:
             item = checks.new_memory(memory, self._clock.now_ms())
             return item, imported(memory.embedding, self.fingerprint)
         except InvalidInput as error:
-            return Refused(memory.namespace, memory.key, error)
+            return Refused(namespace=memory.namespace, key=memory.key, error=error)
 
     def _store_checked(
         self, items: Sequence[tuple[checks.CheckedMemory, Vectors | None]], idempotency: Idempotency | None
@@ -226,9 +230,9 @@ class MemoryService:
         if content is None and metadata is None and ttl_seconds is None:
             raise InvalidInput("There is nothing to update; send content, metadata or ttl_seconds.", field="content")
         if content is not None:
-            checks.content(content)
+            CONTENT.check(content, "content")
         if ttl_seconds is not None:
-            checks.ttl_seconds(ttl_seconds)
+            TTL_SECONDS.check(ttl_seconds, "ttl_seconds")
         canonical(metadata)
         ttl_ms = None if ttl_seconds is None else ttl_seconds * 1000
         request = namespace, key, content, metadata, ttl_seconds
@@ -273,7 +277,7 @@ class MemoryService:
             InvalidInput: one of them is wrong, or there are too many; nothing is searched.
             NotFound: there is no memory with the key of a `like`.
         """
-        checks.count(len(retrievals), "queries", RETRIEVALS_MAX)
+        RETRIEVALS.check(retrievals, "queries")
         is_strong = any(retrieval.consistency is Consistency.STRONG for retrieval in retrievals)
         self._refresh(Consistency.STRONG if is_strong else Consistency.EVENTUAL)
         searches = []
@@ -352,11 +356,11 @@ class MemoryService:
         versions, tombstone = self._catalog.history(
             namespace, key, self._clock.now_ms() - self._projection.superseded_kept_ms
         )
-        events = [_stored_event(memory) for memory in versions]
+        events = [Event.of(memory) for memory in versions]
         if tombstone is not None and tombstone.expired_at_ms is not None and not versions:
-            events.append(Event(EventKind.EXPIRED, tombstone.expired_at_ms, None))
+            events.append(Event(kind=EventKind.EXPIRED, at_ms=tombstone.expired_at_ms))
         if tombstone is not None and tombstone.deleted_at_ms is not None:
-            events.append(Event(EventKind.DELETED, tombstone.deleted_at_ms, None))
+            events.append(Event(kind=EventKind.DELETED, at_ms=tombstone.deleted_at_ms))
         if not events:
             raise _missing(namespace, key)
         return events
@@ -414,7 +418,7 @@ class MemoryService:
         if embeddings and as_of is not None:
             raise InvalidInput("embeddings cannot be used with as_of; leave one of them out.", field="embeddings")
         checks.namespace(namespace)
-        checks.limit(limit)
+        LIMIT.check(limit, "limit")
         wanted = parse(filter)
         as_of_ms = self._as_of_ms(as_of)
         scope = _digest([namespace, filter or {}, as_of_ms])
@@ -426,10 +430,11 @@ class MemoryService:
             page = page[: take(page)]
         is_last = len(page) == len(memories)
         next_cursor = None if is_last else encode_cursor(page[-1].created_at_ms, page[-1].key, scope)
-        return Page(page, next_cursor, self._embeddings(namespace, page) if embeddings else None)
-
-    def _embeddings(self, namespace: str, memories: Sequence[Memory]) -> tuple[Embedding | None, ...]:
-        return exported(self._projection, namespace, memories, self.fingerprint)
+        if embeddings:
+            vectors = exported(self._projection, namespace, page, self.fingerprint)
+            pairs = zip(page, vectors, strict=True)
+            page = tuple(memory.model_copy(update={"embedding": embedding}) for memory, embedding in pairs)
+        return Page(memories=page, cursor=next_cursor)
 
     def near_duplicates(
         self,
@@ -452,12 +457,14 @@ class MemoryService:
         Raises:
             InvalidInput: naming the field, the bound and the remedy.
         """
-        checks.number(threshold, "threshold", checks.DUPLICATES_THRESHOLD_MIN, 1)
+        DUPLICATES_THRESHOLD.check(threshold, "threshold")
         page = self.list(namespace=namespace, filter=filter, limit=limit, cursor=cursor)
         found = near_duplicates(self._projection, namespace, page.memories, threshold)
-        return DuplicatesPage(found, len(page.memories), page.cursor)
+        return DuplicatesPage(duplicates=found, examined=len(page.memories), cursor=page.cursor)
 
-    def delete(self, key: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None) -> Deleted:
+    def delete(
+        self, key: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
+    ) -> DeleteOutcome:
         """Delete one memory.
 
         Raises:
@@ -478,10 +485,10 @@ class MemoryService:
         namespace: str = DEFAULT_NAMESPACE,
         dry_run: bool = False,
         idempotency_key: str | None = None,
-    ) -> Deleted:
+    ) -> DeleteOutcome:
         """Delete up to 1,000 memories by key; keys that are not there are reported as missing."""
         checks.namespace(namespace)
-        checks.count(len(keys), "keys", checks.BATCH_ITEMS_MAX)
+        BATCH.check(keys, "keys")
         for at, key in enumerate(keys):
             checks.key(key, f"keys[{at}]")
         if dry_run:
@@ -496,7 +503,7 @@ class MemoryService:
         namespace: str = DEFAULT_NAMESPACE,
         dry_run: bool = False,
         idempotency_key: str | None = None,
-    ) -> Deleted:
+    ) -> DeleteOutcome:
         """Delete every memory of the namespace that matches, however many.
 
         Raises:
@@ -511,7 +518,12 @@ class MemoryService:
             )
         if dry_run:
             self._refresh()
-            return Deleted(namespace, tuple(self._catalog.matching_keys(namespace, wanted)), (), dry_run=True)
+            return DeleteOutcome(
+                namespace=namespace,
+                keys=tuple(self._catalog.matching_keys(namespace, wanted)),
+                missing=(),
+                dry_run=True,
+            )
         idempotency = _idempotency(idempotency_key, "delete_matching", namespace, filter)
         return self._deleted(DeleteRequest(namespace, None, wanted, idempotency))
 
@@ -519,7 +531,7 @@ class MemoryService:
         """In which files the bytes of what a delete removed still are.
 
         Args:
-            id: `Deleted.receipt`.
+            id: `DeleteOutcome.receipt`.
 
         Raises:
             InvalidInput: that is no receipt.
@@ -572,15 +584,20 @@ class MemoryService:
     def _as_of_ms(self, as_of: str | None) -> int | None:
         return checks.as_of(as_of, self._clock.now_ms(), self._projection.superseded_kept_ms)
 
-    def _would_delete_keys(self, namespace: str, keys: Sequence[str]) -> Deleted:
+    def _would_delete_keys(self, namespace: str, keys: Sequence[str]) -> DeleteOutcome:
         self._refresh()
         present = {key for _, key in self._catalog.contents({(namespace, key) for key in keys})}
-        return Deleted(namespace, tuple(sorted(present)), tuple(sorted(set(keys) - present)), dry_run=True)
+        return DeleteOutcome(
+            namespace=namespace,
+            keys=tuple(sorted(present)),
+            missing=tuple(sorted(set(keys) - present)),
+            dry_run=True,
+        )
 
-    def _deleted(self, request: DeleteRequest) -> Deleted:
+    def _deleted(self, request: DeleteRequest) -> DeleteOutcome:
         self._refresh_to_write()
         outcome = self._commit(request)
-        assert isinstance(outcome, Deleted), "a delete is answered with what it deleted"
+        assert isinstance(outcome, DeleteOutcome), "a delete is answered with what it deleted"
         return outcome
 
     def _commit(self, request: WriteRequest) -> Outcome:
@@ -612,17 +629,12 @@ class MemoryService:
 def _idempotency(key: str | None, operation: str, *request: Any) -> Idempotency | None:
     if key is None:
         return None
-    checks.idempotency_key(key)
+    checks.IDEMPOTENCY_KEY.check(key, "Idempotency-Key")
     return Idempotency(key, _digest([operation, *request]))
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(repr(value).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _stored_event(memory: Memory) -> Event:
-    kind = EventKind.STORED if memory.created_at_ms == memory.updated_at_ms else EventKind.UPDATED
-    return Event(kind, memory.updated_at_ms, memory)
 
 
 def _missing(namespace: str, key: str) -> NotFound:

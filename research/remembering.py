@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from memory_service.metadata import canonical_json
-from memory_service.model import JSON, Hit, NewMemory
 from research.context.recall import BY_MODEL
 from research.grounding import citations
 from research.grounding.sentences import ends
 from research.grounding.strictness import Kept
-from research.model import ResearchRequest
+from vector_memory.fields import JSON
+from vector_memory.memories import NewMemory
+from vector_memory.research import ResearchRequest
+from vector_memory.retrieval import Hit
 
 KEY_PREFIX: Final = "research-"
 

@@ -8,18 +8,15 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from memory_service.clock import iso_time, wall_ms
-from memory_service.model import Hit
-from memory_service.retrieval.request import Retrieved
+from memory_service.clock import wall_ms
 from research import remembering
 from research.context.budget import Filled, Window, fill
 from research.context.packing import room
 from research.context.prompt import build
 from research.context.recall import Recall, recall_for
-from research.events import Cited, Context, Failed, Step, Token
 from research.grounding import citations, claims, extractive
 from research.grounding.claims import Sentence, SentenceReader
 from research.grounding.strictness import Kept, keep_supported
@@ -27,18 +24,25 @@ from research.grounding.verification import verify
 from research.llm.deadline import Deadline
 from research.llm.endpoints import Endpoints, Reply
 from research.llm.settings import LLMSettings
-from research.model import (
+from research.trace import Stopwatch, Trace
+from vector_memory.errors import LimitExceeded, LLMNotConfigured, ServiceError
+from vector_memory.research import (
     Answer,
     ChatMessage,
     Citation,
+    Cited,
+    Context,
+    Failed,
     LLMFailure,
     Miss,
     NotRemembered,
     Passage,
     ResearchRequest,
+    Step,
+    Token,
 )
-from research.trace import Stopwatch, Trace
-from vector_memory.errors import LimitExceeded, LLMNotConfigured, ServiceError
+from vector_memory.retrieval import Hit, Retrieved
+from vector_memory.times import iso_time
 
 ABSTAINED: Final = "No memory matches this question, so there is nothing to answer it from."
 IRRELEVANT: Final = "The memories do not seem to answer this question; `nearest` shows what comes closest."
@@ -137,7 +141,7 @@ class Researcher:
         self._check(request)
         found = await self._found(request, deadline, watch)
         packed = found.filled.packed
-        yield Context(packed.passages, packed.omitted, found.filled.counted)
+        yield Context(context=packed.passages, omitted=packed.omitted, tokens_counted=found.filled.counted)
         draft: _Draft | None = None
         try:
             if self._llm is not None and packed.passages and not request.context_only:
@@ -150,12 +154,12 @@ class Researcher:
             else:
                 draft = await self._draft(request, found, deadline)
                 if draft.text:
-                    yield Token(draft.text)
+                    yield Token(text=draft.text)
         except ServiceError as error:
             if request.on_llm_error == "fail":
                 log.warning("research.failed", extra={"code": error.code, "reason": error.message})
                 self._count(error)
-                yield Failed(error)
+                yield Failed(error=error)
                 return
             draft = _degraded(error)
         assert draft is not None, "a stream without error ends in a reply"
@@ -249,7 +253,7 @@ class Researcher:
             async for piece in pieces:
                 match piece:
                     case str():
-                        yield Token(piece)
+                        yield Token(text=piece)
                         whole = reader.feed(piece)
                     case Reply():
                         whole = reader.finish()
@@ -257,7 +261,7 @@ class Researcher:
                 if cited:
                     found = await asyncio.to_thread(verify, cited, passages, self._recall.embed)
                     for citation in (one for of_sentence in found for one in of_sentence):
-                        yield Cited(citation)
+                        yield Cited(citation=citation)
                 if isinstance(piece, Reply):
                     yield piece
 
@@ -272,14 +276,15 @@ class Researcher:
         answer = _answer(found, draft, verified)
         if request.remember:
             key, reason = await asyncio.to_thread(self._remembered, request, found, answer, verified.kept)
-            answer = replace(answer, remembered=key, not_remembered=reason)
+            answer = answer.model_copy(update={"remembered": key, "not_remembered": reason})
             watch.lap("remember")
-        answer = replace(answer, latency_ms=watch.total_ms)
+        answer = answer.model_copy(update={"latency_ms": watch.total_ms})
         _report(request, answer)
         self._count(answer)
         if request.trace and self._keep_trace is not None:
             trace = _trace(request, found, answer, watch)
-            answer = replace(answer, trace_id=await asyncio.to_thread(self._keep_trace, trace))
+            trace_id = await asyncio.to_thread(self._keep_trace, trace)
+            answer = answer.model_copy(update={"trace_id": trace_id})
         return answer
 
     def _remembered(
@@ -331,11 +336,17 @@ def _drafted(reply: Reply, passages: Sequence[Passage]) -> _Draft:
 
 
 def _degraded(error: ServiceError) -> _Draft:
-    return _Draft(error=LLMFailure(error.code, error.message))
+    return _Draft(error=LLMFailure(code=error.code, message=error.message))
 
 
 def _miss(hit: Hit) -> Miss:
-    return Miss(hit.memory.key, hit.memory.namespace, hit.memory.content, hit.score, hit.relevance)
+    return Miss(
+        key=hit.memory.key,
+        namespace=hit.memory.namespace,
+        content=hit.memory.content,
+        score=hit.score,
+        relevance=hit.relevance,
+    )
 
 
 def _trace(request: ResearchRequest, found: _Found, answer: Answer, watch: Stopwatch) -> Trace:

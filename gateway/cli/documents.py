@@ -9,7 +9,7 @@ import typer
 from gateway.cli.failing import FAILED, say, usage
 from gateway.cli.showing import counted, print_json, show_line
 from gateway.cli.target import ApiKey, AsJson, DataDir, Namespace, RunPod, Url, connected, parsed
-from memory_service.model import DEFAULT_NAMESPACE
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from vector_memory.client import Document, Uploaded

@@ -20,7 +20,7 @@ from gateway.cli.target import (
     consistency,
     parsed,
 )
-from memory_service.model import DEFAULT_NAMESPACE
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 STDIN = "-"
 
@@ -78,8 +78,8 @@ def retrieve(
 ) -> None:
     """Find the memories that answer a query best."""
     from gateway import wire
-    from memory_service.model import Consistency, Mode
-    from memory_service.retrieval.request import Retrieval
+    from vector_memory.memories import Consistency
+    from vector_memory.retrieval import Mode, Retrieval
 
     if (query is None) == (like is None):
         raise usage("Say what to look for, or name a key with --like.")
@@ -201,7 +201,7 @@ def history(
 ) -> None:
     """Show what happened to a memory, newest first."""
     from gateway import wire
-    from memory_service.clock import iso_time
+    from vector_memory.times import iso_time
 
     with connected(data_dir, url, runpod, api_key) as client:
         events = client.history(key, namespace=namespace, consistency=consistency(strong))

@@ -8,14 +8,15 @@ import typer
 from gateway.cli.failing import say
 from gateway.cli.showing import print_json, safe, show, show_line
 from gateway.cli.target import ApiKey, AsJson, DataDir, Filter, Namespace, RunPod, Url, connected, parsed
-from memory_service.model import DEFAULT_NAMESPACE
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from research.model import Answer
-    from vector_memory.client import ResearchEvent
     from vector_memory.client.values import ResearchFields
+
+    from vector_memory.client import ResearchEvent
+    from vector_memory.research import Answer
 
 _COLOURS = {"supported": "green", "weak": "yellow", "unsupported": "red"}
 

@@ -7,10 +7,11 @@ their own, so files can be cut and put together with the tools for lines.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from memory_service.clock import iso_time, wall_ms
-from memory_service.model import Embedding, Memory, Page
+from memory_service.clock import wall_ms
 from vector_memory.client import Client, Stats
 from vector_memory.errors import LimitExceeded, NotFound
+from vector_memory.memories import Embedding, Memory, Page
+from vector_memory.times import iso_time
 
 FORMAT = "vector-memory"
 FORMAT_VERSION = 1

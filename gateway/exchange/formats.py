@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 from gateway.exchange import chroma, mcp_memory, mem0, records, texts
 from gateway.exchange.items import Problem, Read
-from memory_service.model import DEFAULT_NAMESPACE
 from vector_memory.errors import InvalidInput
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 STDIN = "-"
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from gateway.exchange.items import Item, Problem, Read
 from memory_service.clock import wall_ms
-from memory_service.filters.grammar import time_ms
-from memory_service.model import Refused, Stored
 from vector_memory.client import Client
 from vector_memory.errors import InvalidInput, LimitExceeded
+from vector_memory.memories import Refused, Stored
+from vector_memory.times import time_ms
 
 BATCH_ITEMS_MAX = 250
 """Of one request: without vectors about a second of embedding, so that progress is seen."""
@@ -69,7 +69,7 @@ def _stored(client: Client, batch: list[Item]) -> list[Stored | Refused]:
         if error.field == "url":
             raise
         if len(batch) == 1:
-            return [Refused(None, None, error)]
+            return [Refused(namespace=None, key=None, error=error)]
         middle = len(batch) // 2
         return _stored(client, batch[:middle]) + _stored(client, batch[middle:])
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from memory_service.model import NewMemory
+from vector_memory.memories import NewMemory
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.exchange.items import Item, Problem, Read
-from memory_service.model import NewMemory
+from vector_memory.memories import NewMemory
 
 
 def is_one(value: dict[str, Any]) -> bool:
@@ -28,7 +28,7 @@ def items(value: dict[str, Any], where: str, namespace: str) -> Iterator[Read]:
     else:
         text = f"{value['from']} {value['relationType'].replace('_', ' ')} {value['to']}"
         metadata = {"kind": "relation", "from": value["from"], "relation": value["relationType"], "to": value["to"]}
-        yield Item(where, NewMemory(text, _key("relation", text), namespace, metadata))
+        yield Item(where, NewMemory(content=text, key=_key("relation", text), namespace=namespace, metadata=metadata))
 
 
 def _observations(value: dict[str, Any], where: str, namespace: str) -> Iterator[Read]:
@@ -38,7 +38,12 @@ def _observations(value: dict[str, Any], where: str, namespace: str) -> Iterator
         return
     metadata = {"kind": "observation", "entity": name, "entity_type": kind}
     for observation in observations or [f"is known as {kind}"]:
-        yield Item(where, NewMemory(f"{name}: {observation}", _key(name, observation), namespace, metadata))
+        yield Item(
+            where,
+            NewMemory(
+                content=f"{name}: {observation}", key=_key(name, observation), namespace=namespace, metadata=metadata
+            ),
+        )
 
 
 def _key(name: str, text: str) -> str:

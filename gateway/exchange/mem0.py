@@ -7,9 +7,9 @@ A list, or an object with such a list under `results` or `memories`, of objects 
 from typing import Any
 
 from gateway.exchange.items import Item, Problem, Read
-from memory_service.filters.grammar import time_ms
-from memory_service.model import NewMemory
 from vector_memory.errors import InvalidInput
+from vector_memory.memories import NewMemory
+from vector_memory.times import time_ms
 
 _LISTS = ("results", "memories")
 _OWNERS = ("user_id", "agent_id", "run_id", "app_id", "actor_id", "role", "categories")
@@ -42,7 +42,15 @@ def item(value: dict[str, Any], where: str, namespace: str) -> Read:
     if created_at is not None and not _is_time(created_at):
         return Problem(where, f"created_at is no ISO 8601 time: {created_at!r}.")
     return Item(
-        where, NewMemory(value["memory"], f"mem0/{id}", namespace, {**owners, **(metadata or {})}, None, created_at)
+        where,
+        NewMemory(
+            content=value["memory"],
+            key=f"mem0/{id}",
+            namespace=namespace,
+            metadata={**owners, **(metadata or {})},
+            ttl_seconds=None,
+            created_at=created_at,
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.exchange.exporting import FORMAT, FORMAT_VERSION
 from gateway.exchange.items import Item, Problem, Read
-from memory_service.model import DEFAULT_NAMESPACE, Embedding, NewMemory
+from vector_memory.memories import DEFAULT_NAMESPACE, Embedding, NewMemory
 
 _FIELDS = frozenset(
     {"content", "key", "namespace", "metadata", "created_at", "updated_at", "expires_at", "ttl_seconds", "embedding"}
@@ -38,7 +38,7 @@ def _memory(value: dict[str, Any], namespace: str | None) -> NewMemory:
         ttl_seconds=value.get("ttl_seconds"),
         created_at=value.get("created_at"),
         expires_at=value.get("expires_at"),
-        embedding=Embedding(str(embedding.get("revision")), str(embedding.get("vectors")))
+        embedding=Embedding(revision=str(embedding.get("revision")), vectors=str(embedding.get("vectors")))
         if isinstance(embedding, dict)
         else None,
     )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from gateway.exchange.items import Item, Read
-from memory_service.model import NewMemory
+from vector_memory.memories import NewMemory
 
 SECTION_CHARS_MAX = 2_000
 """A longer section is cut between its paragraphs: a passage of about two windows of the model is found best and read
@@ -97,4 +97,6 @@ def _blocks(lines: list[str], begin: int) -> Iterator[tuple[int, str]]:
 def _item(name: str, line: int, text: str, headings: tuple[str, ...], namespace: str) -> Item:
     digest = hashlib.sha256("\n".join([*headings, text]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     metadata = {"source": name, **({"headings": list(headings)} if headings else {})}
-    return Item(f"{name}:{line}", NewMemory(text, f"{name[-400:]}#{digest}", namespace, metadata))
+    return Item(
+        f"{name}:{line}", NewMemory(content=text, key=f"{name[-400:]}#{digest}", namespace=namespace, metadata=metadata)
+    )

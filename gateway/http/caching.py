@@ -7,7 +7,7 @@ from fastapi import Header
 from fastapi.concurrency import run_in_threadpool
 
 from gateway.serving.worker import Worker
-from memory_service.model import Consistency
+from vector_memory.memories import Consistency
 
 CacheControl = Annotated[
     str | None, Header(description="`no-cache`: do not answer from the cache.", examples=["no-cache"])

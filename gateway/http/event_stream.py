@@ -12,8 +12,8 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from gateway.wire import step_body
-from research.events import Failed, Step
 from vector_memory.errors import ServiceError
+from vector_memory.research import Failed, Step
 
 _T = TypeVar("_T")
 
@@ -51,7 +51,7 @@ def _research_step(step: Step) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, allow_nan=False)}\n\n".encode()
 
 
-RESEARCH: Dialect[Step] = Dialect(_research_step, lambda error: _research_step(Failed(error)))
+RESEARCH: Dialect[Step] = Dialect(_research_step, lambda error: _research_step(Failed(error=error)))
 
 
 async def streamed(

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from research.model import Answer
 from vector_memory.errors import ServiceError
+from vector_memory.research import Answer
 
 if TYPE_CHECKING:  # which has a Metrics of its own
     from gateway.serving.worker import Worker

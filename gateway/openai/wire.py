@@ -17,10 +17,10 @@ from gateway.http.errors import STATUS
 from gateway.wire import Body, FilterObject, invalid
 from memory_service import checks
 from memory_service.embedding.embedder import Vectors
-from memory_service.model import DEFAULT_NAMESPACE
 from research import model as research
 from research.chat import ChatRequest
 from vector_memory.errors import InvalidInput, LimitExceeded, LLMRefused, NotFound, ServiceError
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 _Body = TypeVar("_Body", bound=BaseModel)
 

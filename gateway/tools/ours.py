@@ -11,10 +11,10 @@ from gateway.mcp.memory_uris import memory_uri
 from gateway.tools.results import TOKENS, TOKENS_MAX, TOKENS_MIN, fitted, hit_shown, memory_shown, part, whole
 from gateway.tools.toolbox import Hints, Parameters, Tool, idempotency_key
 from memory_service import checks
-from memory_service.model import DEFAULT_NAMESPACE, Memory, NewMemory
-from memory_service.retrieval.request import Retrieval
-from research.model import ResearchRequest
 from vector_memory.errors import InvalidInput, LLMNotConfigured
+from vector_memory.memories import DEFAULT_NAMESPACE, Memory, NewMemory
+from vector_memory.research import ResearchRequest
+from vector_memory.retrieval import Retrieval
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker
@@ -143,7 +143,13 @@ class Fetch(Parameters):
 
 def store(worker: "Worker", asked: Store) -> dict[str, Any]:
     """Keep a memory."""
-    memory = NewMemory(asked.content, asked.key, asked.namespace, asked.metadata, asked.ttl_seconds)
+    memory = NewMemory(
+        content=asked.content,
+        key=asked.key,
+        namespace=asked.namespace,
+        metadata=asked.metadata,
+        ttl_seconds=asked.ttl_seconds,
+    )
     return wire.stored_body(worker.memories.store(memory, idempotency_key=idempotency_key.get()))
 
 
@@ -225,7 +231,7 @@ def delete(worker: "Worker", asked: Delete) -> dict[str, Any]:
 async def research(worker: "Worker", asked: Research) -> dict[str, Any]:
     """Answer a question, with citations."""
     request = ResearchRequest(
-        asked.query, namespace=asked.namespace, k=asked.k, filter=asked.filter, max_tokens=asked.max_tokens
+        query=asked.query, namespace=asked.namespace, k=asked.k, filter=asked.filter, max_tokens=asked.max_tokens
     )
     try:
         body = wire.answer_body(await worker.researcher.research(request))
@@ -289,7 +295,7 @@ def _chunk_shown(chunk: dict[str, Any]) -> dict[str, Any]:
 
 def search(worker: "Worker", asked: Search) -> dict[str, Any]:
     """What ChatGPT's connectors search by."""
-    found = worker.memories.retrieve(Retrieval(asked.query, k=10))
+    found = worker.memories.retrieve(Retrieval(query=asked.query, k=10))
     return {"results": [_document(hit.memory.key, hit.memory.content) for hit in found.hits]}
 
 

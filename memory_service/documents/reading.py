@@ -12,9 +12,10 @@ from dataclasses import asdict
 
 from memory_service.documents.html import read_html
 from memory_service.documents.markdown import read_markdown
-from memory_service.documents.model import Block, BlockKind, Extracted, Form
+from memory_service.documents.model import Block, BlockKind, Extracted
 from memory_service.documents.pdf import read_pdf
 from memory_service.documents.plain import decoded, read_plain, with_plain_lines
+from vector_memory.documents import Form
 from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError
 
 log = logging.getLogger(__name__)

@@ -17,31 +17,26 @@ from memory_service import checks
 from memory_service.cursors import decode_cursor, encode_cursor
 from memory_service.documents import names
 from memory_service.documents.chunking import Chunker, page_of
-from memory_service.documents.model import (
-    Chunk,
-    Document,
-    DocumentsPage,
-    Extracted,
-    NewDocument,
-    PlacedChunk,
-    Uploaded,
-)
+from memory_service.documents.model import Chunk, Extracted, NewDocument, PlacedChunk
 from memory_service.documents.ordering import ordered
 from memory_service.documents.reading import read
 from memory_service.embedding.embedder import Embedder
-from memory_service.model import (
+from memory_service.model import DeleteOutcome
+from memory_service.service import MemoryService
+from vector_memory.documents import LIBRARY, TITLE, Document, DocumentsPage, Uploaded
+from vector_memory.errors import LimitExceeded, NotFound, Unavailable
+from vector_memory.fields import JSON
+from vector_memory.memories import (
+    BATCH,
     DEFAULT_NAMESPACE,
-    JSON,
+    LIMIT,
     Consistency,
-    Deleted,
     Memory,
     NewMemory,
     Refused,
     Stored,
     StoreStatus,
 )
-from memory_service.service import MemoryService
-from vector_memory.errors import LimitExceeded, NotFound, Unavailable
 
 CHUNKS_MAX = 5_000
 """Of one document: about three minutes of embedding on two cores, within the ten that RunPod gives a job."""
@@ -106,24 +101,25 @@ class DocumentService:
         end = 0
         for key, content, chunk, number in zip(keys, contents, chunks, numbers, strict=True):
             metadata = {**common, **_own(chunk, number, end - chunk.start, page_of(extracted.pages, chunk))}
-            memories.append(NewMemory(content, key, namespace, metadata))
+            memories.append(NewMemory(content=content, key=key, namespace=namespace, metadata=metadata))
             end = chunk.end
         first = memories[0]
         head = {**(first.metadata or {}), "document": _vouching(document, data, keys)}
         stored = self._store(memories[1:])
-        stored += self._store([NewMemory(first.content, first.key, namespace, head)])
+        stored += self._store([NewMemory(content=first.content, key=first.key, namespace=namespace, metadata=head)])
         present = [memory.key for memory in self._chunks(namespace, id, Consistency.STRONG)]
         vanished = sorted(set(present).difference(keys))
-        for at in range(0, len(vanished), checks.BATCH_ITEMS_MAX):
-            self._memories.delete_keys(vanished[at : at + checks.BATCH_ITEMS_MAX], namespace=namespace)
+        for at in range(0, len(vanished), BATCH.most):
+            self._memories.delete_keys(vanished[at : at + BATCH.most], namespace=namespace)
         counts = {status: sum(item.status is status for item in stored) for status in StoreStatus}
         is_complete = set(keys).issubset(present)  # another worker may have deleted the document meanwhile
+        document_now = _document(id, namespace, head, len(keys), stored[-1].updated_at_ms, is_complete=is_complete)
         return Uploaded(
-            _document(id, namespace, head, len(keys), stored[-1].updated_at_ms, is_complete=is_complete),
-            counts[StoreStatus.STORED],
-            counts[StoreStatus.UPDATED],
-            counts[StoreStatus.UNCHANGED],
-            len(vanished),
+            **dict(document_now),
+            stored=counts[StoreStatus.STORED],
+            updated=counts[StoreStatus.UPDATED],
+            unchanged=counts[StoreStatus.UNCHANGED],
+            deleted=len(vanished),
         )
 
     def _store(self, memories: Sequence[NewMemory]) -> list[Stored]:
@@ -149,7 +145,9 @@ class DocumentService:
             raise _missing(id, namespace)
         return _seen(id, namespace, chunks), _placed(chunks)
 
-    def delete(self, id: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None) -> Deleted:
+    def delete(
+        self, id: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
+    ) -> DeleteOutcome:
         """Delete a document with all its chunks, at once.
 
         Raises:
@@ -172,7 +170,7 @@ class DocumentService:
             page = self._memories.list(
                 namespace=namespace,
                 filter={"document_id": id},
-                limit=checks.LIMIT_MAX,
+                limit=LIMIT.most,
                 cursor=cursor,
                 consistency=consistency,
             )
@@ -211,10 +209,10 @@ class DocumentService:
             InvalidInput: naming the field, the bound and the remedy.
         """
         checks.namespace(namespace)
-        checks.limit(limit)
+        LIMIT.check(limit, "limit")
         filter = names.is_any_chunk()
         if library is not None:
-            checks.text(library, "library", names.LIBRARY_CHARS_MAX, "use a shorter one")
+            LIBRARY.check(library, "library")
             filter = {**filter, "library": names.library_id(library)}
         scope = hashlib.sha256(repr([_LISTING, namespace, filter]).encode()).hexdigest()
         after = decode_cursor(cursor, scope)[1] if cursor is not None else ""
@@ -229,10 +227,11 @@ class DocumentService:
                 "document_id": {"$in": [id for id, _ in page]},
                 "document": {"$exists": True},
             }
-            found_heads = self._memories.list(namespace=namespace, filter=of_page, limit=checks.LIMIT_MAX).memories
+            found_heads = self._memories.list(namespace=namespace, filter=of_page, limit=LIMIT.most).memories
             heads = {memory.metadata["document_id"]: memory for memory in sorted(found_heads, key=_updated_at_ms)}
         documents = tuple(_listed(id, namespace, count, heads.get(id)) for id, count in page)
-        return DocumentsPage(documents, encode_cursor(0, page[-1][0], scope) if len(found) > limit else None)
+        next_cursor = encode_cursor(0, page[-1][0], scope) if len(found) > limit else None
+        return DocumentsPage(documents=documents, cursor=next_cursor)
 
 
 def _bytes(source: str | bytes) -> bytes:
@@ -242,7 +241,7 @@ def _bytes(source: str | bytes) -> bytes:
 
 def _common(document: NewDocument, id: str, extracted: Extracted) -> dict[str, JSON]:
     """The metadata that all memories of a document have."""
-    title = document.title or " ".join((extracted.title or "").split())[: names.TITLE_CHARS_MAX] or id
+    title = document.title or " ".join((extracted.title or "").split())[: TITLE.chars_max] or id
     # Chunks of a document are neighbours to the ranking, and those of different documents are not (docs/documents.md).
     common: dict[str, JSON] = {
         "session_id": id,
@@ -341,17 +340,17 @@ def _document(
 ) -> Document:
     told = _told_in(metadata)
     return Document(
-        id,
-        namespace,
-        metadata.get("title", id),
-        metadata.get("library"),
-        metadata.get("topic"),
-        told.get("form"),
-        told.get("bytes"),
-        told.get("sha256"),
-        chunks,
-        is_complete,
-        updated_at_ms,
+        id=id,
+        namespace=namespace,
+        title=metadata.get("title", id),
+        library=metadata.get("library"),
+        topic=metadata.get("topic"),
+        form=told.get("form"),
+        bytes=told.get("bytes"),
+        sha256=told.get("sha256"),
+        chunks=chunks,
+        state="complete" if is_complete else "partial",
+        updated_at_ms=updated_at_ms,
     )
 
 

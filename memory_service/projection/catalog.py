@@ -26,9 +26,9 @@ from memory_service.filters.grammar import EVERYTHING, Filter
 from memory_service.filters.ids import Ids, RecentIds, matching_ids, read_ids
 from memory_service.filters.sql import attributes, condition
 from memory_service.journal.records import Delete, Put, Record, Reply
-from memory_service.model import Memory
 from memory_service.namespaces.conversation import Text
 from memory_service.private_folder import PrivateFolder
+from vector_memory.memories import Memory
 
 FILE_NAME = "catalog.sqlite"
 
@@ -596,4 +596,12 @@ def _vectors(windows: int, data: bytes) -> Vectors:
 
 def _memory(row: Sequence[Any]) -> Memory:
     namespace, key, content, metadata, created_at_ms, stamp_ms, expires_at_ms = row
-    return Memory(namespace, key, content, json.loads(metadata), created_at_ms, stamp_ms, expires_at_ms)
+    return Memory(
+        namespace=namespace,
+        key=key,
+        content=content,
+        metadata=json.loads(metadata),
+        created_at_ms=created_at_ms,
+        updated_at_ms=stamp_ms,
+        expires_at_ms=expires_at_ms,
+    )

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from indexes.group_index import GroupIndex, Groups, Vectors
-from memory_service.model import Alike, Duplicated, Memory
 from memory_service.projection.applying import Projection
+from vector_memory.memories import Alike, Duplicated, Memory
 
 ALIKE_MAX = 20
 """Of one memory, so many are looked at that are most alike at its beginning: who has more sees the others at these."""
@@ -34,10 +34,10 @@ def near_duplicates(
     reported = []
     for memory in memories:
         scores = found.get(memory.key, {})
-        alike = [Alike(others[id], score) for id, score in scores.items() if id in others]
-        earlier = [each for each in alike if _age(each.memory) < _age(memory)]
+        alike = [Alike(**dict(others[id]), score=score) for id, score in scores.items() if id in others]
+        earlier = [each for each in alike if _age(each) < _age(memory)]
         if earlier:
-            reported.append(Duplicated(memory, tuple(sorted(earlier, key=lambda each: -each.score))))
+            reported.append(Duplicated(**dict(memory), alike=tuple(sorted(earlier, key=lambda each: -each.score))))
     return tuple(reported)
 
 

@@ -6,9 +6,9 @@ from indexes.group_index import Groups
 from memory_service.filters.grammar import EVERYTHING, AllOf, AnyOf, Filter, Not, shown
 from memory_service.projection.applying import Projection
 from memory_service.retrieval.ranking import Ranked
-from memory_service.retrieval.request import Condition, Explanation, Retrieval, WhyNot
 from memory_service.retrieval.searching import Look, Search, eligible, ranked
 from memory_service.retrieval.selection import Places
+from vector_memory.retrieval import Condition, Explanation, Retrieval, WhyNot
 
 
 def explain(projection: Projection, search: Search, look: Look, returned: Places) -> Explanation:
@@ -33,7 +33,7 @@ def explain(projection: Projection, search: Search, look: Look, returned: Places
         memories=0 if index is None else len(index),
         candidates=look.count,
         filter=None if wanted == EVERYTHING else _condition(projection, namespace, wanted),
-        signals=tuple(_signals(look.ranked, at) for at in returned),
+        signals=tuple({"key": look.hit_key(at), **_signals(look.ranked, at)} for at in returned),
         why_not=None if key is None else _why_not(projection, search, look, returned, key),
     )
 
@@ -42,12 +42,16 @@ def _condition(projection: Projection, namespace: str, wanted: Filter) -> Condit
     matches = len(projection.catalog.matching_ids(namespace, wanted))
     match wanted:
         case AllOf(parts):
-            return Condition("$and", matches, tuple(_condition(projection, namespace, part) for part in parts))
+            return Condition(
+                shown="$and", matches=matches, parts=tuple(_condition(projection, namespace, part) for part in parts)
+            )
         case AnyOf(parts):
-            return Condition("$or", matches, tuple(_condition(projection, namespace, part) for part in parts))
+            return Condition(
+                shown="$or", matches=matches, parts=tuple(_condition(projection, namespace, part) for part in parts)
+            )
         case Not(part):
-            return Condition("$not", matches, (_condition(projection, namespace, part),))
-    return Condition(shown(wanted), matches)
+            return Condition(shown="$not", matches=matches, parts=(_condition(projection, namespace, part),))
+    return Condition(shown=shown(wanted), matches=matches)
 
 
 def _signals(found: Ranked, at: int) -> dict[str, float]:
@@ -60,21 +64,23 @@ def _why_not(projection: Projection, search: Search, look: Look, returned: Place
     index = projection.index(namespace)
     found = projection.catalog.find(namespace, key)
     if found is None or index is None:
-        return WhyNot(key, "missing", f"There is no memory with key {key!r} in namespace {namespace!r}.")
+        return WhyNot(
+            key=key, reason="missing", message=f"There is no memory with key {key!r} in namespace {namespace!r}."
+        )
     id, _ = found
     if id == search.itself:
-        return WhyNot(key, "is_itself", "It is the memory that the others are to be like.")
+        return WhyNot(key=key, reason="is_itself", message="It is the memory that the others are to be like.")
     if (failed := _failed(projection, namespace, search.wanted, id)) is not None:
-        return WhyNot(key, "filter", f"It does not match the filter: {failed}.")
+        return WhyNot(key=key, reason="filter", message=f"It does not match the filter: {failed}.")
     if look.candidates is not None and id not in look.candidates:
-        return WhyNot(key, "time", "It happened before `after`, or not before `before`.")
+        return WhyNot(key=key, reason="time", message="It happened before `after`, or not before `before`.")
     everything = ranked(projection, search, index, look.candidates, max(1, look.count))
     places = np.flatnonzero(everything.ids == id)
     if not len(places):
-        return WhyNot(key, "missing", "It was stored or deleted just now; ask again.")
+        return WhyNot(key=key, reason="missing", message="It was stored or deleted just now; ask again.")
     at = int(places[0])
     reason, message = _why_not_chosen(search.retrieval, look, returned, everything, at)
-    return WhyNot(key, reason, message, rank=at + 1, signals=_signals(everything, at))
+    return WhyNot(key=key, reason=reason, message=message, rank=at + 1, signals=_signals(everything, at))
 
 
 def _why_not_chosen(retrieval: Retrieval, look: Look, returned: Places, everything: Ranked, at: int) -> tuple[str, str]:

@@ -10,16 +10,15 @@ from memory_service import checks
 from memory_service.clock import HybridClock
 from memory_service.embedding.queue import EmbeddingQueue, mean_direction
 from memory_service.filters.grammar import parse
-from memory_service.model import Hit, Mode
 from memory_service.namespaces.index import NamespaceIndex
 from memory_service.namespaces.words import frequencies
 from memory_service.projection.applying import Projection
 from memory_service.retrieval import explaining, ranking
 from memory_service.retrieval.ranking import Boosts, Question
-from memory_service.retrieval.request import Retrieval, Retrieved
 from memory_service.retrieval.searching import Look, Search, look
 from memory_service.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
 from vector_memory.errors import NotFound
+from vector_memory.retrieval import Hit, Mode, Retrieval, Retrieved
 
 LIKE_TERMS_MAX = 32
 """Of the memory that others are to be like, so many of its rarest words are looked for."""
@@ -93,10 +92,11 @@ class Retriever:
             returned = [found.chosen[at] for at in places]
             explanation = explaining.explain(self._projection, search, found, returned)
         return Retrieved(
-            tuple(hits[at] for at in places),
-            retrieval.ranked_by,
-            tuple(found.hits(found.nearest)),
-            truncated=len(places) < len(hits),
+            hits=tuple(hits[at] for at in places),
+            mode=retrieval.ranked_by,
+            abstained=None if retrieval.min_relevance is None else not places,
+            nearest=None if retrieval.min_relevance is None else tuple(found.hits(found.nearest)),
+            truncated=None if retrieval.max_tokens is None else len(places) < len(hits),
             tokens=tokens,
             explanation=explanation,
         )

@@ -7,13 +7,13 @@ import numpy as np
 from indexes.group_index import Groups
 from memory_service.embedding.queue import Awaited
 from memory_service.filters.grammar import EVERYTHING, Filter
-from memory_service.model import Hit, Memory, Mode
 from memory_service.namespaces.index import NamespaceIndex
 from memory_service.projection.applying import Projection
 from memory_service.retrieval import ranking
 from memory_service.retrieval.ranking import Boosts, Question, Ranked
-from memory_service.retrieval.request import Retrieval
 from memory_service.retrieval.selection import POOL_FACTOR, POOL_MIN, Places, select
+from vector_memory.memories import Memory
+from vector_memory.retrieval import Hit, Mode, Retrieval
 
 NEAREST_MAX = 3
 """Hits that are shown where none is relevant."""
@@ -61,10 +61,14 @@ class Look:
     nearest: Places
     memories: dict[int, Memory]
 
+    def hit_key(self, place: int) -> str:
+        """Return the key of the memory at a place that was chosen."""
+        return self.memories[int(self.ranked.ids[place])].key
+
     def hits(self, places: Places) -> list[Hit]:
         """The hits at places that were chosen or are nearest."""
         signals, ids = self.ranked.signals(), self.ranked.ids.tolist()
-        return [Hit(self.memories[ids[at]], *signals[at]) for at in places]
+        return [Hit.of(self.memories[ids[at]], *signals[at]) for at in places]
 
 
 def look(projection: Projection, search: Search) -> tuple[Look, bool]:

@@ -5,7 +5,7 @@ A group of requests is planned in order, each against the state that those befor
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from memory_service import metadata
@@ -13,11 +13,12 @@ from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Vectors
 from memory_service.filters.grammar import Filter
 from memory_service.journal.records import Delete, Mutation, Put, Record, Reply
-from memory_service.model import Deleted, Metadata, Refused, Stored, StoreStatus
+from memory_service.model import DeleteOutcome
 from memory_service.projection.applying import Projection
 from memory_service.projection.catalog import Version
 from memory_service.projection.receipts import receipt_id
 from vector_memory.errors import Conflict, InvalidInput, NotFound, ServiceError, Unavailable
+from vector_memory.memories import Metadata, Refused, Stored, StoreStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class StoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRequest:
-    """Delete by key, or whatever matches the filter when this request's turn has come. Answered with `Deleted`."""
+    """Delete by key, or whatever matches the filter when this request's turn has come. Answered with `DeleteOutcome`."""
 
     namespace: str
     keys: tuple[str, ...] | None
@@ -104,7 +105,7 @@ class Stale:
     """
 
 
-Outcome: TypeAlias = list[Stored | Refused] | Deleted | Stale
+Outcome: TypeAlias = list[Stored | Refused] | DeleteOutcome | Stale
 
 _UNNUMBERED = -1
 """The id of a version that the catalog does not hold yet."""
@@ -239,8 +240,13 @@ def _lacks_vectors(item: Prepared, held: _Held | None, group: Group) -> bool:
 def _store(item: Prepared, group: Group) -> Stored:
     held = group.held(item.namespace, item.key)
     if held is not None and _is_unchanged(held.version, item):
-        at = held.version.created_at_ms, held.version.stamp.ms
-        return Stored(item.namespace, item.key, StoreStatus.UNCHANGED, *at)
+        return Stored(
+            namespace=item.namespace,
+            key=item.key,
+            status=StoreStatus.UNCHANGED,
+            created_at_ms=held.version.created_at_ms,
+            updated_at_ms=held.version.stamp.ms,
+        )
     vectors = item.vectors
     if vectors is None:
         assert held is not None, "an item comes without vectors only when its content is held"
@@ -254,7 +260,9 @@ def _store(item: Prepared, group: Group) -> Stored:
         stamp, Put(item.namespace, item.key, item.content, item.metadata, vectors, created_at_ms, expires_at_ms)
     )
     status = StoreStatus.UPDATED if held else StoreStatus.STORED
-    return Stored(item.namespace, item.key, status, created_at_ms, stamp.ms)
+    return Stored(
+        namespace=item.namespace, key=item.key, status=status, created_at_ms=created_at_ms, updated_at_ms=stamp.ms
+    )
 
 
 def _is_unchanged(version: Version, item: Prepared) -> bool:
@@ -284,11 +292,23 @@ def _plan_update(request: UpdateRequest, group: Group) -> Plan:
     expires_at_ms = held.version.expires_at_ms if request.ttl_ms is None else group.now_ms + request.ttl_ms
     created_at_ms = held.version.created_at_ms
     if (content, text, expires_at_ms) == (held.version.content, held.version.metadata, held.version.expires_at_ms):
-        at = created_at_ms, held.version.stamp.ms
-        return Plan([Stored(request.namespace, request.key, StoreStatus.UNCHANGED, *at)], [len(group.records)])
+        unchanged = Stored(
+            namespace=request.namespace,
+            key=request.key,
+            status=StoreStatus.UNCHANGED,
+            created_at_ms=created_at_ms,
+            updated_at_ms=held.version.stamp.ms,
+        )
+        return Plan([unchanged], [len(group.records)])
     stamp = group.tick()
     group.write(stamp, Put(request.namespace, request.key, content, text, vectors, created_at_ms, expires_at_ms))
-    updated = Stored(request.namespace, request.key, StoreStatus.UPDATED, created_at_ms, stamp.ms)
+    updated = Stored(
+        namespace=request.namespace,
+        key=request.key,
+        status=StoreStatus.UPDATED,
+        created_at_ms=created_at_ms,
+        updated_at_ms=stamp.ms,
+    )
     return Plan([updated], [len(group.records)])
 
 
@@ -303,7 +323,13 @@ def _plan_delete(request: DeleteRequest, group: Group) -> Plan:
         group.write(stamp, Delete(request.namespace, key))
         receipt = receipt_id(stamp)
     missing = sorted(set(keys).difference(present))
-    deleted = Deleted(request.namespace, tuple(sorted(present)), tuple(missing), dry_run=False, receipt=receipt)
+    deleted = DeleteOutcome(
+        namespace=request.namespace,
+        keys=tuple(sorted(present)),
+        missing=tuple(missing),
+        dry_run=False,
+        receipt=receipt,
+    )
     return Plan(deleted, [len(group.records)])
 
 
@@ -318,28 +344,34 @@ def settled(plan: Plan, durable: int, error: ServiceError | None) -> Outcome | S
     if not isinstance(plan.outcome, list):
         return error
     return [
-        item if needed <= durable else Refused(item.namespace, item.key, error)
+        item if needed <= durable else Refused(namespace=item.namespace, key=item.key, error=error)
         for item, needed in zip(plan.outcome, plan.needs, strict=True)
     ]
+
+
+_STORED_FIELDS = ("namespace", "key", "status", "created_at_ms", "updated_at_ms")
+"""The order in which a remembered reply keeps the fields of `Stored`."""
 
 
 def _remember(namespace: str, idempotency: Idempotency, outcome: Outcome, group: Group) -> None:
     """Write the reply behind the records it answers for."""
     match outcome:
-        case Deleted():
+        case DeleteOutcome():
             result: Any = ["deleted", outcome.namespace, list(outcome.keys), list(outcome.missing), outcome.receipt]
         case Stale():
             return
         case _:
             stored = [item for item in outcome if isinstance(item, Stored)]
-            result = ["stored", [[*astuple(item)] for item in stored]]
+            result = ["stored", [[getattr(item, field) for field in _STORED_FIELDS] for item in stored]]
     group.write(group.tick(), Reply(namespace, idempotency.key, idempotency.request, result))
 
 
 def _from_reply(result: Any) -> Outcome:
     match result:
         case ["stored", rows]:
-            return [Stored(namespace, key, StoreStatus(status), *times) for namespace, key, status, *times in rows]
+            return [Stored(**dict(zip(_STORED_FIELDS, row, strict=True))) for row in rows]
         case ["deleted", namespace, keys, missing, receipt]:
-            return Deleted(namespace, tuple(keys), tuple(missing), dry_run=False, receipt=receipt)
+            return DeleteOutcome(
+                namespace=namespace, keys=tuple(keys), missing=tuple(missing), dry_run=False, receipt=receipt
+            )
     raise ValueError("a remembered reply makes no sense")

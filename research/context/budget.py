@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from memory_service.model import Hit
 from research.context.packing import Candidate, Packed, candidates, pack_candidates, room
 from research.context.prompt import build
 from research.llm.counting import Count
-from research.model import ChatMessage
 from vector_memory.errors import LimitExceeded
+from vector_memory.research import ChatMessage
+from vector_memory.retrieval import Hit
 
 CountTokens = Callable[[Sequence[ChatMessage]], Awaitable[Count | None]]
 

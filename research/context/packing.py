@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from memory_service.clock import iso_time
-from memory_service.model import Hit, Memory, Metadata
 from memory_service.tokens import CHARS_PER_TOKEN_MAX, TEMPLATE_TOKENS, estimate_tokens
 from research.context.prompt import build, passage_line, quote
 from research.context.shingles import Shingles, are_alike, shingles
 from research.grounding.sentences import ends
-from research.model import PROVENANCES, Omitted, Passage, Provenance
 from vector_memory.errors import LimitExceeded
+from vector_memory.memories import Memory, Metadata
+from vector_memory.research import PROVENANCES, Omitted, Passage, Provenance
+from vector_memory.retrieval import Hit
+from vector_memory.times import iso_time
 
 # Below this no passage is worth sending: a number, a date, even one in emoji, and a sentence or two.
 _ROOM_TOKENS_MIN = 256
@@ -117,12 +118,12 @@ class _Packing:
         if any(are_alike(one.shingles, taken) for taken in self._taken):
             return False
         if not self._add(one):
-            self._leave_out(one, Omitted(one.hit.memory.key, "no room"))
+            self._leave_out(one, Omitted(key=one.hit.memory.key, reason="no room"))
         return True
 
     def take_repeated(self, one: Candidate) -> None:
         if not self._add(one):
-            self._leave_out(one, Omitted(one.hit.memory.key, "duplicate"))
+            self._leave_out(one, Omitted(key=one.hit.memory.key, reason="duplicate"))
 
     def _add(self, one: Candidate) -> bool:
         if len(self.passages) >= self._passages_max:
@@ -140,7 +141,7 @@ class _Packing:
 
     def _leave_out(self, one: Candidate, omitted: Omitted) -> None:
         is_full = len(self.passages) >= self._passages_max
-        self.omitted.append(Omitted(one.hit.memory.key, "passages") if is_full else omitted)
+        self.omitted.append(Omitted(key=one.hit.memory.key, reason="passages") if is_full else omitted)
 
 
 def _passage(hit: Hit, n: int, content: str | None = None) -> Passage:

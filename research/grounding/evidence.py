@@ -15,7 +15,7 @@ from functools import cached_property
 
 from memory_service.namespaces.words import STOP_WORDS, stems, words
 from research.grounding.sentences import Span, spans
-from research.model import Passage
+from vector_memory.research import Passage
 
 _SENTENCE_CHARS_MAX = 400
 _WINDOW_SENTENCES_MAX = 3

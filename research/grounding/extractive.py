@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from memory_service.embedding.embedder import Vectors
 from research.grounding.claims import Claim, Kind, Sentence
 from research.grounding.sentences import spans
-from research.model import Passage
+from vector_memory.research import Passage
 
 MODEL = "extractive"
 NOTICE = "No language model was called; these sentences are quoted from the memories:"

@@ -8,12 +8,12 @@ stays well-formed Markdown. Knows verdicts, not how they are found.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
 from research.grounding.claims import Kind, Sentence
-from research.model import Citation
+from vector_memory.research import Citation
 
 NOTHING_LEFT: Final = "No statement of the answer is supported by the memories that it cites."
 
@@ -52,7 +52,10 @@ def keep_supported(text: str, sentences: Sequence[Sentence], citations: Sequence
     _keep_leads(text, sentences, lines, stays)
     new, moved = _Writer(text, sentences).written([[i for i in line if stays[i]] for line in lines], lines)
     left = tuple(
-        replace(citation, answer_span=moved[i]) for i in range(len(sentences)) if stays[i] for citation in citations[i]
+        citation.model_copy(update={"answer_span": moved[i]})
+        for i in range(len(sentences))
+        if stays[i]
+        for citation in citations[i]
     )
     return Kept(
         new, left, tuple(text[one.start : one.stop] for one, stay in zip(sentences, stays, strict=True) if not stay)

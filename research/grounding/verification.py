@@ -20,7 +20,7 @@ from typing import NamedTuple
 from research.grounding.claims import Sentence
 from research.grounding.evidence import OPPOSITES, Evidence, Said, Stretch, Token, first_name, names, tokens
 from research.grounding.extractive import Embed
-from research.model import Citation, Passage, Verdict
+from vector_memory.research import Citation, Passage, Verdict
 
 WEIGHTS = (6.727, -0.935, -1.494, -3.612, -1.523)
 CONSTANT = -3.981

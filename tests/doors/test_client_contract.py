@@ -19,12 +19,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from vector_memory.client.server_sent import Event, EventReader
+from vector_memory.client.values import ResearchFields
 
 from gateway.http.errors import STATUS
 from gateway.serving.in_process import InProcessTransport
 from gateway.wire import error_body
-from memory_service.model import EventKind, Mode, Refused, Stored, StoreStatus
-from research.model import ResearchRequest
 from tests.stand_in_llm import StandInLLM, stream_of, streaming
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess, free_port
@@ -43,8 +43,6 @@ from vector_memory.client import (
 from vector_memory.client.errors import failure
 from vector_memory.client.requests import Request, Response, Unanswered
 from vector_memory.client.runpod import _input as runpod_input
-from vector_memory.client.server_sent import Event, EventReader
-from vector_memory.client.values import ResearchFields
 from vector_memory.errors import (
     InvalidInput,
     LimitExceeded,
@@ -61,6 +59,9 @@ from vector_memory.errors import (
     Unavailable,
     UnsupportedForm,
 )
+from vector_memory.memories import EventKind, Refused, Stored, StoreStatus
+from vector_memory.research import ResearchRequest
+from vector_memory.retrieval import Mode
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."
@@ -176,7 +177,11 @@ def test_any_text_is_a_key(client, namespace, key):
 
 
 def test_each_memory_of_a_batch_is_judged_on_its_own(client, namespace):
-    memories = [NewMemory(COFFEE, "a", namespace), NewMemory("", "b", namespace), NewMemory(BUDGET, "c", namespace)]
+    memories = [
+        NewMemory(content=COFFEE, key="a", namespace=namespace),
+        NewMemory(content="", key="b", namespace=namespace),
+        NewMemory(content=BUDGET, key="c", namespace=namespace),
+    ]
     first, refused, last = client.store_batch(memories)
     assert (first.key, last.key) == ("a", "c")
     assert isinstance(refused, Refused)
@@ -184,14 +189,19 @@ def test_each_memory_of_a_batch_is_judged_on_its_own(client, namespace):
 
 
 def test_a_listing_runs_over_all_pages(client, namespace):
-    client.store_batch([NewMemory(f"note {n}", f"k{n:02}", namespace) for n in range(25)])
+    client.store_batch([NewMemory(content=f"note {n}", key=f"k{n:02}", namespace=namespace) for n in range(25)])
     assert {memory.key for memory in client.list(namespace=namespace, page_size=10)} == {f"k{n:02}" for n in range(25)}
     page = client.page(namespace=namespace, limit=10)
     assert (len(page.memories), page.cursor is not None, page.embeddings) == (10, True, None)
 
 
 def test_every_control_of_a_retrieval_is_passed_on(client, namespace):
-    client.store_batch([NewMemory(COFFEE, "a", namespace, {"n": 1}), NewMemory(BUDGET, "b", namespace, {"n": 2})])
+    client.store_batch(
+        [
+            NewMemory(content=COFFEE, key="a", namespace=namespace, metadata={"n": 1}),
+            NewMemory(content=BUDGET, key="b", namespace=namespace, metadata={"n": 2}),
+        ]
+    )
     found = client.retrieve(
         "what does Dana drink?",
         namespace=namespace,
@@ -221,10 +231,15 @@ def test_every_control_of_a_retrieval_is_passed_on(client, namespace):
 
 
 def test_many_queries_are_answered_in_their_order(client, namespace):
-    client.store_batch([NewMemory(COFFEE, "a", namespace), NewMemory(BUDGET, "b", namespace)])
+    client.store_batch(
+        [
+            NewMemory(content=COFFEE, key="a", namespace=namespace),
+            NewMemory(content=BUDGET, key="b", namespace=namespace),
+        ]
+    )
     wanted = [
-        Retrieval("the budget", namespace=namespace, k=1),
-        Retrieval("oat flat white", namespace=namespace, k=1, mode=Mode.DENSE),
+        Retrieval(query="the budget", namespace=namespace, k=1),
+        Retrieval(query="oat flat white", namespace=namespace, k=1, mode=Mode.DENSE),
     ]
     budget, coffee = client.retrieve_batch(wanted)
     assert (budget.hits[0].memory.key, coffee.hits[0].memory.key, coffee.mode) == ("b", "a", Mode.DENSE)
@@ -237,7 +252,12 @@ def test_abstaining_shows_what_came_nearest(client, namespace):
 
 
 def test_near_duplicates_are_reported(client, namespace):
-    client.store_batch([NewMemory(COFFEE, "a", namespace), NewMemory(COFFEE + " ", "b", namespace)])
+    client.store_batch(
+        [
+            NewMemory(content=COFFEE, key="a", namespace=namespace),
+            NewMemory(content=COFFEE + " ", key="b", namespace=namespace),
+        ]
+    )
     page = client.near_duplicates(namespace=namespace, threshold=0.9)
     assert page.examined == 2
     [found] = page.duplicates
@@ -245,7 +265,9 @@ def test_near_duplicates_are_reported(client, namespace):
 
 
 def test_many_are_deleted_by_key_or_filter_after_a_dry_run(client, namespace):
-    client.store_batch([NewMemory(f"note {n}", f"k{n}", namespace, {"n": n}) for n in range(4)])
+    client.store_batch(
+        [NewMemory(content=f"note {n}", key=f"k{n}", namespace=namespace, metadata={"n": n}) for n in range(4)]
+    )
     dry = client.delete_many(filter={"n": {"$gte": 2}}, namespace=namespace, dry_run=True)
     assert (dry.count, dry.keys, dry.dry_run) == (2, ("k2", "k3"), True)
     assert client.delete_many(filter={"n": {"$gte": 2}}, namespace=namespace).keys == ("k2", "k3")
@@ -375,7 +397,14 @@ def test_what_is_listed_with_vectors_can_be_stored_elsewhere_as_it_was(client, n
     client.store(COFFEE, key="a", namespace=namespace, metadata={"lead": "acme"})
     page = client.page(namespace=namespace, embeddings=True)
     [memory], [embedding] = page.memories, page.embeddings
-    there = NewMemory(COFFEE, "a", f"{namespace}-2", memory.metadata, created_at="2024-05-01", embedding=embedding)
+    there = NewMemory(
+        content=COFFEE,
+        key="a",
+        namespace=f"{namespace}-2",
+        metadata=memory.metadata,
+        created_at="2024-05-01",
+        embedding=embedding,
+    )
     [stored] = client.store_batch([there])
     assert stored.created_at_ms == 1_714_521_600_000
     [again] = client.store_batch([there])
@@ -389,14 +418,36 @@ def test_vectors_of_another_embedder_are_made_anew_and_wrong_ones_are_refused(cl
     no_number = base64.b64encode(np.full(384, np.nan, dtype="<f4").tobytes()).decode()
     results = client.store_batch(
         [
-            NewMemory(COFFEE, "other", namespace, embedding=Embedding("another", nonsense)),
-            NewMemory(COFFEE, "length", namespace, embedding=Embedding(revision, nonsense)),
-            NewMemory(COFFEE, "nan", namespace, embedding=Embedding(revision, no_number)),
-            NewMemory(COFFEE, "empty", namespace, embedding=Embedding(revision, "")),
-            NewMemory(COFFEE, "text", namespace, embedding=Embedding(revision, "no base64!")),
-            NewMemory(COFFEE, "future", namespace, created_at="2999-01-01"),
-            NewMemory(COFFEE, "past", namespace, expires_at="1999-01-01"),
-            NewMemory(COFFEE, "both", namespace, ttl_seconds=1, expires_at="2030-01-01"),
+            NewMemory(
+                content=COFFEE,
+                key="other",
+                namespace=namespace,
+                embedding=Embedding(revision="another", vectors=nonsense),
+            ),
+            NewMemory(
+                content=COFFEE,
+                key="length",
+                namespace=namespace,
+                embedding=Embedding(revision=revision, vectors=nonsense),
+            ),
+            NewMemory(
+                content=COFFEE,
+                key="nan",
+                namespace=namespace,
+                embedding=Embedding(revision=revision, vectors=no_number),
+            ),
+            NewMemory(
+                content=COFFEE, key="empty", namespace=namespace, embedding=Embedding(revision=revision, vectors="")
+            ),
+            NewMemory(
+                content=COFFEE,
+                key="text",
+                namespace=namespace,
+                embedding=Embedding(revision=revision, vectors="no base64!"),
+            ),
+            NewMemory(content=COFFEE, key="future", namespace=namespace, created_at="2999-01-01"),
+            NewMemory(content=COFFEE, key="past", namespace=namespace, expires_at="1999-01-01"),
+            NewMemory(content=COFFEE, key="both", namespace=namespace, ttl_seconds=1, expires_at="2030-01-01"),
         ]
     )
     assert isinstance(results[0], Stored)
@@ -725,35 +776,43 @@ class Streaming(Scripted):
 
 @pytest.mark.parametrize(
     "events",
-    [[], [Event("token", {"text": "x"})], [LOST], [Event("token", {"text": "x"}), LOST]],
+    [[], [Event(kind="token", at_ms={"text": "x"})], [LOST], [Event(kind="token", at_ms={"text": "x"}), LOST]],
 )
 def test_a_stream_without_an_answer_is_unavailable(events):
     with Client.over(Streaming(*events), QUICK) as client, pytest.raises(Unavailable):
         list(client.research_stream("x"))
 
 
-@pytest.mark.parametrize("event", [Event("token", None), Event("answer", {}), Event("context", []), Event("error", 5)])
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event(kind="token", at_ms=None),
+        Event(kind="answer", at_ms={}),
+        Event(kind="context", at_ms=[]),
+        Event(kind="error", at_ms=5),
+    ],
+)
 def test_an_event_of_another_shape_is_an_error_and_an_unknown_one_is_passed_over(event):
-    script = Streaming(Event("something new", {}), Event("token", {"text": "x"}), event)
+    script = Streaming(Event(kind="something new", at_ms={}), Event(kind="token", at_ms={"text": "x"}), event)
     with Client.over(script, QUICK) as client:
         steps = client.research_stream("x")
-        assert next(steps) == Token("x")
+        assert next(steps) == Token(text="x")
         with pytest.raises(ServiceError):
             next(steps)
 
 
 def test_a_stream_is_asked_for_again_only_before_it_begins():
-    script = Streaming(Event("token", {"text": "x"}), LOST, first=BUSY)
+    script = Streaming(Event(kind="token", at_ms={"text": "x"}), LOST, first=BUSY)
     with Client.over(script, QUICK) as client:
         steps = client.research_stream("x")
-        assert next(steps) == Token("x")
+        assert next(steps) == Token(text="x")
         with pytest.raises(Unavailable):
             next(steps)
     assert len(script.asked) == 2
 
 
 def test_a_stream_outlives_its_client_without_a_traceback():
-    with Client.over(Streaming(Event("token", {"text": "x"}), LOST), QUICK) as client:
+    with Client.over(Streaming(Event(kind="token", at_ms={"text": "x"}), LOST), QUICK) as client:
         steps = client.research_stream("x")
         next(steps)
     steps.close()
@@ -763,7 +822,7 @@ class Nested(Streaming):
     """Tells through generators inside generators, as HTTP libraries do, none of which closes the one inside it."""
 
     def __init__(self, depth):
-        super().__init__(*[Event("token", {"text": "x"})] * 2)
+        super().__init__(*[Event(kind="token", at_ms={"text": "x"})] * 2)
         self._depth = depth
         self.ended = 0
 
@@ -800,7 +859,11 @@ def test_events_are_the_same_however_the_stream_is_cut(size, end):
     stream = b"".join(line + end for line in lines)
     reader = EventReader()
     events = [event for at in range(0, len(stream), size) for event in reader.feed(stream[at : at + size])]
-    assert events == [Event("token", {"text": "ä\u2028\x85☕"}), Event("a", [1, 2]), Event("", None)]
+    assert events == [
+        Event(kind="token", at_ms={"text": "ä\u2028\x85☕"}),
+        Event(kind="a", at_ms=[1, 2]),
+        Event(kind="", at_ms=None),
+    ]
 
 
 # -- RunPod --------------------------------------------------------------------------------------------------------

@@ -15,14 +15,14 @@ from pathlib import Path
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import frames, journal_paths, read_tail
 from memory_service.journal.records import Delete, Put, Record
-from memory_service.model import Mode, NewMemory
 from memory_service.projection import snapshots
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.faults.rows import Row
 from vector_memory.errors import StartupError, Unavailable
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import Mode, Retrieval
 
 State = Mapping[tuple[str, str], str]
 """Contents by namespace and key."""
@@ -168,9 +168,9 @@ def _fill(folder: Path, variant: Variant, scratch: Path) -> list[Record]:
     two.close()
     three = _open(folder, scratch)
     _write(three, "e", 4)
-    three.store(NewMemory("What was b-1 is of the third writer now.", "b-1", NAMESPACES[1]))
+    three.store(NewMemory(content="What was b-1 is of the third writer now.", key="b-1", namespace=NAMESPACES[1]))
     three.delete("b-0")
-    three.store(NewMemory("The last record of all.", "last"))
+    three.store(NewMemory(content="The last record of all.", key="last"))
     three.close()
     if variant is Variant.JOURNALS:
         shutil.rmtree(folder / "snapshots")
@@ -179,7 +179,9 @@ def _fill(folder: Path, variant: Variant, scratch: Path) -> list[Record]:
 
 def _write(service: MemoryService, name: str, count: int) -> None:
     for at in range(count):
-        service.store(NewMemory(f"Note {name}-{at} of dock {at * 7}.", f"{name}-{at}", NAMESPACES[at % 2]))
+        service.store(
+            NewMemory(content=f"Note {name}-{at} of dock {at * 7}.", key=f"{name}-{at}", namespace=NAMESPACES[at % 2])
+        )
 
 
 def _open(folder: Path, scratch: Path, **settings: bool) -> MemoryService:
@@ -349,7 +351,7 @@ def _opened_damaged(case: Case, reference: Reference, where: Path) -> Outcome:
             _names(case, " ".join(problems))
             _takes_no_writes(case, service)
             return Outcome.READ_ONLY
-        service.store(NewMemory("Written after the damage.", "fresh"))
+        service.store(NewMemory(content="Written after the damage.", key="fresh"))
     finally:
         service.close()
     _restart(case, _open(where, scratch), [case.state])
@@ -364,7 +366,7 @@ def _skip(case: Case, reference: Reference, where: Path) -> None:
     try:
         _check(case, service, case.skipped)
         _names(case, " ".join(service.problems()))
-        service.store(NewMemory("Written after the damage.", "fresh"))
+        service.store(NewMemory(content="Written after the damage.", key="fresh"))
     finally:
         service.close()
     _restart(case, _open(where, where.parent / "scratch", skip_damaged=True), case.skipped)
@@ -386,7 +388,7 @@ def _check(case: Case, service: MemoryService, states: Sequence[State]) -> None:
     for namespace in NAMESPACES:
         here = {key: content for (of, key), content in held.items() if of == namespace}
         for key, content in here.items():
-            hits = service.retrieve(Retrieval(content, namespace=namespace, k=100, mode=Mode.DENSE)).hits
+            hits = service.retrieve(Retrieval(query=content, namespace=namespace, k=100, mode=Mode.DENSE)).hits
             found = [hit.memory.key for hit in hits]
             is_first = bool(hits) and hits[0].memory.content == content and hits[0].score > 0.999
             assert is_first, f"{case}: {namespace}/{key} is not found by its own text, but {found[:1]}"
@@ -414,7 +416,7 @@ def _names(case: Case, message: str) -> None:
 
 def _takes_no_writes(case: Case, service: MemoryService) -> None:
     try:
-        service.store(NewMemory("Not to be kept.", "refused"))
+        service.store(NewMemory(content="Not to be kept.", key="refused"))
     except Unavailable as error:
         _names(case, str(error))
     else:

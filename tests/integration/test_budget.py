@@ -14,10 +14,10 @@ from research.context.prompt import build
 from research.llm.client import LLMClient
 from research.llm.counting import Count, TokenCounter
 from research.llm.settings import LLMSettings
-from research.model import ChatMessage
 from tests.list_recall import hits
 from tests.stand_in_llm import Script, StandInLLM, hanging, in_turn, replying
 from vector_memory.errors import LimitExceeded
+from vector_memory.research import ChatMessage
 
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "system", "content": "Rules."}, {"role": "user", "content": "Why?"})
 VLLM = replying(json.dumps({"count": 41, "max_model_len": 4_096, "tokens": [1] * 41}))

@@ -22,7 +22,6 @@ import uvicorn
 from gateway.serving.app import create_app
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from memory_service.model import NewMemory
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
 from tests.stand_in_llm import (
@@ -37,6 +36,7 @@ from tests.stand_in_llm import (
     stream_of,
     streaming,
 )
+from vector_memory.memories import NewMemory
 
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."
 QUESTION = "What is the budget at Brightwater?"
@@ -75,8 +75,8 @@ async def serving(folder: Path, script: Script, **llm: object) -> AsyncIterator[
             )
         )
         await asyncio.to_thread(worker.load)
-        worker.memories.store(NewMemory(BUDGET, "deal/budget", "acme"))
-        worker.memories.store(NewMemory("The spare key of the cabinet is with Jonas.", "key"))
+        worker.memories.store(NewMemory(content=BUDGET, key="deal/budget", namespace="acme"))
+        worker.memories.store(NewMemory(content="The spare key of the cabinet is with Jonas.", key="key"))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             server = uvicorn.Server(uvicorn.Config(create_app(worker), log_config=None))
             task = asyncio.create_task(server.serve(sockets=[listener]))

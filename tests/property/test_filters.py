@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from memory_service import metadata
 from memory_service.clock import Stamp
 from memory_service.filters import grammar as filters
-from memory_service.filters.grammar import AllOf, AnyOf, Contains, Exists, Not, OneOf, Ordered, parse, time_ms
+from memory_service.filters.grammar import AllOf, AnyOf, Contains, Exists, Not, OneOf, Ordered, parse
 from memory_service.filters.ids import RecentIds
 from memory_service.journal.records import Put
 from memory_service.projection.catalog import Catalog
+from vector_memory.times import time_ms
 
 SCALARS = st.one_of(
     st.none(),

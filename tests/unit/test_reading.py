@@ -6,8 +6,9 @@ import zlib
 import pytest
 
 from memory_service.documents import reading
-from memory_service.documents.model import BlockKind, Form
+from memory_service.documents.model import BlockKind
 from memory_service.documents.reading import read
+from vector_memory.documents import Form
 from vector_memory.errors import InvalidInput, LimitExceeded
 
 

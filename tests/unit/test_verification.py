@@ -14,8 +14,8 @@ from research.grounding.claims import read
 from research.grounding.extractive import extract
 from research.grounding.strictness import NOTHING_LEFT, keep_supported
 from research.grounding.verification import verify
-from research.model import Citation, Passage
 from tests.list_recall import ListRecall, hits
+from vector_memory.research import Citation, Passage
 
 WORDS = ListRecall().embed
 DANA = "Lunch was late. Dana drinks oat flat white, never before ten. She moved to Bristol on 3 May 2024 with 2 cats."

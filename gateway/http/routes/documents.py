@@ -15,9 +15,10 @@ from gateway.http import uploads
 from gateway.http.errors import documented
 from gateway.http.routes.memories import IdempotencyKey
 from gateway.serving.worker import Worker
-from memory_service.documents.model import FORM_OF_SUFFIX, Form, NewDocument
-from memory_service.model import Consistency
+from memory_service.documents.model import NewDocument
+from vector_memory.documents import FORM_OF_SUFFIX, Form
 from vector_memory.errors import UnsupportedForm
+from vector_memory.memories import Consistency
 
 Model = TypeVar("Model", bound=wire.Body)
 

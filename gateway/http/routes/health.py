@@ -8,7 +8,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from gateway.serving.worker import Worker
-from memory_service.clock import iso_time, wall_ms
+from memory_service.clock import wall_ms
+from vector_memory.times import iso_time
 
 SERVICE = "vector-memory"
 

@@ -16,8 +16,9 @@ from gateway.http.caching import CacheControl, cached
 from gateway.http.errors import documented
 from gateway.serving.worker import Worker
 from memory_service import checks
-from memory_service.model import Consistency, Deleted, NewMemory, Refused
+from memory_service.model import DeleteOutcome
 from vector_memory.errors import InvalidInput, StorageUnavailable
+from vector_memory.memories import Consistency, NewMemory, Refused
 
 if TYPE_CHECKING:
     from memory_service.service import MemoryService
@@ -210,14 +211,14 @@ def _store_batch(memories: "MemoryService", body: wire.BatchBody, idempotency_ke
     return [wire.stored_body(result) for result in results]
 
 
-def _receipt(memories: "MemoryService", deleted: Deleted, *, wanted: bool) -> dict[str, Any]:
+def _receipt(memories: "MemoryService", deleted: DeleteOutcome, *, wanted: bool) -> dict[str, Any]:
     """The `receipt` of an answer, null when nothing was deleted; nothing when none was wanted."""
     if not wanted:
         return {}
     return {"receipt": None if deleted.receipt is None else wire.receipt_body(memories.receipt(deleted.receipt))}
 
 
-def _delete_many(memories: "MemoryService", body: wire.DeleteBody, idempotency_key: str | None) -> Deleted:
+def _delete_many(memories: "MemoryService", body: wire.DeleteBody, idempotency_key: str | None) -> DeleteOutcome:
     match body.keys, body.filter:
         case list() as keys, None:
             return memories.delete_keys(

@@ -15,7 +15,7 @@ from memory_service.metadata import BYTES_MAX, canonical, merged
 from memory_service.model import Consistency, NewMemory, StoreStatus
 from memory_service.retrieval.request import Retrieval
 from memory_service.settings import MemorySettings
-from memory_service.writing.planning import Group
+from memory_service.writing.group import Group
 from research.llm.settings import LLMSettings
 from vector_memory.errors import Conflict, InvalidInput, NotFound
 

@@ -385,9 +385,10 @@ class Catalog:
         return {(namespace, key): content for namespace, key, content in found}
 
     def ids(self, namespace: str, keys: Sequence[str]) -> dict[str, int]:
-        """The ids of the memories held under these keys."""
-        sql = "SELECT key, id FROM memory WHERE namespace = ? AND key IN (SELECT value FROM json_each(?))"
-        return dict(self._all(sql, (namespace, json.dumps(list(keys)))))
+        """Return the ids of the memories under these keys."""
+        marks = ",".join("?" * len(keys))  # and no json_each, which cuts a text at its first NUL
+        sql = f"SELECT key, id FROM memory WHERE namespace = ? AND key IN ({marks})"
+        return dict(self._all(sql, (namespace, *keys)))
 
     def by_ids(self, ids: Sequence[int], as_of_ms: int | None = None) -> dict[int, Memory]:
         """Memories by id; ids of other versions than those of that time are left out."""

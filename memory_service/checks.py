@@ -5,6 +5,7 @@ import hashlib
 from memory_service import metadata
 from memory_service.clock import iso_time
 from memory_service.filters.grammar import time_ms
+from vector_memory.errors import InvalidInput
 
 CONTENT_CHARS_MAX = 100_000
 """About 100 windows of the model and some seconds of embedding; longer texts are documents, to be stored in parts."""

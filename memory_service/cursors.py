@@ -5,7 +5,7 @@ import binascii
 import json
 
 from memory_service.digests import is_versioned
-from memory_service.errors import InvalidInput
+from vector_memory.errors import InvalidInput
 
 _SCOPE_CHARS = 18
 """Characters of a scope that a cursor keeps: 64 bits of the digest after its version, enough to notice a mix-up."""

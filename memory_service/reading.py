@@ -11,7 +11,6 @@ from memory_service.cursors import decode_cursor, encode_cursor
 from memory_service.digests import request_digest
 from memory_service.embedding.embedder import Fingerprint, Vectors
 from memory_service.embedding.queue import EmbeddingQueue
-from memory_service.errors import InvalidInput, NotFound
 from memory_service.filters.grammar import parse
 from memory_service.model import (
     DEFAULT_NAMESPACE,
@@ -29,6 +28,7 @@ from memory_service.retrieval.duplicates import near_duplicates
 from memory_service.retrieval.request import RETRIEVALS_MAX, Retrieval, Retrieved
 from memory_service.retrieval.retriever import Retriever
 from memory_service.retrieval.searching import Search
+from vector_memory.errors import InvalidInput, NotFound
 
 
 class MemoryReader:

@@ -10,7 +10,6 @@ from memory_service import checks
 from memory_service.clock import HybridClock
 from memory_service.embedding.embedder import Embedder
 from memory_service.embedding.queue import EmbeddingQueue
-from memory_service.errors import InvalidInput, Unavailable
 from memory_service.filters.grammar import EVERYTHING, parse
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import storage_unavailable
@@ -46,7 +45,7 @@ from memory_service.writing.requests import (
     WriteOutcome,
     WriteRequest,
 )
-from vector_memory.errors import InvalidInput, NotFound, Unavailable
+from vector_memory.errors import InvalidInput, Unavailable
 
 
 class MemoryService(MemoryReader):

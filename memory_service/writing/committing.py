@@ -18,6 +18,7 @@ from memory_service.projection.applying import Projection
 from memory_service.writing.group import Group
 from memory_service.writing.planning import plan, settle
 from memory_service.writing.requests import DeleteRequest, StoreRequest, WriteOutcome, WriteRequest
+from vector_memory.errors import ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Vectors
-from memory_service.errors import Unavailable
 from memory_service.journal.records import Delete, Mutation, Put, Record, Reply
 from memory_service.projection.applying import Projection
 from memory_service.projection.catalog import Version
+from vector_memory.errors import Unavailable
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 from memory_service import checks
 from memory_service.digests import is_versioned, request_digest
-from memory_service.errors import Conflict
 from memory_service.journal.records import Reply
 from memory_service.model import Deleted, Stored, StoreStatus
 from memory_service.writing.group import Group
@@ -23,6 +22,7 @@ from memory_service.writing.requests import (
     WriteOutcome,
     WriteRequest,
 )
+from vector_memory.errors import Conflict
 
 
 def idempotency(key: str | None, operation: str, request: Mapping[str, Any]) -> Idempotency | None:

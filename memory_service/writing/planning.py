@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory_service import metadata
-from memory_service.errors import Conflict, InvalidInput, NotFound, ServiceError
 from memory_service.journal.records import Delete, Put
 from memory_service.model import Deleted, Refused, Stored, StoreStatus
 from memory_service.projection.catalog import Version
@@ -24,6 +23,7 @@ from memory_service.writing.requests import (
     WriteOutcome,
     WriteRequest,
 )
+from vector_memory.errors import Conflict, InvalidInput, NotFound, ServiceError
 
 
 @dataclass(frozen=True, slots=True)

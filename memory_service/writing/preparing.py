@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from memory_service import checks, metadata
 from memory_service.embedding.embedder import Fingerprint, Vectors
 from memory_service.embedding.queue import EmbeddingQueue
-from memory_service.errors import InvalidInput
 from memory_service.model import NewMemory, Refused
 from memory_service.portable_vectors import imported
 from memory_service.projection.catalog import Catalog
+from vector_memory.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,13 @@
 import pytest
 
 from memory_service.clock import HybridClock
-from memory_service.errors import Conflict
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import JournalWriter
 from memory_service.journal.records import Record, Reply
 from memory_service.model import Deleted, NewMemory, Stored, StoreStatus
 from memory_service.service import MemoryService
 from tests.faults.embedder import HashEmbedder
+from vector_memory.errors import Conflict
 
 COFFEE = "Dana drinks an oat flat white."
 OLD_DIGEST = "ab" * 32

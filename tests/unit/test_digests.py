@@ -6,8 +6,8 @@ import pytest
 
 from memory_service.cursors import decode_cursor, encode_cursor
 from memory_service.digests import is_versioned, request_digest
-from memory_service.errors import InvalidInput
 from memory_service.model import Embedding, NewMemory
+from vector_memory.errors import InvalidInput
 
 COFFEE = "Dana drinks an oat flat white."
 

@@ -1,53 +1,16 @@
 """Bounds on what callers send, each with its message. A check that is not passed raises `InvalidInput`."""
 
 import hashlib
-from dataclasses import dataclass
 
-from memory_service import metadata
 from vector_memory.errors import InvalidInput
 from vector_memory.fields import Text
-from vector_memory.memories import KEY, NAMESPACE, TTL_SECONDS, NewMemory
+from vector_memory.memories import KEY, NAMESPACE, TTL_SECONDS
 from vector_memory.times import iso_time, time_ms
 
 IDEMPOTENCY_KEY = Text(255, "use a shorter one")
 
 MINUTE_MS = 60 * 1000
 DAY_MS = 24 * 3600 * 1000
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedMemory:
-    """A new memory that is within all bounds.
-
-    Attributes:
-        key: given, or derived from the content.
-        metadata: canonical JSON text.
-        created_at_ms: when it was first stored elsewhere; None for now.
-        expires_at_ms: instead of `ttl_ms`.
-    """
-
-    namespace: str
-    key: str
-    content: str
-    metadata: str
-    ttl_ms: int | None
-    created_at_ms: int | None
-    expires_at_ms: int | None
-
-
-def new_memory(memory: NewMemory, now_ms: int) -> CheckedMemory:
-    """Check everything about a new memory but its vectors."""
-    if memory.ttl_seconds is not None and memory.expires_at is not None:
-        raise InvalidInput("Send either ttl_seconds or expires_at, and not both.", field="expires_at")
-    return CheckedMemory(
-        memory.namespace,
-        memory.key if memory.key is not None else derived_key(memory.content),
-        memory.content,
-        metadata.canonical(memory.metadata),
-        None if memory.ttl_seconds is None else memory.ttl_seconds * 1000,
-        None if memory.created_at is None else created_at(memory.created_at, now_ms),
-        None if memory.expires_at is None else expires_at(memory.expires_at, now_ms),
-    )
 
 
 def created_at(value: str, now_ms: int) -> int:

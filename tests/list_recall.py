@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from memory_service.embedding.embedder import Vectors
-from vector_memory.memories import Consistency, Event, EventKind, Memory, Metadata, NewMemory, Stored, StoreStatus
-from vector_memory.retrieval import Hit, Mode
-from vector_memory.retrieval import Retrieval, Retrieved
 from vector_memory.errors import NotFound
+from vector_memory.memories import Consistency, Event, Memory, Metadata, NewMemory, Stored, StoreStatus
+from vector_memory.retrieval import Hit, Mode, Retrieval, Retrieved
 
 _DIM = 384
 
@@ -60,13 +59,15 @@ class ListRecall:
     def store(self, memory: NewMemory) -> Stored:
         self.stored.append(memory)
         assert memory.key is not None, "research names what it stores"
-        return Stored(namespace=memory.namespace, key=memory.key, status=StoreStatus.STORED, created_at_ms=0, updated_at_ms=0)
+        return Stored(
+            namespace=memory.namespace, key=memory.key, status=StoreStatus.STORED, created_at_ms=0, updated_at_ms=0
+        )
 
     def history(self, key: str, *, namespace: str, consistency: Consistency = Consistency.EVENTUAL) -> Sequence[Event]:
         found = [one for one in self._memories if (one.namespace, one.key) == (namespace, key)]
         if not found:
             raise NotFound
-        return [Event(kind=EventKind.STORED, at_ms=one.created_at_ms, one) for one in found]
+        return [Event.of(one) for one in found]
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Count words into hashed places; a text without words points into the first direction."""

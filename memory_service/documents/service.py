@@ -15,6 +15,7 @@ from typing import Any
 
 from memory_service import checks
 from memory_service.cursors import decode_cursor, encode_cursor
+from memory_service.digests import request_digest
 from memory_service.documents import names
 from memory_service.documents.chunking import Chunker, page_of
 from memory_service.documents.model import Chunk, Extracted, NewDocument, PlacedChunk
@@ -48,8 +49,6 @@ UPLOADS_MAX = 4
 """At once in one worker. More would only wait for the model, and hold up a thread each."""
 
 HEADINGS_MAX, HEADING_CHARS_MAX = 6, 200
-
-_LISTING = "documents"
 
 
 class DocumentService:
@@ -214,7 +213,7 @@ class DocumentService:
         if library is not None:
             LIBRARY.check(library, "library")
             filter = {**filter, "library": names.library_id(library)}
-        scope = hashlib.sha256(repr([_LISTING, namespace, filter]).encode()).hexdigest()
+        scope = request_digest("list_documents", {"namespace": namespace, "filter": filter})
         after = decode_cursor(cursor, scope)[1] if cursor is not None else ""
         found = self._memories.values(
             "document_id", namespace=namespace, filter=filter, after=after, limit=limit + 1, consistency=consistency

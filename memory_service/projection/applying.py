@@ -30,7 +30,7 @@ from memory_service.namespaces.index import Entry, NamespaceIndex
 from memory_service.namespaces.resident import AT_ONCE, Residents
 from memory_service.namespaces.spilling import Spill
 from memory_service.projection import snapshots
-from memory_service.projection.catalog import Catalog, Tombstone, Version
+from memory_service.projection.catalog import Catalog, Tombstone
 from memory_service.projection.snapshots import FrozenProjection, Snapshot
 
 log = logging.getLogger(__name__)
@@ -338,24 +338,24 @@ class Projection:
         tombstone = self.catalog.tombstone(put.namespace, put.key)
         if tombstone is not None and tombstone.stamp >= stamp:
             return
-        current = self.catalog.version(put.namespace, put.key)
-        if current is None or current.stamp < stamp:
-            if current is not None:
-                self._supersede(put.namespace, current, stamp.ms, changes)
+        newest = self.catalog.newest(put.namespace, put.key)
+        if newest is None or newest[1] < stamp:
+            if newest is not None:
+                self._supersede(put.namespace, newest[0], stamp.ms, changes)
             id = self._fresh_id()
             self.catalog.put(id, put, stamp)
             changes.add(id, put, stamp)
-        elif current.stamp > stamp and self._is_kept(current.stamp.ms):
-            self.catalog.put_superseded(self._fresh_id(), put, stamp, current.stamp.ms)
+        elif newest[1] > stamp and self._is_kept(newest[1].ms):
+            self.catalog.put_superseded(self._fresh_id(), put, stamp, newest[1].ms)
         if put.expires_at_ms is not None:
             self._note_expiry(put.expires_at_ms)
 
     def _apply_delete(self, delete: Delete, stamp: Stamp, changes: _Changes) -> None:
         """The memory goes if it is older, and so do all older versions, known or still to be read."""
-        current = self.catalog.version(delete.namespace, delete.key)
-        if current is not None and current.stamp <= stamp:
-            self.catalog.remove(current.id)
-            changes.remove(delete.namespace, current.id)
+        newest = self.catalog.newest(delete.namespace, delete.key)
+        if newest is not None and newest[1] <= stamp:
+            self.catalog.remove(newest[0])
+            changes.remove(delete.namespace, newest[0])
         self._bury(delete.namespace, delete.key, stamp, delete.expired_at_ms)
 
     def _bury(self, namespace: str, key: str, stamp: Stamp, expired_at_ms: int | None) -> None:
@@ -368,13 +368,13 @@ class Projection:
         if found != known:
             self.catalog.bury(namespace, key, found)
 
-    def _supersede(self, namespace: str, current: Version, until_ms: int, changes: _Changes) -> None:
-        vectors = self._vectors(namespace, current.id, changes) if self._is_kept(until_ms) else None
+    def _supersede(self, namespace: str, id: int, until_ms: int, changes: _Changes) -> None:
+        vectors = self._vectors(namespace, id, changes) if self._is_kept(until_ms) else None
         if vectors is not None:
-            self.catalog.supersede(current.id, until_ms, vectors)
+            self.catalog.supersede(id, until_ms, vectors)
         else:
-            self.catalog.remove(current.id)
-        changes.remove(namespace, current.id)
+            self.catalog.remove(id)
+        changes.remove(namespace, id)
 
     def _vectors(self, namespace: str, id: int, changes: _Changes) -> Vectors | None:
         """The vectors of a memory that is about to be superseded; None when its namespace's index is lost."""

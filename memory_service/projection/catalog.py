@@ -113,16 +113,23 @@ _HERE = "m.namespace = ?1"
 _MEMORY_COLUMNS = "m.namespace, m.key, m.content, m.metadata, m.created_at_ms, m.stamp_ms, m.expires_at_ms"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """A memory as the catalog holds it, with what the writer needs to know of it."""
+    """One version of a memory.
 
-    id: int
+    Attributes:
+        id: the catalog's number of it; None for one that is planned and not yet committed.
+        metadata: canonical JSON text.
+        vectors: (windows, dim) of a planned one; those of the others are in the namespace's index.
+    """
+
+    id: int | None
     content: str
     metadata: str
     stamp: Stamp
     created_at_ms: int
     expires_at_ms: int | None
+    vectors: Vectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +294,12 @@ class Catalog:
         ).fetchone()
         return _version(row) if row else None
 
+    def newest(self, namespace: str, key: str) -> tuple[int, Stamp] | None:
+        """Return id and stamp of the memory under a key, as the writer sees it, without reading its content."""
+        sql = "SELECT id, stamp_ms, stamp_counter, stamp_writer FROM memory WHERE namespace = ? AND key = ?"
+        row = self._writer.execute(sql, (namespace, key)).fetchone()
+        return (row[0], Stamp(*row[1:])) if row else None
+
     def tombstone(self, namespace: str, key: str) -> Tombstone | None:
         """The end of the key's earlier versions, as the writer sees it, if there was one."""
         row = self._writer.execute(f"{_TOMBSTONE} WHERE namespace = ? AND key = ?", (namespace, key)).fetchone()
@@ -372,9 +385,10 @@ class Catalog:
         return {(namespace, key): content for namespace, key, content in found}
 
     def ids(self, namespace: str, keys: Sequence[str]) -> dict[str, int]:
-        """The ids of the memories held under these keys."""
-        sql = "SELECT key, id FROM memory WHERE namespace = ? AND key IN (SELECT value FROM json_each(?))"
-        return dict(self._all(sql, (namespace, json.dumps(list(keys)))))
+        """Return the ids of the memories under these keys."""
+        marks = ",".join("?" * len(keys))  # and no json_each, which cuts a text at its first NUL
+        sql = f"SELECT key, id FROM memory WHERE namespace = ? AND key IN ({marks})"
+        return dict(self._all(sql, (namespace, *keys)))
 
     def by_ids(self, ids: Sequence[int], as_of_ms: int | None = None) -> dict[int, Memory]:
         """Memories by id; ids of other versions than those of that time are left out."""
@@ -430,9 +444,12 @@ class Catalog:
 
     def texts(self, namespace: str) -> list[tuple[int, Text]]:
         """All memories of a namespace by id, ascending."""
-        rows = self._all(f"SELECT {_VERSION_COLUMNS} FROM memory WHERE namespace = ? ORDER BY id", (namespace,))
-        versions = (_version(row) for row in rows)
-        return [(it.id, Text(it.content, json.loads(it.metadata), it.created_at_ms, it.stamp)) for it in versions]
+        columns = "id, content, metadata, created_at_ms, stamp_ms, stamp_counter, stamp_writer"
+        rows = self._all(f"SELECT {columns} FROM memory WHERE namespace = ? ORDER BY id", (namespace,))
+        return [
+            (id, Text(content, json.loads(metadata), created_at_ms, Stamp(*stamp)))
+            for id, content, metadata, created_at_ms, *stamp in rows
+        ]
 
     def superseded_vectors(self, ids: Sequence[int]) -> list[tuple[int, Vectors]]:
         """Those of these ids that are of superseded versions, ascending, each with its vectors (windows, dim)."""
@@ -563,7 +580,14 @@ def _then(as_of_ms: int | None) -> str:
 
 def _version(row: Sequence[Any]) -> Version:
     id, content, metadata, ms, counter, writer, created_at_ms, expires_at_ms = row
-    return Version(id, content, metadata, Stamp(ms, counter, writer), created_at_ms, expires_at_ms)
+    return Version(
+        id=id,
+        content=content,
+        metadata=metadata,
+        stamp=Stamp(ms, counter, writer),
+        created_at_ms=created_at_ms,
+        expires_at_ms=expires_at_ms,
+    )
 
 
 _TOMBSTONE = "SELECT stamp_ms, stamp_counter, stamp_writer, expired_at_ms, deleted_at_ms FROM tombstone"

@@ -15,7 +15,9 @@ from memory_service.embedding.embedder import Fingerprint
 from memory_service.journal.files import JournalWriter, storage_unavailable
 from memory_service.journal.records import Record
 from memory_service.projection.applying import Projection
-from memory_service.writing.planning import DeleteRequest, Group, Outcome, StoreRequest, WriteRequest, plan, settled
+from memory_service.writing.group import Group
+from memory_service.writing.planning import plan, settle
+from memory_service.writing.requests import DeleteRequest, StoreRequest, WriteOutcome, WriteRequest
 from vector_memory.errors import ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ class Committer:
         self._clock = clock
         self._journal = JournalWriter(journal_folder, embedder, clock.next_ms)
         self._behind = False
-        self._batcher: Batcher[WriteRequest | SealRequest, Outcome | Sealed | ServiceError] = Batcher(
+        self._batcher: Batcher[WriteRequest | SealRequest, WriteOutcome | Sealed | ServiceError] = Batcher(
             "committer",
             self._commit_all,
             cost=lambda request: len(request.items) if isinstance(request, StoreRequest) else 1,
@@ -52,7 +54,7 @@ class Committer:
             waiting_max=WAITING_REQUESTS_MAX,
         )
 
-    def commit(self, request: WriteRequest) -> Outcome:
+    def commit(self, request: WriteRequest) -> WriteOutcome:
         """Write durably and visibly, then return.
 
         Raises:
@@ -89,9 +91,9 @@ class Committer:
         self._batcher.close()
         self._journal.close()
 
-    def _commit_all(self, requests: list[WriteRequest | SealRequest]) -> list[Outcome | Sealed | ServiceError]:
+    def _commit_all(self, requests: list[WriteRequest | SealRequest]) -> list[WriteOutcome | Sealed | ServiceError]:
         """Commit requests in order; one that deletes by filter begins a group, for it must see all before it."""
-        outcomes: list[Outcome | Sealed | ServiceError] = []
+        outcomes: list[WriteOutcome | Sealed | ServiceError] = []
         group: list[WriteRequest] = []
         for request in requests:
             if isinstance(request, SealRequest):
@@ -105,7 +107,7 @@ class Committer:
             group.append(request)
         return [*outcomes, *self._commit_group(group)]
 
-    def _commit_group(self, requests: Sequence[WriteRequest]) -> list[Outcome | ServiceError]:
+    def _commit_group(self, requests: Sequence[WriteRequest]) -> list[WriteOutcome | ServiceError]:
         try:
             self._catch_up()
             now_ms = self._clock.now_ms()
@@ -120,7 +122,7 @@ class Committer:
         except Exception as failure:
             log.exception("commit.failed")
             return [Unavailable(f"The write could not be completed ({type(failure).__name__}).")] * len(requests)
-        return [settled(planned, durable, error) for planned in plans]
+        return [settle(planned, durable, error) for planned in plans]
 
     def _catch_up(self) -> None:
         """Apply what an earlier group wrote but could not apply."""

@@ -13,7 +13,7 @@ from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
 from memory_service.metadata import BYTES_MAX, canonical, merged
 from memory_service.settings import MemorySettings
-from memory_service.writing.planning import Group
+from memory_service.writing.group import Group
 from research.llm.settings import LLMSettings
 from vector_memory.errors import Conflict, InvalidInput, NotFound
 from vector_memory.memories import Consistency, NewMemory, StoreStatus

@@ -6,7 +6,7 @@ from memory_service.clock import HybridClock
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import JournalWriter
 from memory_service.journal.records import Record, Reply
-from memory_service.model import Deleted
+from memory_service.model import DeleteOutcome
 from memory_service.service import MemoryService
 from tests.faults.embedder import HashEmbedder
 from vector_memory.errors import Conflict
@@ -79,7 +79,7 @@ def test_a_write_that_an_earlier_release_answered_is_answered_the_same_when_it_i
 def test_a_delete_that_an_earlier_release_answered_is_answered_the_same_when_it_is_retried(service_with_old_reply):
     service = service_with_old_reply(["deleted", "default", ["k"], [], None])
     service.store(NewMemory(content=COFFEE, key="k"))
-    deleted = Deleted("default", ("k",), (), dry_run=False)
+    deleted = DeleteOutcome("default", ("k",), (), dry_run=False)
     assert service.delete("k", idempotency_key="job-1") == deleted
     assert service.delete_matching({"a": 1}, idempotency_key="job-1") == deleted
     assert service.get("k").content == COFFEE

@@ -3,13 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from memory_service.retrieval.request import RETRIEVALS_MAX
 
 from memory_service.retrieval import searching
 from memory_service.retrieval.selection import POOL_MIN
 from vector_memory.errors import InvalidInput, NotFound
 from vector_memory.memories import NewMemory
-from vector_memory.retrieval import Mode, Retrieval
+from vector_memory.retrieval import RETRIEVALS, Mode, Retrieval
 
 NOW = datetime.now(UTC)
 CATS = ["A cat sleeps on the sofa.", "The cat is asleep on the couch.", "On the sofa a cat is sleeping."]
@@ -160,7 +159,7 @@ def test_a_batch_gives_what_its_queries_give_one_by_one(meetings):
     found, alone = meetings.retrieve_batch(asked), [meetings.retrieve(each) for each in asked]
     assert [keys(each) for each in found] == [keys(each) for each in alone]
     with pytest.raises(InvalidInput, match="100"):
-        meetings.retrieve_batch([Retrieval(query="x")] * (RETRIEVALS_MAX + 1))
+        meetings.retrieve_batch([Retrieval(query="x")] * (RETRIEVALS.most + 1))
     with pytest.raises(InvalidInput, match="queries"):
         meetings.retrieve_batch([])
 

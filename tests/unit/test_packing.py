@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_service.tokens import estimate_tokens
-from research.context.packing import pack, room
+from research.context.budget import plan
+from research.context.packing import pack
 from research.context.prompt import build
 from tests.list_recall import hits, memory
 from vector_memory.errors import LimitExceeded
@@ -196,15 +197,15 @@ def test_an_event_time_that_is_no_short_plain_text_is_no_date(event_time: str | 
 
 
 def test_room_is_what_instructions_question_and_answer_leave_of_the_window() -> None:
-    left = room("Why?", context_tokens=8_192, max_tokens=2_000)
+    budget = plan("Why?", window_tokens=8_192, answer_tokens=2_000)
 
-    assert 5_000 < left < 8_192 - 2_000
-    assert room("Why? " * 100, context_tokens=8_192, max_tokens=2_000) < left
-    assert room("Why?", context_tokens=8_192, max_tokens=1_000) == left + 1_000
+    assert 5_000 < budget.room_tokens < 8_192 - 2_000
+    assert plan("Why? " * 100, window_tokens=8_192, answer_tokens=2_000).room_tokens < budget.room_tokens
+    assert plan("Why?", window_tokens=8_192, answer_tokens=1_000).room_tokens == budget.room_tokens + 1_000
 
 
 def test_a_question_that_leaves_no_room_is_refused_with_a_remedy() -> None:
     with pytest.raises(LimitExceeded, match=r"4,096 tokens; shorten the question, lower max_tokens") as caught:
-        room("Why?", context_tokens=4_096, max_tokens=4_000)
+        plan("Why?", window_tokens=4_096, answer_tokens=4_000)
 
     assert caught.value.field == "max_tokens"

@@ -34,7 +34,7 @@ class Upload:
 
 
 class _StrictParser(MultiPartParser):
-    """Starlette's parser, made strict: by itself it accepts an upload that is cut off, and reads other bytes as Latin-1."""
+    """Starlette's parser, made strict. By itself it accepts uploads that are cut off, and fields that are not UTF-8."""
 
     spool_max_size = 65_536
     """Bytes of a file that stay in memory. Few, so that many slow uploads together hold little memory."""

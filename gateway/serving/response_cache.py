@@ -10,9 +10,10 @@ import json
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+
+from memory_service.bounded_cache import BoundedCache
 
 log = logging.getLogger(__name__)
 
@@ -73,38 +74,27 @@ class ResponseCache:
 
 
 class LocalShelf:
-    """A bounded table in this process; what was not asked for longest goes first."""
+    """A bounded table in this process, which evicts the least recently used values."""
 
     def __init__(self, ttl_s: float, bytes_max: int = BYTES_MAX, now: Callable[[], float] = time.monotonic) -> None:
         self._ttl_s = ttl_s
-        self._bytes_max = bytes_max
         self._now = now
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
-        self._bytes = 0
+        self._entries = BoundedCache[str, tuple[float, bytes]](bytes_max, lambda entry: len(entry[1]))
 
     def get(self, key: str) -> bytes | None:
-        """What was put there, while its time lasts."""
+        """Return what was put there, while its time lasts."""
         with self._lock:
-            until, value = self._kept.get(key, (0.0, b""))
-            if self._now() >= until:
-                self._drop(key)
-                return None
-            self._kept.move_to_end(key)
-            return value
+            expires_at, value = self._entries.get(key) or (0.0, b"")
+            if self._now() < expires_at:
+                return value
+            self._entries.remove(key)
+            return None
 
     def put(self, key: str, value: bytes) -> None:
         """Keep a value."""
         with self._lock:
-            self._drop(key)
-            self._kept[key] = (self._now() + self._ttl_s, value)
-            self._bytes += len(value)
-            while self._bytes > self._bytes_max:
-                self._drop(next(iter(self._kept)))
-
-    def _drop(self, key: str) -> None:
-        _, value = self._kept.pop(key, (0.0, b""))
-        self._bytes -= len(value)
+            self._entries.put(key, (self._now() + self._ttl_s, value))
 
 
 class RedisShelf:

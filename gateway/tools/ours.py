@@ -7,7 +7,7 @@ from pydantic import Field
 
 from gateway import wire
 from gateway.http.routes.health import service_version
-from gateway.mcp.memory_uris import memory_uri
+from gateway.tools.memory_uris import memory_uri
 from gateway.tools.results import TOKENS, TOKENS_MAX, TOKENS_MIN, fitted, hit_shown, memory_shown, part, whole
 from gateway.tools.toolbox import Hints, Parameters, Tool, idempotency_key
 from memory_service import checks

@@ -12,10 +12,10 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 
 from gateway.mcp.http import security
-from gateway.mcp.memory_uris import memory_uri
 from gateway.mcp.server import build
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, McpSettings, Settings, load
+from gateway.tools.memory_uris import memory_uri
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
 from tests.worker_process import WorkerProcess, environment

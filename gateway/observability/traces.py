@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from gateway.observability.trace_shapes import kept_trace
-from gateway.serving.response_cache import Shelf
+from gateway.serving.shelves import Shelf
 from memory_service import checks
 from research.trace import Trace
 from vector_memory.errors import NotFound

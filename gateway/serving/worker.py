@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from gateway.observability import traces
 from gateway.observability.metrics import Metrics
 from gateway.observability.traces import Traces
-from gateway.serving.response_cache import LocalShelf, RedisShelf, ResponseCache, Shelf
+from gateway.serving.response_cache import ResponseCache
 from gateway.serving.services import LoadedServices, Services
-from gateway.settings import GatewaySettings, Settings
+from gateway.serving.shelves import LocalShelf, open_shelf
+from gateway.settings import Settings
 from memory_service.embedding.embedder import Embedder
 from memory_service.embedding.minilm import FINGERPRINTS, MiniLM
 from memory_service.journal.data_folder import DataFolder
@@ -94,7 +95,7 @@ class Worker(Services):
 
         settings = self.settings
         self.cache = _cache(settings)
-        self.traces = Traces(_shelf(settings.gateway, traces.TTL_S))
+        self.traces = Traces(open_shelf(settings.gateway, traces.TTL_S))
         embedder = _embedder(settings.memory)
         llm = connect(settings.llm)
         memories = MemoryService(self._folder, embedder, settings.memory)
@@ -129,23 +130,7 @@ def _cache(settings: Settings) -> ResponseCache:
     answers = [llm.fallback, llm.min_relevance, llm.context_tokens, llm.timeout_s, endpoints]
     salt = json.dumps([version("vector-memory"), settings.memory.embedder, answers])
     ttl_s = settings.gateway.cache_ttl_s
-    return ResponseCache(None if ttl_s == 0 else _shelf(settings.gateway, ttl_s), salt)
-
-
-def _shelf(gateway: GatewaySettings, ttl_s: float) -> Shelf:
-    """Where what is kept for a while is kept: in Redis if there is one, else in this process.
-
-    Raises:
-        StartupError: REDIS_URL cannot be used.
-    """
-    if gateway.redis_url is None:
-        return LocalShelf(ttl_s)
-    try:
-        return RedisShelf(gateway.redis_url.get_secret_value(), ttl_s)
-    except ImportError as error:
-        raise StartupError("REDIS_URL needs the extra redis: pip install 'vector-memory[redis]'.") from error
-    except ValueError as error:
-        raise StartupError("REDIS_URL must be such as redis://host:6379/0.") from error
+    return ResponseCache(None if ttl_s == 0 else open_shelf(settings.gateway, ttl_s), salt)
 
 
 def _embedder(settings: MemorySettings) -> Embedder:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.observability.traces import TTL_S, Traces
 from gateway.runpod.jobs import JobRunner
-from gateway.serving.response_cache import LocalShelf
+from gateway.serving.shelves import LocalShelf
 from gateway.serving.worker import Worker
 from memory_service.model import Mode
 from memory_service.retrieval.request import Retrieved

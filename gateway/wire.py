@@ -5,7 +5,7 @@ shares. The bounds in the schemas below only inform.
 """
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -16,12 +16,9 @@ from gateway.observability.logs import request_id
 from memory_service import checks, metadata
 from memory_service.documents import names
 from memory_service.documents.model import LibraryDocs, NewDocument, PlacedChunk
-from memory_service.model import DeleteOutcome
+from memory_service.model import Deleted
 from memory_service.retrieval import request as retrieval
 from research import model as research
-from research.replay import Replay
-from research.trace import Fate, Seen, Trace
-from research.trace import version as version_of
 from vector_memory.documents import LIBRARIES_MAX, Document, DocumentsPage, Form, Library, Uploaded
 from vector_memory.errors import InvalidInput, ServiceError, UnsupportedForm
 from vector_memory.memories import (
@@ -640,11 +637,11 @@ def retrieved_body(found: Retrieved, asked: Retrieval) -> dict[str, Any]:
     if asked.max_tokens is not None:
         body |= {"tokens": found.tokens, "truncated": found.truncated}
     if found.explanation is not None:
-        body["explanation"] = _explanation(found)
+        body["explanation"] = explanation_body(found)
     return body
 
 
-def _explanation(found: Retrieved) -> dict[str, Any]:
+def explanation_body(found: Retrieved) -> dict[str, Any]:
     """How an answer came about; the signals by the keys of the hits."""
     assert found.explanation is not None
     body = asdict(found.explanation)
@@ -701,7 +698,7 @@ def duplicates_body(page: DuplicatesPage) -> dict[str, Any]:
     return {"duplicates": found, "examined": page.examined, "next_cursor": page.cursor}
 
 
-def deleted_body(deleted: DeleteOutcome) -> dict[str, Any]:
+def deleted_body(deleted: Deleted) -> dict[str, Any]:
     """The outcome of a bulk delete."""
     return {
         "namespace": deleted.namespace,
@@ -816,93 +813,3 @@ def docs_body(docs: LibraryDocs) -> dict[str, Any]:
         for hit in docs.hits
     ]
     return {"library": docs.library, "chunks": chunks, "tokens": docs.tokens, "truncated": docs.truncated}
-
-
-def kept_trace(trace: Trace) -> dict[str, Any]:
-    """A trace as it is kept: all of it that can be shown, and what tells whether its memories are still the same."""
-    hits = trace.retrieved.hits
-    explanation = None if trace.retrieved.explanation is None else _explanation(trace.retrieved)
-    return {
-        "request": asdict(trace.request),
-        "asked_at_ms": trace.asked_at_ms,
-        "mode": trace.retrieved.mode.value,
-        "explanation": explanation,
-        "candidates": [_scores(hit) for hit in hits],
-        "seen": [asdict(Seen(hit.memory.key, version_of(hit.memory))) for hit in hits],
-        "prompt": trace.prompt,
-        "answer": answer_body(trace.answer),
-        "timings_ms": dict(trace.timings_ms),
-    }
-
-
-def request_of(kept: Mapping[str, Any]) -> ResearchRequest:
-    """The question of a trace."""
-    return ResearchRequest(**kept["request"])
-
-
-def seen_of(kept: Mapping[str, Any]) -> list[Seen]:
-    """What came for it."""
-    return [Seen(**one) for one in kept["seen"]]
-
-
-def trace_body(id: str, kept: Mapping[str, Any], fates: Mapping[str, Fate]) -> dict[str, Any]:
-    """A trace for a caller, without any text of memories that are gone or changed since.
-
-    What was made from such a memory goes too: the prompt, the answer's text, and what was left out of it.
-    """
-    answer = kept["answer"]
-    withheld = [key for key, fate in fates.items() if fate != "unchanged"]
-    shown = {
-        **answer,
-        "trace_id": id,
-        "context": [_passage_place(one) if one["key"] in withheld else one for one in answer["context"]],
-        "nearest": [_passage_place(one) if one["key"] in withheld else one for one in answer["nearest"]],
-        "citations": [_citation_place(one) if one["key"] in withheld else one for one in answer["citations"]],
-    }
-    is_touched = any(one["key"] in withheld for one in answer["context"])
-    if is_touched:
-        shown |= {"result": None, "removed": []}
-    explanation = kept["explanation"]
-    if explanation is not None and withheld:
-        explanation = {**explanation, "speakers": []}
-    return {
-        "trace_id": id,
-        "request": kept["request"],
-        "asked_at": iso_time(kept["asked_at_ms"]),
-        "mode": kept["mode"],
-        "candidates": [{**one, "now": fates[one["key"]]} for one in kept["candidates"]],
-        "explanation": explanation,
-        "prompt": None if is_touched else kept["prompt"],
-        "answer": {name: value for name, value in shown.items() if name != "prompt"},
-        "timings_ms": kept["timings_ms"],
-        "withheld": withheld,
-    }
-
-
-def replay_body(id: str, found: Replay) -> dict[str, Any]:
-    """What a question brings now, beside what it brought then."""
-    return {
-        "trace_id": id,
-        "mode": found.mode.value,
-        "then": list(found.then),
-        "now": [_scores(hit) for hit in found.now],
-        "kept": list(found.kept),
-        "changed": list(found.changed),
-        "vanished": [asdict(one) for one in found.vanished],
-        "new": [asdict(one) for one in found.new],
-    }
-
-
-def _scores(hit: Hit) -> dict[str, Any]:
-    """A hit without its text."""
-    body = hit_body(hit)
-    return {name: body[name] for name in ("key", "score", "scores", "relevance") if name in body}
-
-
-def _only(*names: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """What tells which thing is meant, and nothing of what a memory said; a list of what may stay, not of what goes."""
-    return lambda body: {name: body[name] for name in names if name in body} | {"withheld": True}
-
-
-_passage_place = _only("n", "key", "namespace", "score", "relevance", "created_at")
-_citation_place = _only("n", "key", "namespace", "score", "created_at", "verdict", "answer_span")

@@ -38,7 +38,7 @@ HOMES = {
     "markdown_it": {"memory_service/documents/markdown.py"},
     "fcntl": {"memory_service/private_folder.py"},
     "openai": {"research/llm/client.py"},
-    "redis": {"gateway/serving/response_cache.py"},
+    "redis": {"gateway/serving/shelves.py"},
     "prometheus_client": {"gateway/observability/metrics.py"},
     "fastapi": {"gateway/"},
     "starlette": {"gateway/"},

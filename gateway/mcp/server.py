@@ -15,8 +15,8 @@ from mcp.shared.exceptions import MCPError
 
 from gateway.http.routes.health import service_version
 from gateway.mcp.greeting import INSTRUCTIONS, NAME
-from gateway.mcp.memory_uris import TEMPLATE, parsed
 from gateway.mcp.prompts import NAMESPACE, PROMPTS, Prompt
+from gateway.tools.memory_uris import TEMPLATE, parsed
 from gateway.tools.toolbox import Tool, ready
 from vector_memory.errors import InvalidInput, LimitExceeded, NotFound, ServiceError
 from vector_memory.times import iso_time

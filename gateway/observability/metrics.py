@@ -4,7 +4,6 @@ Each worker counts for itself from its start; a scraper adds workers up.
 """
 
 import time
-from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
@@ -12,11 +11,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.serving.services import Services
 from vector_memory.errors import ServiceError
 from vector_memory.research import Answer
-
-if TYPE_CHECKING:  # which has a Metrics of its own
-    from gateway.serving.worker import Worker
 
 _UNKNOWN_ROUTE = "none"
 
@@ -140,8 +137,8 @@ class CountRequests:
             self._metrics.count_request(method, route, status, time.perf_counter() - started)
 
 
-def routes(worker: "Worker") -> APIRouter:
-    """`/metrics`."""
+def install(app: FastAPI, services: Services, counters: Metrics) -> None:
+    """Serve the counters at `/metrics`, and count every request of the app."""
     router = APIRouter(tags=["health"])
 
     @router.get(
@@ -152,13 +149,8 @@ def routes(worker: "Worker") -> APIRouter:
     )
     async def metrics() -> Response:
         """Requests, research and size, since this worker started. Answered while it loads too."""
-        counts = await run_in_threadpool(worker.memories.counts) if worker.is_ready else None
-        return Response(worker.metrics.text(counts), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        counts = await run_in_threadpool(services.memories.counts) if services.is_ready else None
+        return Response(counters.text(counts), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
-    return router
-
-
-def install(app: FastAPI, worker: "Worker") -> None:
-    """Serve the counters of a worker, and count."""
-    app.include_router(routes(worker))
-    app.add_middleware(CountRequests, metrics=worker.metrics)
+    app.include_router(router)
+    app.add_middleware(CountRequests, metrics=counters)

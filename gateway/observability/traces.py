@@ -1,7 +1,7 @@
 """Keeps traces of research for an hour, in this process or in Redis, and never on the volume.
 
 A trace is found by its id together with its namespace: ids cannot be guessed, and one that got about opens no other
-namespace. Whoever shows a trace leaves out what was deleted since (`wire.trace_body`).
+namespace. Whoever shows a trace leaves out what was deleted since (`trace_shapes.trace_body`).
 """
 
 import hashlib
@@ -11,8 +11,8 @@ import zlib
 from importlib.metadata import version
 from typing import Any
 
-from gateway.serving.response_cache import Shelf
-from gateway.wire import kept_trace
+from gateway.observability.trace_shapes import kept_trace
+from gateway.serving.shelves import Shelf
 from memory_service import checks
 from research.trace import Trace
 from vector_memory.errors import NotFound
@@ -40,7 +40,7 @@ class Traces:
         return id if self._shelf.get(key) == value else None
 
     def find(self, id: str, namespace: str) -> dict[str, Any]:
-        """What `wire.kept_trace` made of a trace.
+        """What `trace_shapes.kept_trace` made of a trace.
 
         Raises:
             NotFound: there is none of this id in the namespace, or its hour is over.

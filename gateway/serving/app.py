@@ -65,6 +65,6 @@ def create_app(worker: Worker) -> FastAPI:
     app.include_router(tool_routes.routes(worker))
     mcp.install(app)
     app.add_middleware(BodyLimit, bytes_max=worker.settings.gateway.request_bytes_max)
-    metrics.install(app, worker)
+    metrics.install(app, worker, worker.metrics)
     app.add_middleware(RequestId)
     return app

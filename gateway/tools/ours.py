@@ -1,13 +1,14 @@
 """Our own tools: the memories and research, as a model calls them. Descriptions are short, since every session pays."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from gateway import wire
-from gateway.http.routes.health import service_version
-from gateway.mcp.memory_uris import memory_uri
+from gateway.serving.services import Services
+from gateway.tools.memory_uris import memory_uri
 from gateway.tools.results import TOKENS, TOKENS_MAX, TOKENS_MIN, fitted, hit_shown, memory_shown, part, whole
 from gateway.tools.toolbox import Hints, Parameters, Tool, idempotency_key
 from memory_service import checks
@@ -15,9 +16,6 @@ from vector_memory.errors import InvalidInput, LLMNotConfigured
 from vector_memory.memories import DEFAULT_NAMESPACE, Memory, NewMemory
 from vector_memory.research import ResearchRequest
 from vector_memory.retrieval import Retrieval
-
-if TYPE_CHECKING:
-    from gateway.serving.worker import Worker
 
 K_MAX = 50
 """Memories that a model may retrieve at once; more would not fit into an answer."""
@@ -141,7 +139,7 @@ class Fetch(Parameters):
     id: str
 
 
-def store(worker: "Worker", asked: Store) -> dict[str, Any]:
+def store(services: Services, asked: Store) -> dict[str, Any]:
     """Keep a memory."""
     memory = NewMemory(
         content=asked.content,
@@ -150,29 +148,29 @@ def store(worker: "Worker", asked: Store) -> dict[str, Any]:
         metadata=asked.metadata,
         ttl_seconds=asked.ttl_seconds,
     )
-    return wire.stored_body(worker.memories.store(memory, idempotency_key=idempotency_key.get()))
+    return wire.stored_body(services.memories.store(memory, idempotency_key=idempotency_key.get()))
 
 
-def retrieve(worker: "Worker", asked: Retrieve) -> dict[str, Any]:
+def retrieve(services: Services, asked: Retrieve) -> dict[str, Any]:
     """The memories that answer a query best, as far as they fit."""
     checks.whole_number(asked.k, "k", 1, K_MAX)
     _check_size(asked.max_tokens)
-    found = worker.memories.retrieve(Retrieval(**asked.model_dump(exclude={"max_tokens"})))
+    found = services.memories.retrieve(Retrieval(**asked.model_dump(exclude={"max_tokens"})))
     if found.abstained:
         nearest = fitted([hit_shown(hit) for hit in found.nearest], asked.max_tokens // 2)
         return {"memories": [], "truncated": False, "abstained": True, "nearest": nearest["memories"]}
     return fitted([hit_shown(hit) for hit in found.hits], asked.max_tokens)
 
 
-def get(worker: "Worker", asked: Get) -> dict[str, Any]:
+def get(services: Services, asked: Get) -> dict[str, Any]:
     """One memory, or the part of it that fits."""
     checks.whole_number(asked.offset, "offset", 0, checks.CONTENT_CHARS_MAX)
     _check_size(asked.max_tokens)
-    memory = worker.memories.get(asked.key, namespace=asked.namespace)
+    memory = services.memories.get(asked.key, namespace=asked.namespace)
     return part(memory_shown(memory), asked.max_tokens, asked.offset)
 
 
-def list_(worker: "Worker", asked: List) -> dict[str, Any]:
+def list_(services: Services, asked: List) -> dict[str, Any]:
     """A page of memories, as many as fit."""
     checks.whole_number(asked.limit, "limit", 1, LIMIT_MAX)
     _check_size(asked.max_tokens)
@@ -181,7 +179,7 @@ def list_(worker: "Worker", asked: List) -> dict[str, Any]:
     def fitting(memories: Sequence[Memory]) -> int:
         return max(1, whole([memory_shown(memory) for memory in memories], room))
 
-    page = worker.memories.list(
+    page = services.memories.list(
         namespace=asked.namespace, filter=asked.filter, limit=asked.limit, cursor=asked.cursor, take=fitting
     )
     shown = fitted([memory_shown(memory) for memory in page.memories], room)
@@ -192,9 +190,9 @@ _CURSOR = 100
 """Tokens that are left for a cursor of usual length."""
 
 
-def update(worker: "Worker", asked: Update) -> dict[str, Any]:
+def update(services: Services, asked: Update) -> dict[str, Any]:
     """Change a memory."""
-    updated = worker.memories.update(
+    updated = services.memories.update(
         asked.key,
         namespace=asked.namespace,
         content=asked.content,
@@ -204,9 +202,9 @@ def update(worker: "Worker", asked: Update) -> dict[str, Any]:
     return wire.stored_body(updated)
 
 
-def delete(worker: "Worker", asked: Delete) -> dict[str, Any]:
+def delete(services: Services, asked: Delete) -> dict[str, Any]:
     """Delete one memory, or all that match."""
-    memories = worker.memories
+    memories = services.memories
     match asked.key, asked.filter:
         case str() as key, None if asked.dry_run:
             memories.get(key, namespace=asked.namespace)
@@ -228,13 +226,13 @@ def delete(worker: "Worker", asked: Delete) -> dict[str, Any]:
     }
 
 
-async def research(worker: "Worker", asked: Research) -> dict[str, Any]:
+async def research(services: Services, asked: Research) -> dict[str, Any]:
     """Answer a question, with citations."""
     request = ResearchRequest(
         query=asked.query, namespace=asked.namespace, k=asked.k, filter=asked.filter, max_tokens=asked.max_tokens
     )
     try:
-        body = wire.answer_body(await worker.researcher.research(request))
+        body = wire.answer_body(await services.researcher.research(request))
     except LLMNotConfigured as error:
         raise LLMNotConfigured(f"{error.message} Until then call retrieve_memory, and answer from it.") from error
     cited = [{name: value for name, value in each.items() if name not in _UNCITED} for each in body["citations"]]
@@ -252,16 +250,16 @@ _UNCITED = frozenset({"namespace", "score", "created_at"})
 """Of a citation, what a model has no use for."""
 
 
-def status(worker: "Worker", asked: Status) -> dict[str, Any]:
+def status(services: Services, asked: Status) -> dict[str, Any]:
     """Size and state. Other namespaces are counted and not named: a namespace is a wall."""
     checks.namespace(asked.namespace)
-    counts = worker.memories.counts()
-    problems = list(worker.memories.problems())
-    llm = worker.settings.llm
+    counts = services.memories.counts()
+    problems = list(services.memories.problems())
+    llm = services.settings.llm
     return {
         "status": "degraded" if problems else "healthy",
         "problems": problems,
-        "version": service_version(),
+        "version": version("vector-memory"),
         "memories": counts.get(asked.namespace, 0),
         "all_memories": sum(counts.values()),
         "namespaces": len(counts),
@@ -269,15 +267,15 @@ def status(worker: "Worker", asked: Status) -> dict[str, Any]:
     }
 
 
-def resolve_library(worker: "Worker", asked: ResolveLibrary) -> dict[str, Any]:
+def resolve_library(services: Services, asked: ResolveLibrary) -> dict[str, Any]:
     """Libraries that a name may mean."""
-    return wire.libraries_body(worker.libraries.resolve(asked.name, namespace=asked.namespace))
+    return wire.libraries_body(services.libraries.resolve(asked.name, namespace=asked.namespace))
 
 
-def get_docs(worker: "Worker", asked: GetDocs) -> dict[str, Any]:
+def get_docs(services: Services, asked: GetDocs) -> dict[str, Any]:
     """What a library says, as far as it fits."""
     _check_size(asked.max_tokens)
-    docs = worker.libraries.docs(asked.library, topic=asked.topic, tokens=asked.max_tokens, namespace=asked.namespace)
+    docs = services.libraries.docs(asked.library, topic=asked.topic, tokens=asked.max_tokens, namespace=asked.namespace)
     body = wire.docs_body(docs)
     best_first = sorted(body["chunks"], key=lambda chunk: -chunk["score"])
     fitting = best_first[: whole(best_first, asked.max_tokens)]
@@ -293,15 +291,15 @@ def _chunk_shown(chunk: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in chunk.items() if name != "score" and value}
 
 
-def search(worker: "Worker", asked: Search) -> dict[str, Any]:
+def search(services: Services, asked: Search) -> dict[str, Any]:
     """What ChatGPT's connectors search by."""
-    found = worker.memories.retrieve(Retrieval(query=asked.query, k=10))
+    found = services.memories.retrieve(Retrieval(query=asked.query, k=10))
     return {"results": [_document(hit.memory.key, hit.memory.content) for hit in found.hits]}
 
 
-def fetch(worker: "Worker", asked: Fetch) -> dict[str, Any]:
+def fetch(services: Services, asked: Fetch) -> dict[str, Any]:
     """What ChatGPT's connectors fetch: the whole text, since they have no pages."""
-    memory = worker.memories.get(asked.id)
+    memory = services.memories.get(asked.id)
     body = wire.memory_body(memory)
     times = {name: body[name] for name in ("created_at", "updated_at")}
     return {

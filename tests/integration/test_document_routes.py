@@ -97,6 +97,11 @@ def multipart(body, boundary="x"):
     return {"content": body, "headers": {"content-type": f"multipart/form-data; boundary={boundary}"}}
 
 
+def part(name, value, filename=None):
+    file = "" if filename is None else f'; filename="{filename}"'
+    return f'--x\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + value + b"\r\n"
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
@@ -123,6 +128,12 @@ def multipart(body, boundary="x"):
         (multipart(b"nonsense"), 422),
         (multipart(b"--x\r\nContent-Disposition: form-data; name=file\r\n\r\nhalf"), 422),
         (multipart(b"--x\r\n\r\nno name\r\n--x--\r\n"), 422),
+        (multipart(part("file", b"a", "a.txt") + part("title", b"half") + b"--x"), 422),
+        (multipart(part("file", b"a", "a.txt") + part("title", b"\xff") + b"--x--\r\n"), 422),
+        (multipart(part("file", b"a", "a.txt") + part("title", b"a") * 2 + b"--x--\r\n"), 422),
+        (multipart(part("file", b"a", "a.txt") * 2 + b"--x--\r\n"), 422),
+        (multipart(part("file", b"no filename") + b"--x--\r\n"), 422),
+        ({"files": {"file": ("a.txt", b"a")}, "data": dict.fromkeys(("title", "topic"), "x" * 40000)}, 413),
         ({"content": b"a", "headers": {"content-type": "multipart/form-data"}}, 422),
     ],
 )

@@ -80,11 +80,11 @@ def test_a_pdf_gives_its_text_page_by_page():
     assert found.title == "Birds"
 
 
-def encrypted() -> bytes:
+def encrypted(password: str, algorithm: str) -> bytes:
     from pypdf import PdfReader, PdfWriter
 
     writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf("secret"))))
-    writer.encrypt("password", algorithm="RC4-128")
+    writer.encrypt(password, "owner", algorithm=algorithm)
     out = io.BytesIO()
     writer.write(out)
     return out.getvalue()
@@ -122,7 +122,12 @@ def test_what_cannot_be_read_is_refused_with_the_reason(data, form, words):
 
 def test_a_pdf_with_a_password_is_refused():
     with pytest.raises(InvalidInput, match="password"):
-        read(encrypted(), Form.PDF)
+        read(encrypted("password", "RC4-128"), Form.PDF)
+
+
+@pytest.mark.parametrize("algorithm", ["RC4-128", "AES-128", "AES-256"])
+def test_a_pdf_that_is_only_locked_against_changes_is_read(algorithm):
+    assert read(encrypted("", algorithm), Form.PDF).text.split() == ["secret"]
 
 
 def test_what_unpacks_to_hundreds_of_megabytes_is_refused():

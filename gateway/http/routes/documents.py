@@ -126,7 +126,7 @@ async def _document_of(request: Request) -> NewDocument:
         case "application/json":
             return _checked(wire.StoreDocumentBody.model_validate_json, await request.body()).document()
         case "multipart/form-data":
-            upload = await uploads.received(request)
+            upload = await uploads.read_upload(request)
             part = _checked(wire.DocumentPart.model_validate, upload.fields)
             return part.document(upload.file, part.form or _form_of(upload))
     raise UnsupportedForm(f"Send the document as {_JSON} or {_MULTIPART}, not {kind[:80] or 'without a Content-Type'}.")

@@ -73,12 +73,14 @@ _HOMES = {
     "vector_memory.client.asynchronous": "AsyncClient ResearchEvent",
     "vector_memory.client.retries": "Retries",
     "vector_memory.client.synchronous": "Client",
-    "vector_memory.memories": "Consistency Deleted Deletion DuplicatesPage Embedding Event Memory NewMemory Page Receipt Refused Stored StoreStatus",
+    "vector_memory.memories": "Consistency Deleted Deletion DuplicatesPage Embedding Event "
+    "Memory NewMemory Page Receipt Refused Stored StoreStatus",
     "vector_memory.retrieval": "Explanation Hit Mode Retrieval Retrieved",
     "vector_memory.research": "Answer Citation Cited Context Passage ResearchRequest Token",
     "vector_memory.documents": "DeletedDocument Docs DocsChunk Document Library Part PlacedDocument Uploaded",
     "vector_memory.administration": "Compacted Health Stats ToolDescription",
-    "vector_memory.errors": "Conflict InvalidInput LimitExceeded LLMNotConfigured LLMTimeout LLMUnreachable NotFound RateLimited ServiceError StartupError StorageUnavailable Unauthorized Unavailable",
+    "vector_memory.errors": "Conflict InvalidInput LimitExceeded LLMNotConfigured LLMTimeout LLMUnreachable "
+    "NotFound RateLimited ServiceError StartupError StorageUnavailable Unauthorized Unavailable",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 

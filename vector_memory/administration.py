@@ -34,6 +34,11 @@ class Stats(Value):
     namespaces: tuple[NamespaceSize, ...]
     embedder: EmbedderShown
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of memories by namespace."""
+        return {size.namespace: size.memories for size in self.namespaces}
+
 
 class SnapshotTaken(Value):
     """A snapshot that was written."""

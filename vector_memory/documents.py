@@ -1,10 +1,11 @@
 """Documents and libraries: uploads that are kept in chunks, and what they say on a topic."""
 
+import base64
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from vector_memory.errors import InvalidInput
 from vector_memory.fields import Request, Text, Timestamp, Value, WholeNumber, is_none
@@ -79,11 +80,29 @@ class DocumentFields(Request):
             raise InvalidInput("id must be printable text without #.", field="id")
 
 
+def _decode(sent: Any) -> Any:
+    if not isinstance(sent, str):
+        return sent
+    try:
+        return base64.b64decode(sent, validate=True)
+    except ValueError as error:
+        raise InvalidInput("content_base64 is not base64.", field="content_base64") from error
+
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(_decode),
+    PlainSerializer(lambda data: base64.b64encode(data).decode(), return_type=str),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+"""Bytes in Python, base64 on the wire."""
+
+
 class StoreDocument(DocumentFields):
     """A document to store: `content`, or `content_base64`."""
 
     content: str | None = Field(default=None, description="The text of a document.", examples=["# Setup\\n\\nRun it."])
-    content_base64: str | None = Field(default=None, description="Its bytes in base64, such as those of a PDF.")
+    content_base64: Base64 | None = Field(default=None, description="Its bytes in base64, such as those of a PDF.")
 
     def model_post_init(self, context: Any, /) -> None:
         """Check the fields against each other."""

@@ -219,19 +219,24 @@ Timestamp = Annotated[
 """Milliseconds since the Unix epoch in Python; ISO 8601 in UTC on the wire."""
 
 
-def invalid_input(error: ValidationError) -> InvalidInput:
-    """Return the first of pydantic's errors as one of ours, which names the field."""
+def invalid_input(error: ValidationError, field: str | None = None) -> InvalidInput:
+    """Return the first of pydantic's errors as one of ours, which names the field (or the one that is given)."""
     first = error.errors(include_url=False)[0]
-    field = _path(first["loc"])
-    match first["type"]:
+    return first_as_ours(first if field is None else {**first, "loc": (field,)})
+
+
+def first_as_ours(error: Mapping[str, Any]) -> InvalidInput:
+    """Return one entry of `ValidationError.errors()` as an error of ours, which names the field."""
+    field = _path(error["loc"])
+    match error["type"]:
         case "missing":
             return InvalidInput(f"{field or 'The body'} is required.", field=field or None)
         case "extra_forbidden":
             return InvalidInput(f"{field} is not a field of this request; check its spelling.", field=field)
         case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
             return InvalidInput(f"{field or 'The body'} must be a JSON object.", field=field or None)
-    reason = str(first["msg"]).removeprefix("Input should be ")
-    return InvalidInput(f"{field} must be {reason}." if reason != first["msg"] else f"{field}: {reason}.", field=field)
+    reason = str(error["msg"]).removeprefix("Input should be ")
+    return InvalidInput(f"{field} must be {reason}." if reason != error["msg"] else f"{field}: {reason}.", field=field)
 
 
 def _path(parts: Sequence[str | int]) -> str:

@@ -192,9 +192,10 @@ class Answer(Value):
     remembered: str | None = Field(default=None, description="Key of the memory that `remember` made of the answer.")
     not_remembered: NotRemembered | None = Field(default=None, description="Why `remember` made none.")
     trace_id: str | None = Field(default=None, description="Id of the trace, if it was asked for and kept.")
+    cached: bool | None = Field(default=None, exclude_if=is_none, description="Whether the response cache answered.")
 
 
-# -- steps of a streamed answer ---------------------------------------------------------------------------------------
+# -- steps of a streamed answer ----------------------------------------------------------------------------------------
 
 
 class Context(Value):

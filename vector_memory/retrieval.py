@@ -273,6 +273,7 @@ class Retrieved(Value):
         default=None, exclude_if=is_none, description="With `max_tokens`: whether hits were left out for lack of room."
     )
     explanation: Explanation | None = Field(default=None, exclude_if=is_none, description="With `explain`.")
+    cached: bool | None = Field(default=None, exclude_if=is_none, description="Whether the response cache answered.")
     latency_ms: float | None = Field(default=None, exclude_if=is_none)
 
 

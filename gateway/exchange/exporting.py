@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from memory_service.clock import wall_ms
-from vector_memory.client import Client, Stats
+from vector_memory import Client, Stats
 from vector_memory.errors import LimitExceeded, NotFound
-from vector_memory.memories import Embedding, Memory, Page
+from vector_memory.memories import Page
 from vector_memory.times import iso_time
 
 FORMAT = "vector-memory"
@@ -26,7 +26,7 @@ def header(stats: Stats) -> dict[str, Any]:
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "exported_at": iso_time(wall_ms()),
-        "embedder": {"model": stats.model, "revision": stats.revision, "dim": stats.dim},
+        "embedder": stats.embedder.model_dump(include={"model", "revision", "dim"}),
     }
 
 
@@ -36,14 +36,13 @@ def lines(client: Client, namespaces: Sequence[str], *, vectors: bool = True) ->
     Raises:
         NotFound: a namespace has no memories.
     """
-    held = client.stats().namespaces
+    held = client.stats().counts
     for namespace in namespaces:
         if namespace not in held:
             raise NotFound(f"There are no memories in namespace {namespace!r}.")
         for page in _pages(client, namespace, vectors=vectors):
-            embeddings = page.embeddings or (None,) * len(page.memories)
-            for memory, embedding in zip(page.memories, embeddings, strict=True):
-                yield _line(memory, embedding)
+            for memory in page.memories:
+                yield memory.body()
 
 
 def _pages(client: Client, namespace: str, *, vectors: bool) -> Iterator[Page]:
@@ -60,18 +59,3 @@ def _pages(client: Client, namespace: str, *, vectors: bool) -> Iterator[Page]:
         if page.cursor is None:
             return
         cursor = page.cursor
-
-
-def _line(memory: Memory, embedding: Embedding | None) -> dict[str, Any]:
-    line: dict[str, Any] = {
-        "namespace": memory.namespace,
-        "key": memory.key,
-        "content": memory.content,
-        "metadata": memory.metadata,
-        "created_at": iso_time(memory.created_at_ms),
-        "updated_at": iso_time(memory.updated_at_ms),
-        "expires_at": None if memory.expires_at_ms is None else iso_time(memory.expires_at_ms),
-    }
-    if embedding is not None:
-        line["embedding"] = {"revision": embedding.revision, "vectors": embedding.vectors}
-    return line

@@ -4,12 +4,12 @@ It can be broken off and begun again: what is there already is left as it is, so
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gateway.exchange.items import Item, Problem, Read
 from memory_service.clock import wall_ms
-from vector_memory.client import Client
+from vector_memory import Client
 from vector_memory.errors import InvalidInput, LimitExceeded
 from vector_memory.memories import Refused, Stored
 from vector_memory.times import time_ms
@@ -61,7 +61,7 @@ def import_items(client: Client, items: Iterable[Read], report: Callable[[Outcom
     return outcome
 
 
-def _stored(client: Client, batch: list[Item]) -> list[Stored | Refused]:
+def _stored(client: Client, batch: list[Item]) -> Sequence[Stored | Refused]:
     """The results of a batch; it is halved where an item makes a request that cannot be sent or is too large."""
     try:
         return client.store_batch([item.memory for item in batch])
@@ -71,7 +71,7 @@ def _stored(client: Client, batch: list[Item]) -> list[Stored | Refused]:
         if len(batch) == 1:
             return [Refused(namespace=None, key=None, error=error)]
         middle = len(batch) // 2
-        return _stored(client, batch[:middle]) + _stored(client, batch[middle:])
+        return [*_stored(client, batch[:middle]), *_stored(client, batch[middle:])]
 
 
 def _living(items: Iterable[Read], outcome: Outcome) -> Iterator[Item]:

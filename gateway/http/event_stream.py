@@ -11,9 +11,8 @@ from typing import Generic, TypeVar
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
-from gateway.wire import step_body
 from vector_memory.errors import ServiceError
-from vector_memory.research import Failed, Step
+from vector_memory.research import Failed, Step, step_event
 
 _T = TypeVar("_T")
 
@@ -47,7 +46,7 @@ class Dialect(Generic[_T]):
 
 
 def _research_step(step: Step) -> bytes:
-    name, data = step_body(step)
+    name, data = step_event(step)
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, allow_nan=False)}\n\n".encode()
 
 

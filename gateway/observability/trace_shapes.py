@@ -4,27 +4,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from gateway.wire import answer_body, explanation_body, hit_body
-from research.replay import Replay
-from research.trace import Fate, Seen, Trace, version
-from vector_memory.research import ResearchRequest
-from vector_memory.retrieval import Hit
+from research.trace import Seen, Trace, version
+from vector_memory.research import Candidate, Fate, ResearchRequest, TraceShown
 from vector_memory.times import iso_time
 
 
 def kept_trace(trace: Trace) -> dict[str, Any]:
     """Return a trace as it is kept: all that can be shown, and digests that tell whether its memories have changed."""
     hits = trace.retrieved.hits
-    explanation = None if trace.retrieved.explanation is None else explanation_body(trace.retrieved)
+    explanation = trace.retrieved.explanation
     return {
-        "request": asdict(trace.request),
+        "request": trace.request.model_dump(mode="json"),
         "asked_at_ms": trace.asked_at_ms,
         "mode": trace.retrieved.mode.value,
-        "explanation": explanation,
-        "candidates": [_scores(hit) for hit in hits],
+        "explanation": None if explanation is None else explanation.body(),
+        "candidates": [Candidate.of(hit).body() for hit in hits],
         "seen": [asdict(Seen(hit.memory.key, version(hit.memory))) for hit in hits],
         "prompt": trace.prompt,
-        "answer": answer_body(trace.answer),
+        "answer": trace.answer.body(),
         "timings_ms": dict(trace.timings_ms),
     }
 
@@ -39,7 +36,7 @@ def seen_of(kept: Mapping[str, Any]) -> list[Seen]:
     return [Seen(**one) for one in kept["seen"]]
 
 
-def trace_body(id: str, kept: Mapping[str, Any], fates: Mapping[str, Fate]) -> dict[str, Any]:
+def shown_trace(id: str, kept: Mapping[str, Any], fates: Mapping[str, Fate]) -> TraceShown:
     """Return a trace for a caller, without any text of memories that are gone or have changed since.
 
     What was made from such a memory is left out too: the prompt, the answer's text and its removed sentences.
@@ -64,7 +61,7 @@ def trace_body(id: str, kept: Mapping[str, Any], fates: Mapping[str, Fate]) -> d
     explanation = kept["explanation"]
     if explanation is not None and withheld:
         explanation = {**explanation, "speakers": []}
-    return {
+    shown_body = {
         "trace_id": id,
         "request": kept["request"],
         "asked_at": iso_time(kept["asked_at_ms"]),
@@ -76,26 +73,7 @@ def trace_body(id: str, kept: Mapping[str, Any], fates: Mapping[str, Fate]) -> d
         "timings_ms": kept["timings_ms"],
         "withheld": withheld,
     }
-
-
-def replay_body(id: str, found: Replay) -> dict[str, Any]:
-    """Return what a question retrieves now, next to what it retrieved then."""
-    return {
-        "trace_id": id,
-        "mode": found.mode.value,
-        "then": list(found.then),
-        "now": [_scores(hit) for hit in found.now],
-        "kept": list(found.kept),
-        "changed": list(found.changed),
-        "vanished": [asdict(one) for one in found.vanished],
-        "new": [asdict(one) for one in found.new],
-    }
-
-
-def _scores(hit: Hit) -> dict[str, Any]:
-    """Return a hit without its text."""
-    body = hit_body(hit)
-    return {name: body[name] for name in ("key", "score", "scores", "relevance") if name in body}
+    return TraceShown.read(shown_body)
 
 
 def _only(*names: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -11,6 +11,10 @@ from gateway.settings import Settings
 from vector_memory.errors import StartupError, Unavailable
 
 if TYPE_CHECKING:  # imported where they are loaded: FAISS and ONNX Runtime would delay the port's opening
+    from gateway.observability.metrics import Metrics
+    from gateway.observability.traces import Traces
+    from gateway.serving.response_cache import ResponseCache
+    from gateway.tools.toolbox import Toolbox
     from memory_service.documents.libraries import Libraries
     from memory_service.documents.service import DocumentService
     from memory_service.service import MemoryService
@@ -33,14 +37,26 @@ class Services:
     """The services of one process. Each property raises `Unavailable` while they are loading or stopping.
 
     Attributes:
+        metrics: counters of what happens here.
+        cache: responses to reads of namespaces that have not changed.
+        traces: how answers came about, for an hour.
         failure: why loading ended without services; None unless it did.
     """
+
+    metrics: "Metrics"
+    cache: "ResponseCache"
+    traces: "Traces"
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.failure: StartupError | None = None
         self._loaded: LoadedServices | None = None
         self._loading_ended = threading.Event()
+
+    @property
+    def toolbox(self) -> "Toolbox":
+        """The tools, ours and those of installed packages."""
+        raise NotImplementedError
 
     @property
     def memories(self) -> "MemoryService":

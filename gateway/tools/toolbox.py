@@ -18,8 +18,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.serving.services import Services
-from gateway.wire import invalid
 from vector_memory.errors import InvalidInput, NotFound, ServiceError, StartupError, Unavailable
+from vector_memory.fields import invalid_input
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def _checked(tool: Tool[P], parameters: object) -> P:
     try:
         return tool.parameters.model_validate(given)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False)[0]) from error
+        raise invalid_input(error) from error
 
 
 def _ran(tool: Tool[P], services: Services, parameters: P) -> object:

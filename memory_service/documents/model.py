@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from vector_memory.documents import Form
+from vector_memory.documents import Form, StoreDocument
+from vector_memory.errors import UnsupportedForm
 from vector_memory.fields import JSON
 from vector_memory.memories import DEFAULT_NAMESPACE, Memory
 
@@ -88,6 +89,21 @@ class NewDocument:
     library: str | None = None
     topic: str | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, request: StoreDocument) -> "NewDocument":
+        """Build the document of a request.
+
+        Raises:
+            UnsupportedForm: its format is not read here.
+        """
+        source = request.content if request.content is not None else request.content_base64
+        assert source is not None, "the request has either"
+        form = request.form or (Form.TEXT if isinstance(source, str) else Form.PDF)
+        if form not in list(Form):
+            raise UnsupportedForm(f"form must be one of {', '.join(Form)}.", field="form")
+        about = {name: getattr(request, name) for name in ("id", "namespace", "title", "library", "topic")}
+        return cls(source, Form(form), metadata=request.metadata or {}, **about)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,16 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+
 from vector_memory.client.server_sent import Event, EventReader
 from vector_memory.client.values import ResearchFields
 
 from gateway.http.errors import STATUS
 from gateway.serving.in_process import InProcessTransport
-from gateway.wire import error_body
 from tests.stand_in_llm import StandInLLM, stream_of, streaming
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess, free_port
-from vector_memory.client import (
+from vector_memory import (
     Answer,
     AsyncClient,
     Cited,

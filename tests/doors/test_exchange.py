@@ -13,7 +13,7 @@ from gateway.exchange.exporting import header, lines
 from gateway.exchange.formats import Format, read
 from gateway.exchange.importing import import_items
 from gateway.exchange.items import Item, Problem
-from vector_memory.client import Client, NewMemory
+from vector_memory import Client, NewMemory
 from vector_memory.errors import InvalidInput, NotFound
 
 

@@ -26,7 +26,6 @@ from vector_memory.administration import (
     EmbedderShown,
     Health,
     HealthEmbedder,
-    NamespaceSize,
     Nothing,
     SnapshotTaken,
     Stats,
@@ -453,7 +452,7 @@ def _stats(services: Services, _request: Nothing, _caller: Caller) -> Stats:
     counts = services.memories.counts()
     return Stats(
         memories=sum(counts.values()),
-        namespaces=tuple(NamespaceSize(namespace=name, memories=count) for name, count in sorted(counts.items())),
+        namespaces=dict(sorted(counts.items())),
         embedder=EmbedderShown.read(services.memories.fingerprint.as_dict()),
     )
 

@@ -1,8 +1,9 @@
 """The operator's operations and the tools: sizes, health, snapshots, compaction, and calls of tools by name."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from vector_memory.fields import Request, Value, is_none
 
@@ -11,11 +12,28 @@ class Nothing(Request):
     """A request without fields."""
 
 
-class NamespaceSize(Value):
-    """How many memories a namespace has."""
+def _by_name(sizes: Any) -> Any:
+    if isinstance(sizes, Mapping):
+        return sizes
+    return {size["namespace"]: size["memories"] for size in sizes}
 
-    namespace: str
-    memories: int
+
+NamespaceSizes = Annotated[
+    Mapping[str, int],
+    BeforeValidator(_by_name),
+    PlainSerializer(lambda sizes: [{"namespace": name, "memories": count} for name, count in sizes.items()]),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["namespace", "memories"],
+                "properties": {"namespace": {"type": "string"}, "memories": {"type": "integer"}},
+            },
+        }
+    ),
+]
+"""The number of memories by namespace: a mapping in Python, a list of objects on the wire."""
 
 
 class EmbedderShown(Value):
@@ -31,13 +49,8 @@ class Stats(Value):
     """How many memories there are, in each namespace."""
 
     memories: int
-    namespaces: tuple[NamespaceSize, ...]
+    namespaces: NamespaceSizes
     embedder: EmbedderShown
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The number of memories by namespace."""
-        return {size.namespace: size.memories for size in self.namespaces}
 
 
 class SnapshotTaken(Value):

@@ -43,8 +43,8 @@ def export_memories(
     count = 0
     with connected(data_dir, url, runpod, api_key) as client:
         stats = client.stats()
-        wanted = [*dict.fromkeys(namespace or stats.counts)]
-        total = sum(stats.counts.get(each, 0) for each in wanted)
+        wanted = [*dict.fromkeys(namespace or stats.namespaces)]
+        total = sum(stats.namespaces.get(each, 0) for each in wanted)
         exported = lines(client, wanted, vectors=vectors)
         with _written(file) as write, _progress() as progress:
             task = progress.add_task("export", total=total)

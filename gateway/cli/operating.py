@@ -22,11 +22,11 @@ def stats(
     with connected(data_dir, url, runpod, api_key) as client:
         found, health = client.stats(), client.health()
     if as_json:
-        body = {"memories": found.memories, "namespaces": found.counts, "embedder": found.embedder.model}
+        body = {"memories": found.memories, "namespaces": dict(found.namespaces), "embedder": found.embedder.model}
         print_json({**body, "status": health.status, "problems": list(health.problems), "version": health.version})
         return
-    width = max((len(f"{count:,}") for count in found.counts.values()), default=1)
-    for namespace, count in found.counts.items():
+    width = max((len(f"{count:,}") for count in found.namespaces.values()), default=1)
+    for namespace, count in found.namespaces.items():
         show_line((f"{count:>{width},}", ""), (namespace, "bold cyan"))
     many = f"{counted(found.memories, 'memory', 'memories')} in {counted(len(found.namespaces), 'namespace')}"
     show(f"{many}, embedded by {found.embedder.model}; {health.status}")

@@ -36,7 +36,7 @@ def lines(client: Client, namespaces: Sequence[str], *, vectors: bool = True) ->
     Raises:
         NotFound: a namespace has no memories.
     """
-    held = client.stats().counts
+    held = client.stats().namespaces
     for namespace in namespaces:
         if namespace not in held:
             raise NotFound(f"There are no memories in namespace {namespace!r}.")

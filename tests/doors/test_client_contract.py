@@ -12,16 +12,12 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-
-from vector_memory.client.server_sent import Event, EventReader
-from vector_memory.client.values import ResearchFields
 
 from gateway.http.errors import STATUS
 from gateway.serving.in_process import InProcessTransport
@@ -41,7 +37,7 @@ from vector_memory import (
     Token,
 )
 from vector_memory.client.errors import failure
-from vector_memory.client.requests import Request, Response, Unanswered
+from vector_memory.client.requests import Unanswered, WireRequest, WireResponse
 from vector_memory.client.runpod import _input as runpod_input
 from vector_memory.errors import (
     InvalidInput,
@@ -60,8 +56,9 @@ from vector_memory.errors import (
     UnsupportedForm,
 )
 from vector_memory.memories import EventKind, Refused, Stored, StoreStatus
-from vector_memory.research import ResearchRequest
 from vector_memory.retrieval import Mode
+from vector_memory.server_sent import EventReader
+from vector_memory.server_sent import ServerSentEvent
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."
@@ -376,10 +373,6 @@ def test_research_streams(client, namespace):
     assert caught.value.request_id
 
 
-def test_the_fields_of_research_are_those_of_its_request():
-    assert ResearchFields.__optional_keys__ == {field.name for field in fields(ResearchRequest)} - {"query"}
-
-
 def test_the_operator_is_served_too(client, namespace):
     client.store(COFFEE, namespace=namespace)
     assert client.health().status == "healthy"
@@ -396,7 +389,8 @@ def test_the_operator_is_served_too(client, namespace):
 def test_what_is_listed_with_vectors_can_be_stored_elsewhere_as_it_was(client, namespace):
     client.store(COFFEE, key="a", namespace=namespace, metadata={"lead": "acme"})
     page = client.page(namespace=namespace, embeddings=True)
-    [memory], [embedding] = page.memories, page.embeddings
+    [memory] = page.memories
+    embedding = memory.embedding
     there = NewMemory(
         content=COFFEE,
         key="a",
@@ -491,7 +485,7 @@ def test_the_same_idempotency_key_gives_the_first_answer_again(client, namespace
 
 @pytest.mark.parametrize("error", list(STATUS), ids=lambda error: error.__name__)
 def test_every_error_of_the_service_comes_out_as_what_it_went_in(error):
-    answer = Response(STATUS[error], {"error": error_body(error("Said so.", field="k"), "id-1")})
+    answer = WireResponse(STATUS[error], {"error": error("Said so.", field="k").body("id-1")})
     told = failure(answer)
     finer = {LLMNotConnected, LLMBusy, LLMStarting, LLMRefused}  # than the wire tells
     assert type(told) is (error.__base__ if error in finer else error)
@@ -501,7 +495,7 @@ def test_every_error_of_the_service_comes_out_as_what_it_went_in(error):
 @pytest.mark.parametrize("body", [None, [], "text", {"error": "text"}, {"error": {"code": 5}}, {"detail": "x"}])
 @pytest.mark.parametrize("status", [400, 401, 404, 418, 429, 500, 502, 524])
 def test_an_answer_of_something_else_is_an_error_in_our_words(status, body):
-    told = failure(Response(status, body))
+    told = failure(WireResponse(status, body))
     assert isinstance(told, ServiceError)
     assert told.status == status
     assert str(status) in told.message
@@ -515,7 +509,7 @@ class Scripted:
 
     def __init__(self, *answers):
         self.answers = deque(answers)
-        self.asked: list[Request] = []
+        self.asked: list[WireRequest] = []
 
     async def send(self, request):
         self.asked.append(request)
@@ -528,7 +522,7 @@ class Scripted:
         pass
 
 
-HEALTHY = Response(
+HEALTHY = WireResponse(
     200,
     {
         "status": "healthy",
@@ -541,7 +535,7 @@ HEALTHY = Response(
         "something_new": 1,
     },
 )
-STORED = Response(
+STORED = WireResponse(
     200,
     {
         "key": "k",
@@ -551,9 +545,9 @@ STORED = Response(
         "updated_at": "2026-01-01T00:00:00Z",
     },
 )
-BUSY = Response(503, {"error": {"code": "unavailable", "message": "Not now."}}, 0.0)
-LATER = Response(503, {"error": {"code": "unavailable", "message": "Not now."}}, 3_600.0)
-LIMITED = Response(429, None)
+BUSY = WireResponse(503, {"error": {"code": "unavailable", "message": "Not now."}}, 0.0)
+LATER = WireResponse(503, {"error": {"code": "unavailable", "message": "Not now."}}, 3_600.0)
+LIMITED = WireResponse(429, None)
 LOST = Unanswered("lost", was_sent=True)
 UNREACHED = Unanswered("unreached", was_sent=False)
 LATE = Unanswered("late", was_sent=True, is_final=True)
@@ -596,7 +590,10 @@ def test_what_may_have_been_carried_out_and_has_no_key_is_not_sent_again():
     for answer in (LOST, BUSY):
         count, error = asked(Scripted(answer), lambda client: client.snapshot())
         assert (count, isinstance(error, Unavailable)) == (1, True)
-    assert asked(Scripted(UNREACHED, Response(200, {"snapshot": "s"})), lambda client: client.snapshot()) == (2, None)
+    assert asked(Scripted(UNREACHED, WireResponse(200, {"snapshot": "s"})), lambda client: client.snapshot()) == (
+        2,
+        None,
+    )
 
 
 @pytest.mark.parametrize("answer", [LATE, LATER])
@@ -606,8 +603,8 @@ def test_a_long_wait_is_left_to_the_caller(answer):
 
 @pytest.mark.parametrize("body", [None, [], {}, {"status": 5}, {"memories": "x"}])
 def test_an_answer_of_another_shape_is_an_error_and_no_traceback(body):
-    assert isinstance(asked(Scripted(Response(200, body)), lambda client: client.health())[1], ServiceError)
-    assert isinstance(asked(Scripted(Response(200, body)), lambda client: client.retrieve("x"))[1], ServiceError)
+    assert isinstance(asked(Scripted(WireResponse(200, body)), lambda client: client.health())[1], ServiceError)
+    assert isinstance(asked(Scripted(WireResponse(200, body)), lambda client: client.retrieve("x"))[1], ServiceError)
 
 
 def test_a_port_where_nobody_listens_is_unavailable():
@@ -765,7 +762,7 @@ class Streaming(Scripted):
         self.asked.append(request)
         if self._first is not None and len(self.asked) == 1:
             return self._first
-        return Response(200, None, events=self._told())
+        return WireResponse(200, None, events=self._told())
 
     async def _told(self):
         for event in self._events:
@@ -776,7 +773,7 @@ class Streaming(Scripted):
 
 @pytest.mark.parametrize(
     "events",
-    [[], [Event(kind="token", at_ms={"text": "x"})], [LOST], [Event(kind="token", at_ms={"text": "x"}), LOST]],
+    [[], [ServerSentEvent("token", {"text": "x"})], [LOST], [ServerSentEvent("token", {"text": "x"}), LOST]],
 )
 def test_a_stream_without_an_answer_is_unavailable(events):
     with Client.over(Streaming(*events), QUICK) as client, pytest.raises(Unavailable):
@@ -786,14 +783,14 @@ def test_a_stream_without_an_answer_is_unavailable(events):
 @pytest.mark.parametrize(
     "event",
     [
-        Event(kind="token", at_ms=None),
-        Event(kind="answer", at_ms={}),
-        Event(kind="context", at_ms=[]),
-        Event(kind="error", at_ms=5),
+        ServerSentEvent("token", None),
+        ServerSentEvent("answer", {}),
+        ServerSentEvent("context", []),
+        ServerSentEvent("error", 5),
     ],
 )
 def test_an_event_of_another_shape_is_an_error_and_an_unknown_one_is_passed_over(event):
-    script = Streaming(Event(kind="something new", at_ms={}), Event(kind="token", at_ms={"text": "x"}), event)
+    script = Streaming(ServerSentEvent("something new", {}), ServerSentEvent("token", {"text": "x"}), event)
     with Client.over(script, QUICK) as client:
         steps = client.research_stream("x")
         assert next(steps) == Token(text="x")
@@ -802,7 +799,7 @@ def test_an_event_of_another_shape_is_an_error_and_an_unknown_one_is_passed_over
 
 
 def test_a_stream_is_asked_for_again_only_before_it_begins():
-    script = Streaming(Event(kind="token", at_ms={"text": "x"}), LOST, first=BUSY)
+    script = Streaming(ServerSentEvent("token", {"text": "x"}), LOST, first=BUSY)
     with Client.over(script, QUICK) as client:
         steps = client.research_stream("x")
         assert next(steps) == Token(text="x")
@@ -812,7 +809,7 @@ def test_a_stream_is_asked_for_again_only_before_it_begins():
 
 
 def test_a_stream_outlives_its_client_without_a_traceback():
-    with Client.over(Streaming(Event(kind="token", at_ms={"text": "x"}), LOST), QUICK) as client:
+    with Client.over(Streaming(ServerSentEvent("token", {"text": "x"}), LOST), QUICK) as client:
         steps = client.research_stream("x")
         next(steps)
     steps.close()
@@ -822,7 +819,7 @@ class Nested(Streaming):
     """Tells through generators inside generators, as HTTP libraries do, none of which closes the one inside it."""
 
     def __init__(self, depth):
-        super().__init__(*[Event(kind="token", at_ms={"text": "x"})] * 2)
+        super().__init__(*[ServerSentEvent("token", {"text": "x"})] * 2)
         self._depth = depth
         self.ended = 0
 
@@ -860,9 +857,9 @@ def test_events_are_the_same_however_the_stream_is_cut(size, end):
     reader = EventReader()
     events = [event for at in range(0, len(stream), size) for event in reader.feed(stream[at : at + size])]
     assert events == [
-        Event(kind="token", at_ms={"text": "ä\u2028\x85☕"}),
-        Event(kind="a", at_ms=[1, 2]),
-        Event(kind="", at_ms=None),
+        ServerSentEvent("token", {"text": "ä\u2028\x85☕"}),
+        ServerSentEvent("a", [1, 2]),
+        ServerSentEvent("", None),
     ]
 
 
@@ -930,7 +927,7 @@ def test_a_stream_of_an_endpoint_that_is_not_there_or_says_nothing_is_given_up()
 
 def test_an_empty_body_is_sent_as_one():
     """A tool without parameters was once called over RunPod without a body, and refused."""
-    request = Request("POST", "/v1/tools/memory_status", body={})
+    request = WireRequest("POST", "/v1/tools/memory_status", body={})
     assert runpod_input(request) == {"method": "POST", "path": "/v1/tools/memory_status", "body": {}}
 
 

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import pytest
 from typer.testing import CliRunner
 
-
 from gateway.cli import app
 from gateway.runpod.jobs import JobRunner
 from gateway.serving.worker import Worker

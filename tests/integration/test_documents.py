@@ -5,7 +5,6 @@ import threading
 
 import pytest
 
-
 from memory_service.documents import service as documents_service
 from memory_service.documents.libraries import Libraries
 from memory_service.documents.model import NewDocument

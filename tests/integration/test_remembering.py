@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_service.metadata import BYTES_MAX, canonical
+from memory_service.metadata import canonical
 from research.context.packing import pack
 from research.grounding.claims import read
 from research.grounding.strictness import keep_supported
@@ -18,6 +18,7 @@ from research.researcher import Researcher
 from tests.list_recall import ListRecall, hits, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, hanging, replying
 from vector_memory.errors import InvalidInput, StorageUnavailable
+from vector_memory.memories import METADATA_BYTES_MAX as BYTES_MAX
 from vector_memory.memories import NewMemory
 from vector_memory.research import QUERY, ResearchRequest
 from vector_memory.retrieval import Hit, Retrieval

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from gateway.serving.app import create_app
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from memory_service.metadata import BYTES_MAX, canonical, merged
+from memory_service.metadata import canonical, merged
 from memory_service.settings import MemorySettings
 from memory_service.writing.group import Group
 from research.llm.settings import LLMSettings
 from vector_memory.errors import Conflict, InvalidInput, NotFound
+from vector_memory.memories import METADATA_BYTES_MAX as BYTES_MAX
 from vector_memory.memories import Consistency, NewMemory, StoreStatus
 from vector_memory.retrieval import Retrieval
 

@@ -22,7 +22,7 @@ from gateway.http.schema import EVENTS, openapi_extra
 from gateway.serving.services import Services
 from vector_memory import operations
 from vector_memory.errors import InvalidInput
-from vector_memory.fields import Request, Value, invalid_input
+from vector_memory.fields import Value, invalid_input
 from vector_memory.operations import OPERATIONS, Operation
 from vector_memory.research import ResearchRequest
 

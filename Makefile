@@ -11,7 +11,7 @@ TEXTS_GIVEN := $(if $(TEXTS),--texts $(TEXTS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test serve doctor check bench bench-all bench-index bench-peers bench-quality bench-volume plots faults test-torch test-llm test-mcp test-image image clean
+.PHONY: help install demo test serve doctor check bench bench-all bench-index bench-peers bench-quality bench-volume plots faults test-torch test-llm test-mcp test-image dist image clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,9 @@ test-llm: install ## research against a real small model on a real inference ser
 
 test-mcp: install ## hold /mcp to the official MCP conformance suite, both wires (needs npm; half a minute)
 	@PYTHON=$(CURDIR)/$(BIN)/python bash scripts/mcp_conformance.sh
+
+dist: ## build the two distributions into dist/, and try them on every Python from 3.11 to 3.13 (some minutes)
+	@$(PYTHON) -m scripts.dist
 
 image: ## build the container image with docker, podman or buildah
 	@bash scripts/image.sh build

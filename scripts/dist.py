@@ -17,7 +17,7 @@ import urllib.request
 import venv
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +84,18 @@ def check_contents(wheel: Path, packages: tuple[str, ...]) -> None:
         sys.exit(f"{wheel.name} differs from the folders in {', '.join(sorted(held ^ expected))}.")
 
 
-def installed(python: str, folder: Path, *requirements: str | Path) -> Path:
+def find(python: str) -> Path | None:
+    """Return the first interpreter of a name that runs, from the path or among the versions of pyenv."""
+    versions = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
+    for candidate in (Path(python), *versions.glob(f"*/bin/{python}")):
+        # A shim of pyenv is there and does not run where its version is not chosen.
+        with suppress(OSError, subprocess.CalledProcessError):
+            subprocess.run([candidate, "-c", ""], capture_output=True, check=True)
+            return candidate
+    return None
+
+
+def installed(python: Path, folder: Path, *requirements: str | Path) -> Path:
     """Make an environment without pip, install into it, and return its interpreter."""
     run(python, "-m", "venv", "--without-pip", folder)
     interpreter = folder / "bin" / "python"
@@ -129,7 +140,7 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def try_out(python: str, wheels: dict[str, Path], folder: Path) -> Iterator[tuple[str, int, float]]:
+def try_out(python: Path, wheels: dict[str, Path], folder: Path) -> Iterator[tuple[str, int, float]]:
     """Install and use the client alone, then the service; yield each distribution with its packages and MB."""
     for name in ("gateway", "indexes", "memory_service", "research"):
         (folder / name).mkdir()
@@ -154,11 +165,12 @@ def main() -> None:
     os.environ.pop("PYTHONPATH", None)
     print("| Python | distribution | packages | MB |\n|---|---|---|---|")
     for python in PYTHONS:
-        if not shutil.which(python) or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
+        interpreter = find(python)
+        if interpreter is None:
             print(f"| {python} | not found |  |  |")
             continue
         with tempfile.TemporaryDirectory() as folder:
-            for name, packages, megabytes in try_out(python, wheels, Path(folder)):
+            for name, packages, megabytes in try_out(interpreter, wheels, Path(folder)):
                 print(f"| {python} | {name} | {packages} | {megabytes:.0f} |", flush=True)
 
 

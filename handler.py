@@ -6,6 +6,7 @@ knows RunPod's SDK. Nothing happens at import; what the SDK takes from the comma
 """
 
 import asyncio
+import importlib.util
 import logging
 import os
 import threading
@@ -75,9 +76,11 @@ def run_jobs(worker: Worker) -> None:
     process for its heartbeat, and a worker that cannot start must not have taken anything.
 
     Raises:
-        StartupError: the worker cannot be loaded.
+        StartupError: the worker cannot be loaded, or the SDK is not installed.
 
     """
+    if importlib.util.find_spec("runpod") is None:
+        raise StartupError('RunPod\'s SDK is not installed: run `pip install "vector-memory[runpod]"`.')
     concurrency = worker.settings.gateway.job_concurrency
     try:
         worker.check()

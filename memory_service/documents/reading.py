@@ -4,6 +4,7 @@ Parsers meet what strangers made: a few kilobytes can unpack to gigabytes or nes
 code that nothing in this process could stop. Plain text needs no parser and is read here.
 """
 
+import importlib.util
 import json
 import logging
 import subprocess
@@ -16,7 +17,7 @@ from memory_service.documents.model import Block, BlockKind, Extracted
 from memory_service.documents.pdf import read_pdf
 from memory_service.documents.plain import decoded, read_plain, with_plain_lines
 from vector_memory.documents import Form
-from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError
+from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError, UnsupportedForm
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,9 @@ READ_S_MAX = 20.0
 
 READ_MEMORY_BYTES_MAX = 1_500_000_000
 """Address space of the reading process. A page of 10 MB takes half of it."""
+
+_PARSERS = {Form.PDF: "pypdf", Form.HTML: "selectolax"}
+"""The packages of the extra `documents`, which an installation may lack."""
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
@@ -41,7 +45,14 @@ def read(data: bytes, form: Form) -> Extracted:
     Raises:
         InvalidInput: it is damaged, or there is no text in it; the message says which.
         LimitExceeded: there is too much text in it, or reading takes too much time or memory.
+        UnsupportedForm: the service was installed without the parser of this form.
     """
+    if form in _PARSERS and importlib.util.find_spec(_PARSERS[form]) is None:
+        raise UnsupportedForm(
+            f"This service cannot read {form.upper()}. Send text or Markdown instead, or have the service installed "
+            'with `pip install "vector-memory[documents]"`.',
+            field="content",
+        )
     found = _extracted(data, form) if form is Form.TEXT else _from_process(data, form)
     if not found.text.strip():
         raise InvalidInput("The document has no text.", field="content")

@@ -57,8 +57,7 @@ from vector_memory.errors import (
 )
 from vector_memory.memories import EventKind, Refused, Stored, StoreStatus
 from vector_memory.retrieval import Mode
-from vector_memory.server_sent import EventReader
-from vector_memory.server_sent import ServerSentEvent
+from vector_memory.server_sent import EventReader, ServerSentEvent
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."

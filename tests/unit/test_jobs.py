@@ -19,8 +19,8 @@ from gateway.settings import GatewaySettings, Settings
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
 from tests.stand_in_llm import StandInLLM, answering, chunk, hanging, stream_of, streaming
-from vector_memory.operations import OPERATIONS
 from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError
+from vector_memory.operations import OPERATIONS
 
 WITHOUT_ACTION = ("/health/", "/metrics", "/v1/tools/", "/v1/chat/", "/v1/embeddings", "/v1/models")
 """Beginnings of paths that probes, scrapers or OpenAI's clients call, and of what `invoke_tool` calls."""

@@ -1,6 +1,7 @@
 """What is read of Markdown, HTML, PDF and plain text, and that reading has bounds."""
 
 import io
+import sys
 import zlib
 
 import pytest
@@ -9,7 +10,7 @@ from memory_service.documents import reading
 from memory_service.documents.model import BlockKind
 from memory_service.documents.reading import read
 from vector_memory.documents import Form
-from vector_memory.errors import InvalidInput, LimitExceeded
+from vector_memory.errors import InvalidInput, LimitExceeded, UnsupportedForm
 
 
 def pdf(*pages: str, title: str | None = None) -> bytes:
@@ -158,3 +159,16 @@ def test_a_text_over_the_bound_is_refused():
     for form in (Form.TEXT, Form.MARKDOWN):
         with pytest.raises(LimitExceeded, match="split it"):
             read(data, form)
+
+
+@pytest.mark.parametrize(("form", "package"), [(Form.PDF, "pypdf"), (Form.HTML, "selectolax")])
+def test_without_its_parser_a_document_is_refused_with_the_extra_that_brings_it(form, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UnsupportedForm, match=rf"cannot read {form.upper()}\..*vector-memory\[documents\]"):
+        read(b"<p>Owls.</p>", form)
+
+
+def test_text_and_markdown_are_read_without_the_parsers_of_other_forms(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pypdf", None)
+    monkeypatch.setitem(sys.modules, "selectolax", None)
+    assert read(b"# Owls", Form.MARKDOWN).text == read(b"# Owls", Form.TEXT).text == "# Owls"

@@ -26,7 +26,10 @@ def model() -> MiniLM:
 
 
 def passages(*contents: str, speaker: str = "", date: str = "2026-09-16T10:00:00") -> tuple[Passage, ...]:
-    return tuple(one.model_copy(update={"date": date, "speaker": speaker or None}) for one in pack(hits(*contents), 100_000).passages)
+    return tuple(
+        one.model_copy(update={"date": date, "speaker": speaker or None})
+        for one in pack(hits(*contents), 100_000).passages
+    )
 
 
 def cited(model: MiniLM, answer: str, given: Sequence[Passage]) -> list[Citation]:

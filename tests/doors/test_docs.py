@@ -164,3 +164,11 @@ def test_the_command_of_the_stdio_configuration_serves(tmp_path):
 def test_the_page_of_settings_names_every_variable():
     named = re.findall(r"`([A-Z][A-Z_]+)`", (DOCS / "settings.md").read_text(encoding="utf-8"))
     assert set(variables()) <= set(named)
+
+
+def test_the_catalogue_of_rooms_names_every_package():
+    named = re.findall(r"^\| `([\w/]+)/` \|", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE)
+    wings = ("vector_memory", "gateway", "research", "memory_service", "indexes")
+    rooms = {str(each.parent.relative_to(ROOT)) for wing in wings for each in (ROOT / wing).glob("*/__init__.py")}
+    assert rooms - {"gateway/client"} <= set(named)
+    assert [room for room in named if not (ROOT / room).is_dir()] == []

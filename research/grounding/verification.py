@@ -6,7 +6,7 @@ measured: a logistic regression estimates how likely the passage supports the cl
 claim with the best excerpt of the passage, and what a changed claim changes: names, negations, opposites and who
 speaks. The share of words found added nothing to these when it was fitted with them.
 
-The best excerpt is chosen by words, so each pair of claim and passage costs one text to embed. docs/research.md
+The best excerpt is chosen by words, so each pair of claim and passage costs one text to embed. docs/verdicts.md
 measures what the verdicts are worth. All functions are pure, and take the embedder as an argument.
 """
 
@@ -34,7 +34,7 @@ from vector_memory.research import Citation, Passage, Verdict
 WEIGHTS = (6.727, -0.935, -1.494, -3.612, -1.523)
 CONSTANT = -3.981
 """The weights of `ClaimSignals` in their order, and the constant: a logistic regression, fitted on the development half
-of the data of docs/research.md."""
+of the data of docs/verdicts.md."""
 
 SUPPORTED_MIN = 0.6
 WEAK_MIN = 0.3

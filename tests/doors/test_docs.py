@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-import vector_memory
 from gateway.settings import variables
 from gateway.tools.ours import TOOLS
 from tests.doors.stdio_client import StdioClient
 from tests.stand_in_llm import StandInLLM, answering, stream_of, streaming
 from tests.worker_process import WorkerProcess, environment
+from vector_memory.operations import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -102,8 +102,6 @@ def run(block, folder, port):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(not each.reason for each in blocks(page))], ids=name)
 def test_the_blocks_of_a_page_run_and_print_what_it_says(page, folder, service):
-    if "from vector_memory import" in page.read_text(encoding="utf-8") and not hasattr(vector_memory, "Client"):
-        pytest.skip("the public package does not export its client yet")
     for block in blocks(page):
         if block.reason:
             continue
@@ -164,3 +162,21 @@ def test_the_command_of_the_stdio_configuration_serves(tmp_path):
 def test_the_page_of_settings_names_every_variable():
     named = re.findall(r"`([A-Z][A-Z_]+)`", (DOCS / "settings.md").read_text(encoding="utf-8"))
     assert set(variables()) <= set(named)
+
+
+def test_the_catalogue_of_rooms_names_every_package():
+    named = re.findall(r"^\| `([\w/]+)/` \|", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE)
+    wings = ("vector_memory", "gateway", "research", "memory_service", "indexes")
+    rooms = {str(each.parent.relative_to(ROOT)) for wing in wings for each in (ROOT / wing).glob("*/__init__.py")}
+    assert rooms - {"gateway/client"} <= set(named)
+    assert [room for room in named if not (ROOT / room).is_dir()] == []
+
+
+def test_the_page_of_the_api_names_every_operation_with_its_method_and_path():
+    rows = re.findall(r"^\| (`.+?) \| (`.+?) \|", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = {name: set(re.findall(r"[A-Z]{3,}|/[\w/{}]+", route)) for names, route in rows for name in words(names)}
+    assert [each for each in OPERATIONS.values() if not {each.method, each.path} <= named.get(each.name, set())] == []
+
+
+def words(text):
+    return re.findall(r"\w+", text)

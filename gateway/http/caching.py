@@ -1,4 +1,4 @@
-"""Answers reads from the response cache, where the namespace has not changed since."""
+"""Answers reads from the response cache, if the namespace has not changed since."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
@@ -14,33 +14,33 @@ CacheControl = Annotated[
 ]
 
 
-def cached(
+def answer_cached(
     worker: Worker,
     operation: str,
     request: Mapping[str, Any],
     cache_control: str | None,
     answer: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The answer to a request about one namespace, from the cache if it has it.
+    """Answer a request about one namespace, from the cache if possible.
 
     Args:
-        worker: whose cache.
-        operation: tells requests of different routes apart.
-        request: with `namespace`, and `consistency` if it has one; looking back (`as_of`) is never cached, since
-            versions that were superseded end without a change of the present.
-        cache_control: the header; `no-cache` makes a new answer, which is kept.
-        answer: makes one.
+        worker: has the cache.
+        operation: distinguishes requests of different routes.
+        request: with `namespace`, and `consistency` if it has one. Looking back (`as_of`) is never cached: superseded
+            versions expire without a change of the present.
+        cache_control: the header. `no-cache` makes a new answer, which is kept.
+        answer: makes a new answer.
     """
     if worker.cache.is_off or request.get("as_of") is not None:
         return answer()
-    found, keep = _looked_up(worker, operation, request, cache_control)
+    found, keep = _look_up(worker, operation, request, cache_control)
     if found is None:
         found = answer()
         keep(found)
     return found
 
 
-async def cached_later(
+async def answer_cached_async(
     worker: Worker,
     operation: str,
     request: Mapping[str, Any],
@@ -49,19 +49,19 @@ async def cached_later(
     *,
     is_kept: Callable[[dict[str, Any]], bool],
 ) -> dict[str, Any]:
-    """As `cached`, for an answer that is waited for.
+    """Do the same as `answer_cached` for an answer that is awaited.
 
     Args:
-        worker: whose cache.
-        operation: tells requests of different routes apart.
+        worker: has the cache.
+        operation: distinguishes requests of different routes.
         request: with `namespace`.
         cache_control: the header.
-        answer: makes one.
+        answer: makes a new answer.
         is_kept: whether an answer is worth keeping.
     """
     if worker.cache.is_off:
         return await answer()
-    found, keep = await run_in_threadpool(_looked_up, worker, operation, request, cache_control)
+    found, keep = await run_in_threadpool(_look_up, worker, operation, request, cache_control)
     if found is None:
         found = await answer()
         if is_kept(found):
@@ -69,16 +69,16 @@ async def cached_later(
     return found
 
 
-def _looked_up(
+def _look_up(
     worker: Worker, operation: str, request: Mapping[str, Any], cache_control: str | None
 ) -> tuple[dict[str, Any] | None, Callable[[dict[str, Any]], None]]:
-    """The answer, if the cache has it and may be asked; and what keeps a new one."""
+    """Return the answer, if the cache has it and may be used, and a function that keeps a new one."""
     namespace, consistency = request["namespace"], Consistency(request.get("consistency", "eventual"))
     state, changes = worker.memories.state(namespace, consistency=consistency)
     key = worker.cache.key(operation, state, request)
 
     def keep(made: dict[str, Any]) -> None:
-        if worker.memories.state(namespace) == (state, changes):  # else it may be of another state
+        if worker.memories.state(namespace) == (state, changes):  # otherwise the answer may belong to another state
             worker.cache.keep(key, made)
 
     if "no-cache" in (cache_control or "").lower():

@@ -18,7 +18,7 @@ FILE_FIELD = "file"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file with its fields.
+    """A file and the fields that were sent with it.
 
     Attributes:
         fields: values by name; each name comes once.

@@ -12,7 +12,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from gateway import wire
-from gateway.http.caching import CacheControl, cached
+from gateway.http.caching import CacheControl, answer_cached
 from gateway.http.errors import documented
 from gateway.serving.worker import Worker
 from memory_service import checks
@@ -60,7 +60,7 @@ def routes(worker: Worker) -> APIRouter:
         def answer() -> dict[str, Any]:
             return wire.retrieved_body(worker.memories.retrieve(asked), asked)
 
-        found = cached(worker, "retrieve", body.model_dump(), cache_control, answer)
+        found = answer_cached(worker, "retrieve", body.model_dump(), cache_control, answer)
         return JSONResponse({**found, "latency_ms": _since(started)})
 
     @router.post("/retrieve/batch", summary="Retrieve by many queries", responses=documented(400, 404, 413, 422, 503))

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway import wire
-from gateway.http.caching import CacheControl, cached_later
+from gateway.http.caching import CacheControl, answer_cached_async
 from gateway.http.errors import documented
-from gateway.http.event_stream import RESEARCH, streamed
+from gateway.http.event_stream import RESEARCH, stream_response
 from gateway.observability.trace_shapes import replay_body, request_of, seen_of, trace_body
 from gateway.serving.worker import Worker
 from research.replay import replay
@@ -46,10 +46,10 @@ def routes(worker: Worker) -> APIRouter:
             return wire.answer_body(await worker.researcher.research(request))
 
         if body.stream:
-            return await streamed(http, worker.researcher.research_stream(request), RESEARCH)
+            return await stream_response(http, worker.researcher.research_stream(request), RESEARCH)
         if request.remember or request.trace:
             return JSONResponse(await answer())
-        found = await cached_later(
+        found = await answer_cached_async(
             worker, "research", body.model_dump(), cache_control, answer, is_kept=lambda made: not made["degraded"]
         )
         return JSONResponse({**found, "latency_ms": round((time.perf_counter() - started) * 1000)})

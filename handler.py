@@ -123,7 +123,7 @@ def give_up_root(settings: Settings) -> None:
 
 
 def _give(folder: Path, uid: int) -> None:
-    """Make the folder, and a user the owner of all in it. The folder itself comes last, so half a change is repeated."""
+    """Make the folder, and a user the owner of all in it. The folder itself is last, so half a change is repeated."""
     folder.mkdir(exist_ok=True)
     if folder.stat().st_uid == uid:
         return

@@ -158,7 +158,7 @@ class Front:
             self._pass_on(text)
 
     def _pass_on(self, line: str) -> None:
-        """Queue a line for the server; refuse one with half a surrogate pair, which the SDK would drop without an answer."""
+        """Queue a line for the server. Refuse one with half a surrogate pair, which the SDK would drop in silence."""
         if _HALF_SURROGATE not in line.lower():  # also found where both halves are there
             self._lines.put(line)
             return

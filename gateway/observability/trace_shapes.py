@@ -12,7 +12,7 @@ from research.replay import Replay
 from research.trace import Fate, Seen, Trace, version
 
 
-def kept_trace(trace: Trace) -> dict[str, Any]:
+def pack_trace(trace: Trace) -> dict[str, Any]:
     """Return a trace as it is kept: all that can be shown, and digests that tell whether its memories have changed."""
     hits = trace.retrieved.hits
     explanation = None if trace.retrieved.explanation is None else explanation_body(trace.retrieved)
@@ -29,12 +29,12 @@ def kept_trace(trace: Trace) -> dict[str, Any]:
     }
 
 
-def request_of(kept: Mapping[str, Any]) -> ResearchRequest:
+def unpack_request(kept: Mapping[str, Any]) -> ResearchRequest:
     """Return the question of a kept trace."""
     return ResearchRequest(**kept["request"])
 
 
-def seen_of(kept: Mapping[str, Any]) -> list[Seen]:
+def unpack_seen(kept: Mapping[str, Any]) -> list[Seen]:
     """Return the memories that a kept trace retrieved, best first."""
     return [Seen(**one) for one in kept["seen"]]
 
@@ -46,7 +46,7 @@ def trace_body(id: str, kept: Mapping[str, Any], fates: Mapping[str, Fate]) -> d
 
     Args:
         id: the trace's.
-        kept: what `kept_trace` returned.
+        kept: what `pack_trace` returned.
         fates: what became of each retrieved memory, by key.
     """
     answer = kept["answer"]

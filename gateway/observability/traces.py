@@ -11,7 +11,7 @@ import zlib
 from importlib.metadata import version
 from typing import Any
 
-from gateway.observability.trace_shapes import kept_trace
+from gateway.observability.trace_shapes import pack_trace
 from gateway.serving.shelves import Shelf
 from memory_service import checks
 from research.trace import Trace
@@ -33,14 +33,14 @@ class Traces:
         """Keep a trace and return its id; None when it is too large or Redis does not accept it."""
         id = secrets.token_urlsafe(24)
         key = _key(id, trace.request.namespace)
-        value = zlib.compress(json.dumps(kept_trace(trace)).encode())
+        value = zlib.compress(json.dumps(pack_trace(trace)).encode())
         if len(value) > ENTRY_BYTES_MAX:
             return None
         self._shelf.put(key, value)
         return id if self._shelf.get(key) == value else None
 
     def find(self, id: str, namespace: str) -> dict[str, Any]:
-        """Return what `trace_shapes.kept_trace` returned for a trace.
+        """Return what `trace_shapes.pack_trace` returned for a trace.
 
         Raises:
             NotFound: no trace in the namespace has this id, or its hour is over.

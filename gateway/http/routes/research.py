@@ -10,7 +10,7 @@ from gateway import wire
 from gateway.http.caching import CacheControl, answer_cached_async
 from gateway.http.errors import documented
 from gateway.http.event_stream import RESEARCH, stream_response
-from gateway.observability.trace_shapes import replay_body, request_of, seen_of, trace_body
+from gateway.observability.trace_shapes import replay_body, trace_body, unpack_request, unpack_seen
 from gateway.serving.worker import Worker
 from research.replay import replay
 from research.trace import fates
@@ -59,14 +59,14 @@ def routes(worker: Worker) -> APIRouter:
         """How an answer came about, for an hour. Texts of memories that are gone or changed since are withheld."""
         memories = worker.memories
         kept = worker.traces.find(trace_id, query.namespace)
-        return JSONResponse(trace_body(trace_id, kept, fates(memories, query.namespace, seen_of(kept))))
+        return JSONResponse(trace_body(trace_id, kept, fates(memories, query.namespace, unpack_seen(kept))))
 
     @router.post("/{trace_id}/replay", summary="Retrieve again", responses=documented(400, 413, 422, 503) | _NO_TRACE)
     def replayed(trace_id: TraceId, body: wire.ReplayBody) -> JSONResponse:
         """Retrieve for the question of a trace again: what comes as then, what vanished and why, and what is new."""
         memories = worker.memories
         kept = worker.traces.find(trace_id, body.namespace)
-        found = replay(request_of(kept), seen_of(kept), kept["asked_at_ms"], memories)
+        found = replay(unpack_request(kept), unpack_seen(kept), kept["asked_at_ms"], memories)
         return JSONResponse(replay_body(trace_id, found))
 
     return router

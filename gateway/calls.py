@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
-from gateway.observability.trace_shapes import request_of, seen_of, shown_trace
+from gateway.observability.trace_shapes import shown_trace, unpack_request, unpack_seen
 from gateway.serving.services import Services
 from gateway.tools.toolbox import idempotency_key
 from memory_service.clock import wall_ms
@@ -359,7 +359,7 @@ def _trace(services: Services, request: GetTrace, _caller: Caller) -> TraceShown
     from research.trace import fates
 
     kept = services.traces.find(request.trace_id, request.namespace)
-    return shown_trace(request.trace_id, kept, fates(services.memories, request.namespace, seen_of(kept)))
+    return shown_trace(request.trace_id, kept, fates(services.memories, request.namespace, unpack_seen(kept)))
 
 
 @_carries_out(operations.REPLAY)
@@ -368,7 +368,7 @@ def _replay(services: Services, request: ReplayRequest, _caller: Caller) -> Repl
     from research.replay import replay
 
     kept = services.traces.find(request.trace_id, request.namespace)
-    return replay(request.trace_id, request_of(kept), seen_of(kept), kept["asked_at_ms"], services.memories)
+    return replay(request.trace_id, unpack_request(kept), unpack_seen(kept), kept["asked_at_ms"], services.memories)
 
 
 # -- documents ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Exporting: every memory with everything that is known of it, one JSON object a line.
+"""Exporting: every memory with all its fields, as one JSON object per line.
 
-The first line says what the file is; each other has the fields of a listing, `embedding` among them. Lines stand on
-their own, so files can be cut and put together with the tools for lines.
+The first line says what the file is. Each other line has the fields of a listing, `embedding` among them. Lines are
+independent of each other, so the usual tools for lines can split and join files.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,11 +17,11 @@ FORMAT = "vector-memory"
 FORMAT_VERSION = 1
 
 PAGE_SIZE = 500
-"""Memories of one page; short ones with their vectors are about 1.5 MB. A page that is too large is halved."""
+"""Memories per page. 500 short ones with their vectors are about 1.5 MB; a page that is too large is halved."""
 
 
 def header(stats: Stats) -> dict[str, Any]:
-    """The first line."""
+    """Return the first line."""
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -31,14 +31,14 @@ def header(stats: Stats) -> dict[str, Any]:
 
 
 def lines(client: Client, namespaces: Sequence[str], *, vectors: bool = True) -> Iterator[dict[str, Any]]:
-    """The other lines: every memory that is there throughout, namespace by namespace, newest first.
+    """Yield the other lines: every memory that exists during the whole export, by namespace, newest first.
 
     Raises:
         NotFound: a namespace has no memories.
     """
-    held = client.stats().namespaces
+    counts = client.stats().namespaces
     for namespace in namespaces:
-        if namespace not in held:
+        if namespace not in counts:
             raise NotFound(f"There are no memories in namespace {namespace!r}.")
         for page in _pages(client, namespace, vectors=vectors):
             for memory in page.memories:
@@ -50,7 +50,7 @@ def _pages(client: Client, namespace: str, *, vectors: bool) -> Iterator[Page]:
     while True:
         try:
             page = client.page(namespace=namespace, limit=size, cursor=cursor, embeddings=vectors, consistency="strong")
-        except LimitExceeded:  # more than RunPod carries
+        except LimitExceeded:  # a RunPod job cannot return so much
             if size == 1:
                 raise
             size //= 2

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from gateway.exchange.items import Item, Read
+from gateway.exchange.items import Item, ItemOrProblem
 from memory_service.documents.chunking import sections as sections_of
 from memory_service.documents.markdown import read_markdown
 from memory_service.documents.model import Block, BlockKind
@@ -21,13 +21,13 @@ SECTION_CHARS_MAX = 2_000
 """A longer section is cut between its paragraphs. About two windows of the model are found best and read whole."""
 
 
-def paragraphs(name: str, text: str, namespace: str) -> Iterator[Read]:
+def paragraphs(name: str, text: str, namespace: str) -> Iterator[ItemOrProblem]:
     """Yield a memory for each stretch between blank lines."""
     document = read_plain(with_plain_lines(text))
     return _items(name, document.text, ((block.start, block.end, ()) for block in document.blocks), namespace)
 
 
-def sections(name: str, text: str, namespace: str) -> Iterator[Read]:
+def sections(name: str, text: str, namespace: str) -> Iterator[ItemOrProblem]:
     """Yield a memory for each stretch between headings, or several for a long one."""
     document = read_markdown(with_plain_lines(text))
     spans = (

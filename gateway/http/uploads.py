@@ -18,7 +18,7 @@ FILE_FIELD = "file"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file with its fields.
+    """A file and the fields that were sent with it.
 
     Attributes:
         fields: values by name; each name comes once.
@@ -71,12 +71,12 @@ async def read_upload(request: Request) -> Upload:
     try:
         if not parser.is_complete:
             raise InvalidInput("The upload ends before its closing boundary.")
-        return await _checked(form)
+        return await _upload(form)
     finally:
         await form.close()
 
 
-async def _checked(form: FormData) -> Upload:
+async def _upload(form: FormData) -> Upload:
     file = form.get(FILE_FIELD)
     if not isinstance(file, UploadFile):
         raise InvalidInput("file is required, as a part with a filename.", field=FILE_FIELD)

@@ -9,7 +9,7 @@ from vector_memory.research import Candidate, Fate, ResearchRequest, TraceShown
 from vector_memory.times import iso_time
 
 
-def kept_trace(trace: Trace) -> dict[str, Any]:
+def pack_trace(trace: Trace) -> dict[str, Any]:
     """Return a trace as it is kept: all that can be shown, and digests that tell whether its memories have changed."""
     hits = trace.retrieved.hits
     explanation = trace.retrieved.explanation
@@ -26,12 +26,12 @@ def kept_trace(trace: Trace) -> dict[str, Any]:
     }
 
 
-def request_of(kept: Mapping[str, Any]) -> ResearchRequest:
+def unpack_request(kept: Mapping[str, Any]) -> ResearchRequest:
     """Return the question of a kept trace."""
     return ResearchRequest(**kept["request"])
 
 
-def seen_of(kept: Mapping[str, Any]) -> list[Seen]:
+def unpack_seen(kept: Mapping[str, Any]) -> list[Seen]:
     """Return the memories that a kept trace retrieved, best first."""
     return [Seen(**one) for one in kept["seen"]]
 
@@ -43,7 +43,7 @@ def shown_trace(id: str, kept: Mapping[str, Any], fates: Mapping[str, Fate]) -> 
 
     Args:
         id: the trace's.
-        kept: what `kept_trace` returned.
+        kept: what `pack_trace` returned.
         fates: what became of each retrieved memory, by key.
     """
     answer = kept["answer"]

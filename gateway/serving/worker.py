@@ -40,7 +40,7 @@ class Worker(Services):
 
     @cached_property
     def toolbox(self) -> "Toolbox":
-        """The tools: ours, and those that installed packages bring.
+        """All tools: ours, and those of installed packages.
 
         Raises:
             StartupError: one cannot be loaded, or two have one name.
@@ -65,11 +65,11 @@ class Worker(Services):
         if settings.embedder == "minilm":
             self._folder.require(FINGERPRINTS[settings.embedding_precision])
         else:
-            self._folder.embedder()  # whether it is of this model is known when the model is loaded
+            self._folder.embedder()  # only the loaded model tells whether the folder is its own
         _ = self.toolbox
 
     def load(self) -> None:
-        """Load model and memories; returns when they are served or when `failure` says why not."""
+        """Load the model and the memories. Afterwards they are served, or `failure` says why not."""
         started = time.perf_counter()
         try:
             self._loaded = self._load()
@@ -110,7 +110,7 @@ class Worker(Services):
         )
 
     async def close(self) -> None:
-        """Finish what was accepted and release everything."""
+        """Finish the accepted requests and release everything."""
         loaded, self._loaded = self._loaded, None
         if loaded is not None:
             await loaded.researcher.close()
@@ -120,15 +120,15 @@ class Worker(Services):
 
 
 def _cache(settings: Settings) -> ResponseCache:
-    """The response cache that the settings ask for.
+    """Return the response cache that the settings ask for.
 
     Raises:
         StartupError: REDIS_URL cannot be used.
     """
     llm = settings.llm
     endpoints = [(one.base_url, one.model) for one in llm.endpoints]
-    answers = [llm.fallback, llm.min_relevance, llm.context_tokens, llm.timeout_s, endpoints]
-    salt = json.dumps([version("vector-memory"), settings.memory.embedder, answers])
+    options = [llm.fallback, llm.min_relevance, llm.context_tokens, llm.timeout_s, endpoints]
+    salt = json.dumps([version("vector-memory"), settings.memory.embedder, options])
     ttl_s = settings.gateway.cache_ttl_s
     return ResponseCache(None if ttl_s == 0 else open_shelf(settings.gateway, ttl_s), salt)
 

@@ -17,7 +17,7 @@ from starlette.types import Scope
 from gateway.calls import Caller, call, description, stream
 from gateway.http.bodies import json_object, read_document
 from gateway.http.errors import documented
-from gateway.http.event_stream import RESEARCH, streamed
+from gateway.http.event_stream import RESEARCH, stream_response
 from gateway.http.schema import EVENTS, openapi_extra
 from gateway.serving.services import Services
 from vector_memory import operations
@@ -85,7 +85,7 @@ def json_bytes(answer: Value) -> bytes:
 
 
 async def _events(services: Services, http: HTTPRequest, request: ResearchRequest, caller: Caller) -> Response:
-    return await streamed(http, stream(services, request, caller), RESEARCH)
+    return await stream_response(http, stream(services, request, caller), RESEARCH)
 
 
 def _tag(operation: Operation[Any, Any]) -> str:

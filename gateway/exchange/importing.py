@@ -5,7 +5,7 @@ nothing.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gateway.exchange.items import Item, ItemOrProblem, Problem

@@ -18,6 +18,7 @@ from gateway.observability.trace_shapes import shown_trace, unpack_request, unpa
 from gateway.serving.services import Services
 from gateway.tools.toolbox import idempotency_key
 from memory_service.clock import wall_ms
+from memory_service.documents.libraries import headings_of
 from memory_service.documents.model import NewDocument
 from memory_service.model import DeleteOutcome
 from vector_memory import operations
@@ -396,8 +397,8 @@ def _get_document(services: Services, request: GetDocument, _caller: Caller) -> 
             number=chunk.number,
             start=chunk.start,
             end=chunk.end,
-            headings=tuple(chunk.memory.metadata.get("headings", ())),
-            page=chunk.memory.metadata.get("page"),
+            headings=headings_of(chunk.memory.metadata),
+            page=page if isinstance(page := chunk.memory.metadata.get("page"), int) else None,
         )
         for chunk in chunks
     )

@@ -39,8 +39,10 @@ async def json_object(http: Request) -> dict[str, Any]:
         body = json.loads(raw) if raw else None
     except json.JSONDecodeError as error:
         raise MalformedBody(f"The body is not valid JSON: {error.msg}.") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise MalformedBody("The body is not JSON in UTF-8, or is nested too deeply.") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, or a number of thousands of digits
+        raise MalformedBody(
+            "The body is not JSON in UTF-8, or is nested too deeply, or has a number that is too long."
+        ) from error
     if not isinstance(body, dict):
         raise InvalidInput("The body must be a JSON object." if raw else "The body is required.")
     return body
@@ -72,7 +74,7 @@ def _parsed_metadata(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput("metadata is not valid JSON.", field="metadata") from error
+        raise MalformedBody("metadata is not valid JSON.", field="metadata") from error
 
 
 def _form_of(upload: Upload) -> Form:

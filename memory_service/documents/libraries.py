@@ -1,7 +1,8 @@
 """Libraries: documents under one name, found by that name, and read within a budget of tokens."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from memory_service import checks
 from memory_service.documents import names
@@ -161,13 +162,25 @@ class Libraries:
         return self._memories.values(field, namespace=namespace, filter=filter, limit=limit, consistency=consistency)
 
 
+def _text(metadata: Mapping[str, Any], name: str) -> str | None:
+    # Memories that are no chunks may have metadata of the same names, of any type.
+    value = metadata.get(name)
+    return value if isinstance(value, str) else None
+
+
+def headings_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the headings of the sections that a chunk stands in, outermost first."""
+    headings = metadata.get("headings")
+    return tuple(each for each in headings if isinstance(each, str)) if isinstance(headings, list) else ()
+
+
 def _docs(library: str, hits: Sequence[Hit], tokens: int, *, truncated: bool) -> Docs:
     chunks = tuple(
         DocsChunk(
             key=hit.key,
-            document_id=hit.metadata.get("document_id"),
-            title=hit.metadata.get("title"),
-            headings=tuple(hit.metadata.get("headings", ())),
+            document_id=_text(hit.metadata, "document_id"),
+            title=_text(hit.metadata, "title"),
+            headings=headings_of(hit.metadata),
             content=hit.content,
             score=hit.score,
         )

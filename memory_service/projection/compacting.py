@@ -22,7 +22,7 @@ from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import HEADER_BYTES_MAX, journal_paths, read_tail, storage_unavailable, sync_folder
 from memory_service.projection import snapshots
 from memory_service.projection.snapshotting import Snapshotter
-from vector_memory.administration import Compacted
+from vector_memory.administration import Compacted, KeptJournal
 from vector_memory.errors import StorageUnavailable
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Compactor:
             with contextlib.suppress(FileNotFoundError):  # another worker compacts too
                 status = path.stat()
                 if reason := self._reason_to_keep(path, status, covered.get(path.stem, 0)):
-                    kept.append((path.stem, reason))
+                    kept.append(KeptJournal(journal=path.stem, reason=reason))
                     continue
                 self._folder.mark_compacted()
                 path.unlink()

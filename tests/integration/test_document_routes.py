@@ -104,7 +104,7 @@ def part(name, value, filename=None):
         ({"json": {}}, 422),
         ({"json": {"content": "a", "content_base64": "YQ=="}}, 422),
         ({"json": {"content_base64": "%%"}}, 422),
-        ({"content": b'{"content": "a\\ud800"}', "headers": {"content-type": "application/json"}}, 400),
+        ({"content": b'{"content": "a\\ud800"}', "headers": {"content-type": "application/json"}}, 422),
         ({"json": {"content": " "}}, 422),
         ({"json": {"content": "a", "colour": 1}}, 422),
         ({"json": {"content": "a", "id": 7}}, 422),

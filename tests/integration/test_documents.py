@@ -338,14 +338,14 @@ def test_a_library_is_read_by_topic_within_a_budget_and_in_reading_order(documen
     libraries = Libraries(memories)
     docs = libraries.docs("Owl Care", topic="food for owls")
     assert not docs.truncated
-    numbers = [hit.memory.metadata["chunk"] for hit in docs.hits]
+    numbers = [memories.get(chunk.key).metadata["chunk"] for chunk in docs.chunks]
     assert numbers == sorted(numbers)
     few = libraries.docs("owl-care", topic="what to feed an owl", tokens=30)
-    assert [hit.memory.metadata["headings"][-1] for hit in few.hits] == ["Feeding"]
+    assert [chunk.headings[-1] for chunk in few.chunks] == ["Feeding"]
     assert few.truncated
     assert few.tokens <= 30
     beginning = libraries.docs("owl-care", tokens=30)
-    assert [hit.memory.metadata["headings"][-1] for hit in beginning.hits] == ["Owl guide"]
+    assert [chunk.headings[-1] for chunk in beginning.chunks] == ["Owl guide"]
     assert beginning.truncated
     with pytest.raises(NotFound):
         libraries.docs("bats")

@@ -463,7 +463,7 @@ def test_a_delete_returns_a_receipt_when_one_is_wanted(client):
     one = ok(client.delete("/v1/memories/b", params=where | {"receipt": "true"}))["receipt"]
     many = ok(client.post("/v1/memories/delete", json={"keys": ["c"], "receipt": True, **where}))["receipt"]
     none = ok(client.post("/v1/memories/delete", json={"keys": ["c"], "receipt": True, **where}))
-    assert none["receipt"] is None
+    assert "receipt" not in none
     for receipt in (one, many):
         assert (receipt["bytes"], len(receipt["files"]) > 0) == ("pending", True)
         assert ok(client.get(f"/v1/receipts/{receipt['id']}")) == receipt

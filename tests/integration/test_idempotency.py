@@ -12,6 +12,7 @@ from tests.faults.embedder import HashEmbedder
 from vector_memory.errors import Conflict
 from vector_memory.memories import NewMemory, Stored, StoreStatus
 
+PAST = "2001-01-01T00:00:00Z"
 COFFEE = "Dana drinks an oat flat white."
 OLD_DIGEST = "ab" * 32
 """Earlier releases digested the `repr` of a request and put no version before it."""
@@ -62,7 +63,11 @@ def test_a_retry_with_metadata_in_another_order_is_the_same_request(open_service
 
 def test_a_refused_memory_of_a_batch_is_refused_again_and_the_others_are_answered_as_before(open_service):
     service = open_service()
-    batch = [NewMemory(content=COFFEE, key="a"), NewMemory(content="", key="b"), NewMemory(content="Tea.", key="c")]
+    batch = [
+        NewMemory(content=COFFEE, key="a"),
+        NewMemory(content="x", key="b", expires_at=PAST),
+        NewMemory(content="Tea.", key="c"),
+    ]
     first = service.store_batch(batch, idempotency_key="job-1")
     again = service.store_batch(batch, idempotency_key="job-1")
     assert [first[0], first[2]] == [again[0], again[2]]
@@ -79,7 +84,7 @@ def test_a_write_that_an_earlier_release_answered_is_answered_the_same_when_it_i
 def test_a_delete_that_an_earlier_release_answered_is_answered_the_same_when_it_is_retried(service_with_old_reply):
     service = service_with_old_reply(["deleted", "default", ["k"], [], None])
     service.store(NewMemory(content=COFFEE, key="k"))
-    deleted = DeleteOutcome("default", ("k",), (), dry_run=False)
+    deleted = DeleteOutcome(namespace="default", keys=("k",), missing=(), dry_run=False)
     assert service.delete("k", idempotency_key="job-1") == deleted
     assert service.delete_matching({"a": 1}, idempotency_key="job-1") == deleted
     assert service.get("k").content == COFFEE

@@ -60,7 +60,7 @@ def contents(service, **rest):
 
 
 def events(service, key="k"):
-    return [(event.kind.value, event.memory and event.memory.content) for event in service.history(key)]
+    return [(event.kind.value, event.content) for event in service.history(key)]
 
 
 def test_get_list_and_retrieve_answer_as_of_a_time(open_service, time):
@@ -163,7 +163,7 @@ def test_versions_survive_a_restart_from_journals_from_a_snapshot_and_after_comp
     then = time.pass_(MINUTE_MS)
     service.store_batch([NewMemory(content=f"new {at}", key=f"k{at}", metadata={"at": -at}) for at in range(20)])
     expected, found = contents(service, as_of=then), service.retrieve(Retrieval(query="old 7", k=3, as_of=then)).hits
-    assert found[0].memory.content == "old 7"
+    assert found[0].content == "old 7"
     for step in (lambda _: None, MemoryService.snapshot, MemoryService.compact):
         step(service)
         service.close()

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from memory_service.model import Hit
 from memory_service.tokens import estimate_tokens
-from research.context.packing import pack, room
+from research.context.budget import plan
+from research.context.packing import pack
 from research.context.prompt import build
 from research.model import Omitted
 from tests.list_recall import hits, memory
@@ -59,7 +60,7 @@ def test_one_that_does_not_fit_is_left_out_and_counted_and_the_numbers_have_no_g
 
     assert [(p.n, p.key) for p in packed.passages] == [(1, "m1"), (2, "m3")]
     assert not any(p.truncated for p in packed.passages)
-    assert packed.omitted == (Omitted("m2", "no room"),)
+    assert packed.omitted == (Omitted(key="m2", reason="no room"),)
 
 
 def test_the_best_alone_is_cut_at_the_end_of_a_sentence_when_it_does_not_fit() -> None:
@@ -125,7 +126,7 @@ def test_a_repetition_that_finds_no_room_is_called_one() -> None:
     packed = pack(found, 60)
 
     assert [p.key for p in packed.passages] == ["first"]
-    assert packed.omitted == (Omitted("again", "duplicate"), Omitted("m1", "no room"))
+    assert packed.omitted == (Omitted(key="again", reason="duplicate"), Omitted(key="m1", reason="no room"))
 
 
 def test_a_repetition_of_what_did_not_fit_repeats_nothing() -> None:
@@ -139,7 +140,7 @@ def test_a_repetition_of_what_did_not_fit_repeats_nothing() -> None:
     packed = pack(found, 100)
 
     assert [p.key for p in packed.passages] == ["tea", "short"]
-    assert packed.omitted == (Omitted("long", "no room"),)
+    assert packed.omitted == (Omitted(key="long", reason="no room"),)
 
 
 def test_a_correction_is_no_repetition() -> None:
@@ -165,7 +166,7 @@ def test_no_more_passages_than_wanted_and_the_rest_says_why() -> None:
     packed = pack(hits("best", "second", "best"), 1_000, passages_max=1)
 
     assert [p.key for p in packed.passages] == ["m1"]
-    assert packed.omitted == (Omitted("m2", "passages"), Omitted("m3", "passages"))
+    assert packed.omitted == (Omitted(key="m2", reason="passages"), Omitted(key="m3", reason="passages"))
     assert not packed.lacks_room
 
 
@@ -196,15 +197,15 @@ def test_an_event_time_that_is_no_short_plain_text_is_no_date(event_time: str | 
 
 
 def test_room_is_what_instructions_question_and_answer_leave_of_the_window() -> None:
-    left = room("Why?", context_tokens=8_192, max_tokens=2_000)
+    budget = plan("Why?", window_tokens=8_192, answer_tokens=2_000)
 
-    assert 5_000 < left < 8_192 - 2_000
-    assert room("Why? " * 100, context_tokens=8_192, max_tokens=2_000) < left
-    assert room("Why?", context_tokens=8_192, max_tokens=1_000) == left + 1_000
+    assert 5_000 < budget.room_tokens < 8_192 - 2_000
+    assert plan("Why? " * 100, window_tokens=8_192, answer_tokens=2_000).room_tokens < budget.room_tokens
+    assert plan("Why?", window_tokens=8_192, answer_tokens=1_000).room_tokens == budget.room_tokens + 1_000
 
 
 def test_a_question_that_leaves_no_room_is_refused_with_a_remedy() -> None:
     with pytest.raises(LimitExceeded, match=r"4,096 tokens; shorten the question, lower max_tokens") as caught:
-        room("Why?", context_tokens=4_096, max_tokens=4_000)
+        plan("Why?", window_tokens=4_096, answer_tokens=4_000)
 
     assert caught.value.field == "max_tokens"

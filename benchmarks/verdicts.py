@@ -25,8 +25,8 @@ from memory_service.embedding.embedder import Vectors
 from memory_service.embedding.minilm import MiniLM
 from research.grounding import verification
 from research.grounding.claims import read
-from research.grounding.evidence import Evidence, Said
-from research.grounding.verification import SUPPORTED_MIN, Ask, Finding, judge, verify
+from research.grounding.evidence import Evidence, TextFeatures
+from research.grounding.verification import SUPPORTED_MIN, CitedClaim, Judgement, judge, verify
 from research.model import Passage
 
 PARTS = ("development", "held out")
@@ -40,7 +40,7 @@ class Judged:
     """A claim and what was found."""
 
     claim: Made
-    finding: Finding
+    finding: Judgement
 
 
 class Model:
@@ -91,14 +91,14 @@ def _arguments() -> argparse.Namespace:
 def passage(turn: Turn, n: int = 1) -> Passage:
     """A turn as it would stand in a prompt, with its speaker in the metadata."""
     return Passage(
-        n,
-        turn.key,
-        "default",
-        turn.text,
-        {"speaker": turn.speaker},
-        0.5,
-        turn.time,
-        turn.time,
+        n=n,
+        key=turn.key,
+        namespace="default",
+        content=turn.text,
+        metadata={"speaker": turn.speaker},
+        score=0.5,
+        date=turn.time,
+        created_at=turn.time,
         truncated=False,
         speaker=turn.speaker,
     )
@@ -107,13 +107,15 @@ def passage(turn: Turn, n: int = 1) -> Passage:
 def _judged(dialogues: Sequence[Dialogue], claims: Sequence[Made], model: Model) -> list[Judged]:
     speakers: dict[int, frozenset[str]] = {}
     for one in dialogues:
-        of_both = frozenset(stem for turn in one.turns for stem in Said(turn.speaker).stems)
+        of_both = frozenset(stem for turn in one.turns for stem in TextFeatures(turn.speaker).telling_stems)
         speakers |= {id(turn): of_both for turn in one.turns}
     found = []
     for at in range(0, len(claims), verification.EMBEDDED_MAX):
         part = claims[at : at + verification.EMBEDDED_MAX]
-        asks = [Ask(one.text, Evidence(passage(one.turn)), speakers=speakers[id(one.turn)]) for one in part]
-        found += judge(asks, model.kept)
+        cited = [
+            CitedClaim(one.text, Evidence(passage(one.turn)), speaker_stems=speakers[id(one.turn)]) for one in part
+        ]
+        found += judge(cited, model.kept)
     return [Judged(claim, finding) for claim, finding in zip(claims, found, strict=True)]
 
 

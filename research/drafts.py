@@ -10,7 +10,7 @@ from memory_service.clock import iso_time, wall_ms
 from research.grounding import citations, claims, extractive
 from research.grounding.claims import Sentence
 from research.grounding.extractive import Embed
-from research.grounding.strictness import Kept, keep_supported
+from research.grounding.strictness import SupportedText, keep_supported
 from research.grounding.verification import verify
 from research.llm.endpoints import Reply
 from research.model import Answer, Citation, LLMFailure, NotRemembered, Passage, ResearchRequest
@@ -58,7 +58,7 @@ class VerifiedText:
     citations: tuple[Citation, ...] = ()
     uncited: tuple[tuple[int, int], ...] = ()
     removed: tuple[str, ...] = ()
-    kept: Kept | None = None
+    kept: SupportedText | None = None
 
 
 def draft_of_reply(reply: Reply, passages: Sequence[Passage]) -> Draft:

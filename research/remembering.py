@@ -17,7 +17,7 @@ from research.context.recall import BY_MODEL, Recall
 from research.drafts import Draft
 from research.grounding import citations
 from research.grounding.sentences import ends
-from research.grounding.strictness import Kept
+from research.grounding.strictness import SupportedText
 from research.model import NotRemembered, ResearchRequest
 from research.sources import Sources
 from vector_memory.errors import ServiceError
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def remember(
-    request: ResearchRequest, sources: Sources, draft: Draft, kept: Kept | None, recall: Recall
+    request: ResearchRequest, sources: Sources, draft: Draft, kept: SupportedText | None, recall: Recall
 ) -> tuple[str | None, NotRemembered | None]:
     """Store an answer, and return its key, or the reason why it was not stored.
 
@@ -67,7 +67,9 @@ def remember(
         return None, "not stored"
 
 
-def memory_of(request: ResearchRequest, kept: Kept, hits: Sequence[Hit], model: str | None, now_ms: int) -> NewMemory:
+def memory_of(
+    request: ResearchRequest, kept: SupportedText, hits: Sequence[Hit], model: str | None, now_ms: int
+) -> NewMemory:
     """Make a memory of an answer. The same question with the same filter gets the same key.
 
     Args:

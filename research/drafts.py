@@ -12,7 +12,7 @@ from research.grounding.claims import Sentence
 from research.grounding.extractive import Embed
 from research.grounding.strictness import SupportedText, keep_supported
 from research.grounding.verification import verify
-from research.llm.endpoints import Reply
+from research.llm.endpoints import LLMReply
 from research.model import Answer, Citation, LLMFailure, NotRemembered, Passage, ResearchRequest
 from research.sources import Sources
 from vector_memory.errors import ServiceError
@@ -35,7 +35,7 @@ class Draft:
     model: str | None = None
     sentences: tuple[Sentence, ...] = ()
     unknown_citations: tuple[int, ...] = ()
-    reply: Reply | None = None
+    reply: LLMReply | None = None
     error: LLMFailure | None = None
 
     @property
@@ -61,7 +61,7 @@ class VerifiedText:
     kept: SupportedText | None = None
 
 
-def draft_of_reply(reply: Reply, passages: Sequence[Passage]) -> Draft:
+def draft_of_reply(reply: LLMReply, passages: Sequence[Passage]) -> Draft:
     """Read the sentences and citations of an LLM's reply."""
     completion = reply.completion
     text = citations.without_unknown(completion.text, len(passages))

@@ -18,7 +18,7 @@ from research.events import Cited, Context, Failed, Step, Token
 from research.grounding.claims import SentenceReader
 from research.grounding.verification import verify
 from research.llm.deadline import Deadline
-from research.llm.endpoints import Endpoints, Reply
+from research.llm.endpoints import Endpoints, LLMReply
 from research.llm.settings import LLMSettings
 from research.model import Answer, ResearchRequest
 from research.remembering import remember
@@ -103,7 +103,7 @@ class Researcher:
             if self._llm is not None and packed.passages and not request.context_only:
                 async with aclosing(self._generate_stream(self._llm, request, sources, deadline)) as pieces:
                     async for piece in pieces:
-                        if isinstance(piece, Reply):
+                        if isinstance(piece, LLMReply):
                             draft = draft_of_reply(piece, packed.passages)
                         else:
                             yield piece
@@ -178,7 +178,7 @@ class Researcher:
 
     async def _generate_stream(
         self, llm: Endpoints, request: ResearchRequest, sources: Sources, deadline: Deadline
-    ) -> AsyncGenerator[Token | Cited | Reply]:
+    ) -> AsyncGenerator[Token | Cited | LLMReply]:
         """Yield the text as it comes, the verdicts on each complete sentence, and the reply last."""
         reader = SentenceReader()
         stream = llm.stream(
@@ -193,14 +193,14 @@ class Researcher:
                     case str():
                         yield Token(text=piece)
                         sentences = reader.feed(piece)
-                    case Reply():
+                    case LLMReply():
                         sentences = reader.finish()
                 citing = [sentence for sentence in sentences if sentence.claims]
                 if citing:
                     verified = await asyncio.to_thread(verify, citing, sources.passages, self._recall.embed)
                     for citation in (citation for of_sentence in verified for citation in of_sentence):
                         yield Cited(citation=citation)
-                if isinstance(piece, Reply):
+                if isinstance(piece, LLMReply):
                     yield piece
 
     async def _finish(self, request: ResearchRequest, sources: Sources, draft: Draft, watch: Stopwatch) -> Answer:

@@ -8,7 +8,7 @@ import pytest
 from research.llm.client import LLMClient
 from research.llm.cold_start import ColdStart
 from research.llm.deadline import Deadline
-from research.llm.endpoints import Endpoints, Reply, connect
+from research.llm.endpoints import Endpoints, LLMReply, connect
 from research.llm.settings import LLMSettings
 from research.model import ChatMessage
 from tests.stand_in_llm import Script, StandInLLM, answering, hanging, in_turn, replying
@@ -55,7 +55,7 @@ def endpoints(url: str, *fallbacks: str) -> Endpoints:
     return made
 
 
-async def ask(llm: Endpoints, timeout_s: float = BOUND_S) -> Reply:
+async def ask(llm: Endpoints, timeout_s: float = BOUND_S) -> LLMReply:
     return await llm.complete(MESSAGES, max_tokens=200, temperature=0, deadline=Deadline.after(timeout_s))
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from research.llm.deadline import Deadline
-from research.llm.endpoints import Endpoints, Reply, connect
+from research.llm.endpoints import Endpoints, LLMReply, connect
 from research.llm.settings import LLMSettings
 from research.model import ChatMessage
 from tests.stand_in_llm import (
@@ -46,15 +46,15 @@ def endpoints(first: str, *further: str, **settings: object) -> Endpoints:
     return made
 
 
-async def ask(llm: Endpoints, timeout_s: float = BOUND_S) -> Reply:
+async def ask(llm: Endpoints, timeout_s: float = BOUND_S) -> LLMReply:
     return await llm.complete(MESSAGES, max_tokens=200, temperature=0.5, deadline=Deadline.after(timeout_s))
 
 
-async def listen(llm: Endpoints, timeout_s: float = BOUND_S) -> tuple[list[str], Reply | ServiceError]:
+async def listen(llm: Endpoints, timeout_s: float = BOUND_S) -> tuple[list[str], LLMReply | ServiceError]:
     pieces: list[str] = []
     try:
         async for event in llm.stream(MESSAGES, max_tokens=200, temperature=0.5, deadline=Deadline.after(timeout_s)):
-            if isinstance(event, Reply):
+            if isinstance(event, LLMReply):
                 return pieces, event
             pieces.append(event)
     except ServiceError as error:
@@ -62,7 +62,7 @@ async def listen(llm: Endpoints, timeout_s: float = BOUND_S) -> tuple[list[str],
     raise AssertionError("a stream ends in a reply or an error")
 
 
-async def answered(first: Script, second: Script, **settings: object) -> tuple[Reply, StandInLLM, StandInLLM]:
+async def answered(first: Script, second: Script, **settings: object) -> tuple[LLMReply, StandInLLM, StandInLLM]:
     with StandInLLM(first) as one, StandInLLM(second) as two:
         llm = endpoints(one.base_url, two.base_url, **settings)
         try:
@@ -121,7 +121,7 @@ async def test_a_stream_goes_to_the_second_until_the_first_word(script: Script) 
         await llm.close()
 
     assert pieces == ["Yes", "."]
-    assert isinstance(ended, Reply)
+    assert isinstance(ended, LLMReply)
     assert (ended.completion.text, ended.endpoint) == ("Yes.", "fallback 1")
 
 
@@ -148,7 +148,7 @@ async def test_a_first_that_hangs_leaves_the_second_time_to_answer(is_stream: bo
         reply = (await listen(llm, 3.0))[1] if is_stream else await ask(llm, 3.0)
         await llm.close()
 
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, LLMReply)
     assert reply.endpoint == "fallback 1"
 
 
@@ -294,10 +294,10 @@ async def test_a_primary_killed_under_load_fails_no_request_that_the_second_can_
 
         answered = asyncio.Semaphore(0)
 
-        async def one_request() -> Reply:
+        async def one_request() -> LLMReply:
             ended = await ask(llm) if not is_stream else (await listen(llm))[1]
             answered.release()
-            assert isinstance(ended, Reply), ended
+            assert isinstance(ended, LLMReply), ended
             return ended
 
         async def killer() -> None:

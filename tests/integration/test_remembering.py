@@ -42,7 +42,7 @@ async def asked(recall, script, query=QUESTION, fallback="none", **rest):
         settings = LLMSettings(base_url=server.base_url if fallback == "none" else None, fallback=fallback)
         researcher = Researcher(recall, settings, connect(settings))
         try:
-            return await researcher.research(ResearchRequest(query, **rest))
+            return await researcher.research(ResearchRequest(query=query, **rest))
         finally:
             await researcher.close()
 
@@ -194,7 +194,7 @@ def test_a_huge_question_with_many_long_keys_stays_within_the_bounds_of_a_memory
     passages = pack(found, 100_000).passages
     sentences = read(" ".join(f"Fact {p.content.split()[1]} is true [{p.n}]." for p in passages) * 9)
     kept = keep_supported("", sentences, verify(sentences, passages, ListRecall().embed))
-    request = ResearchRequest("\x02" * (QUERY_CHARS_MAX - 1) + "?")
+    request = ResearchRequest(query="\x02" * (QUERY_CHARS_MAX - 1) + "?")
 
     made = memory_of(request, kept, found, "m", 0)
 
@@ -209,7 +209,7 @@ def test_a_long_answer_is_cut_at_the_end_of_a_sentence():
     passages = pack(hits("The budget is 62,000 euro."), 1_000).passages
     kept = keep_supported(text, sentences, verify(sentences, passages, ListRecall().embed))
 
-    content = memory_of(ResearchRequest("Why?"), kept, hits("x"), None, 0).content
+    content = memory_of(ResearchRequest(query="Why?"), kept, hits("x"), None, 0).content
 
     assert len(content) < 4_100
     assert content.endswith("62,000 euro.")
@@ -218,4 +218,4 @@ def test_a_long_answer_is_cut_at_the_end_of_a_sentence():
 @pytest.mark.parametrize("field", ["remember", "include_model", "trace"])
 def test_a_wish_is_yes_or_no(field):
     with pytest.raises(InvalidInput, match=field):
-        ResearchRequest("Why?", **{field: "yes"})
+        ResearchRequest(query="Why?", **{field: "yes"})

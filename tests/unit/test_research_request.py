@@ -7,7 +7,7 @@ from vector_memory.errors import InvalidInput
 
 
 def test_a_question_alone_is_a_request() -> None:
-    request = ResearchRequest("Why?")
+    request = ResearchRequest(query="Why?")
 
     assert (request.namespace, request.k, request.max_tokens, request.temperature) == ("default", 8, 2_000, 0.7)
     assert request.context_only is False

@@ -14,7 +14,7 @@ from memory_service.clock import wall_ms
 from memory_service.metadata import canonical_json
 from memory_service.model import JSON, Hit, NewMemory
 from research.context.recall import BY_MODEL, Recall
-from research.drafts import Draft
+from research.drafts import Draft, MemoryOutcome
 from research.grounding import citations
 from research.grounding.sentences import ends
 from research.grounding.strictness import SupportedText
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 def remember(
     request: ResearchRequest, sources: Sources, draft: Draft, kept: SupportedText | None, recall: Recall
-) -> tuple[str | None, NotRemembered | None]:
+) -> MemoryOutcome:
     """Store an answer, and return its key, or the reason why it was not stored.
 
     Args:
@@ -46,18 +46,17 @@ def remember(
         kept: what the memories support of it; None if no LLM wrote it.
         recall: the memories to store it in.
     """
-    if request.context_only:
-        return None, "context_only"
-    if not sources.passages:
-        return None, "abstained"
-    if draft.error is not None:
-        return None, "degraded"
-    if draft.reply is None:
-        return None, "quoted"
-    if draft.is_truncated:
-        return None, "truncated"
-    if kept is None or not any(citation.verdict == "supported" for citation in kept.citations):
-        return None, "unsupported"
+    reasons: dict[NotRemembered, bool] = {
+        "context_only": request.context_only,
+        "abstained": not sources.passages,
+        "degraded": draft.error is not None,
+        "quoted": draft.reply is None,
+        "truncated": draft.is_truncated,
+        "unsupported": kept is None or all(citation.verdict != "supported" for citation in kept.citations),
+    }
+    reason = next((reason for reason, applies in reasons.items() if applies), None)
+    if reason is not None or kept is None:
+        return None, reason
     memory = memory_of(request, kept, sources.retrieved.hits, draft.model, wall_ms())
     try:
         return recall.store(memory).key, None

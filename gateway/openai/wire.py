@@ -100,7 +100,9 @@ def chat_request(raw: Mapping[str, Any], header: str | None) -> ChatRequest:
         question["metadata"] = metadata
     try:
         options = _validated(MemoryOptions, body.memory or {})
-        return ChatRequest(question, model, named[0] if named else DEFAULT_NAMESPACE, **dict(options))
+        return ChatRequest(
+            question=question, model=model, namespace=named[0] if named else DEFAULT_NAMESPACE, **dict(options)
+        )
     except InvalidInput as error:
         at = "metadata" if error.field == "namespace" else "memory"
         raise InvalidInput(error.message, field=f"{at}.{error.field}") from error

@@ -18,16 +18,7 @@ from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from research.grounding.claims import Sentence
-from research.grounding.evidence import (
-    OPPOSITES,
-    Evidence,
-    Excerpt,
-    TextFeatures,
-    WordSpan,
-    first_name_stem,
-    name_stems,
-    word_spans,
-)
+from research.grounding.evidence import OPPOSITES, Evidence, Excerpt, TextFeatures, WordSpan, word_spans
 from research.grounding.extractive import Embed
 from research.model import Citation, Passage, Verdict
 
@@ -333,9 +324,8 @@ def _signals(case: _OpenCase, cosine: float) -> ClaimSignals:
     claim, excerpt, evidence = case.features, case.best.features, case.claim.evidence
     attributed = evidence.attribution.telling_stems
     # Names of the claim that the passage does not know. A first word is a name only if a speaker has it.
-    first_name = first_name_stem(claim.text)
-    subject = first_name if first_name in case.claim.speaker_stems else ""
-    named = name_stems(claim.text) | ({subject} if subject else set())
+    subject = claim.first_name_stem if claim.first_name_stem in case.claim.speaker_stems else ""
+    named = claim.name_stems | ({subject} if subject else set())
     known = evidence.features.telling_stems | attributed
     unknown = {name for name in named if not any(_is_same_name(name, stem) for stem in known)}
     # Words that both have, and only one of them negates.

@@ -105,7 +105,12 @@ def excerpt(body: str, secret: str) -> str:
     if len(secret) >= _SECRET_CHARS_MIN:
         message = message.replace(secret, "***")
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
-    return line if len(line) <= _EXCERPT_CHARS_MAX else line[: _EXCERPT_CHARS_MAX - 1] + "…"
+    return shortened(line, _EXCERPT_CHARS_MAX)
+
+
+def shortened(text: str, chars_max: int) -> str:
+    """Cut a text that is too long, and mark the cut."""
+    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
 
 
 def rejection(reply: object, body: str, secret: str) -> ServiceError:

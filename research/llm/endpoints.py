@@ -24,7 +24,7 @@ from research.llm.admission import Admission
 from research.llm.breaker import AttemptOutcome, Breaker
 from research.llm.client import LLMClient
 from research.llm.cold_start import ColdStart
-from research.llm.completion import Completion
+from research.llm.completion import Completion, shortened
 from research.llm.cost import cost
 from research.llm.counting import Count, TokenCounter
 from research.llm.deadline import Deadline
@@ -154,23 +154,22 @@ class Endpoints:
         self._upstreams = [_Upstream(endpoint, settings) for endpoint in endpoints]
         self._admission = Admission(at_once=settings.concurrency, waiting_max=settings.queue_max)
 
-    async def complete(
-        self, messages: Sequence[ChatMessage], *, max_tokens: int, temperature: float, deadline: Deadline
-    ) -> LLMReply:
+    async def complete(self, body: Mapping[str, Any], *, deadline: Deadline) -> LLMReply:
         """Ask for one completion.
+
+        Args:
+            body: a request body of OpenAI's chat completions. Each endpoint adds its own `model`.
+            deadline: bounds everything.
 
         Raises:
             Unavailable: too many requests run and wait already.
             LLMRefused: an endpoint says that the request itself is wrong.
             ServiceError: the error of the only endpoint; of several, LLMUnreachable with a sentence for each one.
         """
-        body = _body(messages, max_tokens, temperature)
         async with self._admission.place(deadline):
             return await self._first_answer(lambda upstream, limit_s: upstream.complete(body, limit_s), deadline)
 
-    def stream(
-        self, messages: Sequence[ChatMessage], *, max_tokens: int, temperature: float, deadline: Deadline
-    ) -> AsyncGenerator[str | LLMReply]:
+    def stream(self, body: Mapping[str, Any], *, deadline: Deadline) -> AsyncGenerator[str | LLMReply]:
         """Ask for one completion, and yield its text as it comes. Closing the iterator ends the request.
 
         Yields:
@@ -179,7 +178,6 @@ class Endpoints:
         Raises:
             ServiceError: as `complete`, also in the middle of the text.
         """
-        body = _body(messages, max_tokens, temperature)
         return self._first_stream(
             lambda upstream, limit_s: upstream.stream(body, deadline.left_s, limit_s), deadline, self._upstreams
         )
@@ -344,10 +342,6 @@ def connect(settings: LLMSettings) -> Endpoints | None:
     return Endpoints(settings.endpoints, settings) if settings.endpoints else None
 
 
-def _body(messages: Sequence[ChatMessage], max_tokens: int, temperature: float) -> dict[str, Any]:
-    return {"messages": list(messages), "max_tokens": max_tokens, "temperature": temperature}
-
-
 def _skipped_error(upstream: _Upstream) -> LLMUnreachable:
     last = upstream.last_error
     wait_s = max(1, round(upstream.breaker.wait_s))
@@ -361,13 +355,9 @@ def _skipped_error(upstream: _Upstream) -> LLMUnreachable:
 def _error_of_all(failures: dict[str, ServiceError]) -> ServiceError:
     if len(failures) == 1:
         return next(iter(failures.values()))
-    reasons = "; ".join(f"{name}: {_shortened(error.message)}" for name, error in failures.items())
+    reasons = "; ".join(f"{name}: {shortened(error.message, _REASON_CHARS_MAX)}" for name, error in failures.items())
     waits_s = [error.retry_after_s for error in failures.values() if error.retry_after_s is not None]
     return LLMUnreachable(f"No LLM endpoint answers. {reasons}", retry_after_s=min(waits_s, default=_RETRY_AFTER_S))
-
-
-def _shortened(message: str) -> str:
-    return message if len(message) <= _REASON_CHARS_MAX else message[: _REASON_CHARS_MAX - 1] + "…"
 
 
 def _log_failure(upstream: _Upstream, error: ServiceError, *, is_last: bool) -> None:

@@ -102,14 +102,9 @@ class _EndpointSettings(BaseModel):
             per_second=self.second_price,
         )
 
-    def _endpoint_at(self, base_url: str, name: str, model: str) -> Endpoint:
-        return Endpoint(
-            name=name,
-            base_url=base_url,
-            api_key=self.api_key or SecretStr(_KEY_OF_A_KEYLESS_SERVER),
-            model=model,
-            prices=self.prices,
-        )
+    def _endpoint(self, name: str, base_url: str, api_key: SecretStr | None, model: str) -> Endpoint:
+        key = api_key or SecretStr(_KEY_OF_A_KEYLESS_SERVER)
+        return Endpoint(name=name, base_url=base_url, api_key=key, model=model, prices=self.prices)
 
 
 class FallbackSettings(_EndpointSettings):
@@ -126,7 +121,7 @@ class FallbackSettings(_EndpointSettings):
     def endpoint(self, name: str, model: str) -> Endpoint:
         """Return the endpoint under a name. `model` is the first endpoint's, for one that names no model."""
         assert self.base_url is not None, "checked above"
-        return self._endpoint_at(self.base_url, name, self.model or model)
+        return self._endpoint(name, self.base_url, self.api_key, self.model or model)
 
 
 class LLMSettings(_EndpointSettings):
@@ -218,11 +213,10 @@ class LLMSettings(_EndpointSettings):
     def endpoint(self) -> Endpoint | None:
         """The first endpoint to ask; None if nothing, or only half of the RunPod pair, is set."""
         if self.base_url is not None:
-            return self._endpoint_at(self.base_url, "primary", self.model)
+            return self._endpoint("primary", self.base_url, self.api_key, self.model)
         if self.runpod_api_key is not None and self.runpod_vllm_endpoint_id is not None:
             url = _RUNPOD_OPENAI_URL.format(id=self.runpod_vllm_endpoint_id)
-            key = self.runpod_api_key
-            return Endpoint(name="primary", base_url=url, api_key=key, model=self.model, prices=self.prices)
+            return self._endpoint("primary", url, self.runpod_api_key, self.model)
         return None
 
     @property

@@ -273,5 +273,28 @@ def test_a_trace_lasts_an_hour():
 
 
 def _trace():
-    empty = Answer("", None, 0, 0, "", (), (), (), (), (), (), abstained=True, nearest=(), truncated=False, prompt=None)
-    return Trace(ResearchRequest("Why?"), Retrieved((), Mode.DENSE), None, empty, {}, 0)
+    empty = Answer(
+        result="",
+        model=None,
+        tokens_used=0,
+        latency_ms=0,
+        timestamp="",
+        citations=(),
+        unknown_citations=(),
+        uncited=(),
+        removed=(),
+        context=(),
+        omitted=(),
+        abstained=True,
+        nearest=(),
+        truncated=False,
+        prompt=None,
+    )
+    return Trace(
+        request=ResearchRequest(query="Why?"),
+        retrieved=Retrieved((), Mode.DENSE),
+        prompt=None,
+        answer=empty,
+        timings_ms={},
+        asked_at_ms=0,
+    )

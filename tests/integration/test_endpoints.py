@@ -239,7 +239,11 @@ async def test_an_endpoint_that_keeps_failing_is_left_alone() -> None:
 async def test_questions_without_time_do_not_close_an_endpoint_to_the_others() -> None:
     """On a busy machine such a question may end before it is sent, so the server does not count them."""
     scripts = [hanging]
-    with StandInLLM(lambda writer: scripts[-1](writer)) as server:
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        await scripts[-1](writer)
+
+    with StandInLLM(script) as server:
         llm = endpoints(server.base_url)
         for _ in range(6):
             with pytest.raises(LLMTimeout):

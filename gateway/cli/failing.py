@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused, LLMStarting
 from vector_memory import errors
 from vector_memory.errors import ServiceError, StartupError
 
@@ -27,11 +28,11 @@ EXIT_CODES: dict[type[ServiceError], int] = {
     errors.StorageUnavailable: OUT_OF_REACH,
     errors.LLMNotConfigured: FAILED,
     errors.LLMUnreachable: FAILED,
-    errors.LLMNotConnected: FAILED,
-    errors.LLMBusy: FAILED,
-    errors.LLMStarting: FAILED,
+    LLMNotConnected: FAILED,
+    LLMBusy: FAILED,
+    LLMStarting: FAILED,
     errors.LLMReplyInvalid: FAILED,
-    errors.LLMRefused: FAILED,
+    LLMRefused: FAILED,
     errors.LLMTimeout: FAILED,
 }
 

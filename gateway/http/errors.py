@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.observability.logs import request_id
 from gateway.wire import error_body, invalid
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused, LLMStarting
 from vector_memory import errors
 from vector_memory.errors import InvalidInput, NotFound, ServiceError
 
@@ -29,11 +30,11 @@ STATUS: dict[type[ServiceError], int] = {
     errors.StorageUnavailable: 507,
     errors.LLMNotConfigured: 500,
     errors.LLMUnreachable: 503,
-    errors.LLMNotConnected: 503,
-    errors.LLMBusy: 503,
-    errors.LLMStarting: 503,
+    LLMNotConnected: 503,
+    LLMBusy: 503,
+    LLMStarting: 503,
     errors.LLMReplyInvalid: 502,
-    errors.LLMRefused: 502,
+    LLMRefused: 502,
     errors.LLMTimeout: 504,
 }
 

@@ -20,7 +20,8 @@ from memory_service.embedding.embedder import Vectors
 from memory_service.model import DEFAULT_NAMESPACE
 from research import model as research
 from research.chat import ChatRequest
-from vector_memory.errors import InvalidInput, LimitExceeded, LLMRefused, NotFound, ServiceError
+from research.llm.errors import LLMRefused
+from vector_memory.errors import InvalidInput, LimitExceeded, NotFound, ServiceError
 
 _Body = TypeVar("_Body", bound=BaseModel)
 

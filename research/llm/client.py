@@ -14,17 +14,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from research.llm.completion import Completion, decode, excerpt, raw, read
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused
 from research.llm.settings import Endpoint, LLMSettings
 from research.llm.streaming import Chunk, ChunkReader, StreamReader
-from vector_memory.errors import (
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMReplyInvalid,
-    LLMTimeout,
-    LLMUnreachable,
-    ServiceError,
-)
+from vector_memory.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 
 if TYPE_CHECKING:
     import openai

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from research.llm.client import LLMClient
-from vector_memory.errors import LLMReplyInvalid, LLMStarting, ServiceError
+from research.llm.errors import LLMStarting
+from vector_memory.errors import LLMReplyInvalid, ServiceError
 
 log = logging.getLogger(__name__)
 

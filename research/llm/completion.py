@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from vector_memory.errors import LLMRefused, LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
+from research.llm.errors import LLMRefused
+from vector_memory.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 
 _EXCERPT_CHARS_MAX = 200
 

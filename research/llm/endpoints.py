@@ -28,19 +28,11 @@ from research.llm.completion import Completion, shortened
 from research.llm.cost import cost
 from research.llm.counting import Count, TokenCounter
 from research.llm.deadline import Deadline
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused, LLMStarting
 from research.llm.settings import Endpoint, LLMSettings
 from research.llm.streaming import Chunk
 from research.model import ChatMessage
-from vector_memory.errors import (
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMStarting,
-    LLMTimeout,
-    LLMUnreachable,
-    NotFound,
-    ServiceError,
-)
+from vector_memory.errors import LLMTimeout, LLMUnreachable, NotFound, ServiceError
 
 log = logging.getLogger(__name__)
 

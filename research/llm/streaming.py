@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from research.llm.completion import Completion, counts, decode, excerpt, raw, read, rejection, whole_text, word
-from vector_memory.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
+from research.llm.errors import LLMBusy, LLMRefused
+from vector_memory.errors import LLMReplyInvalid, LLMUnreachable, ServiceError
 
 # The longest answer has 4,000 tokens, so a longer line or body is no answer.
 _BYTES_MAX = 1_048_576

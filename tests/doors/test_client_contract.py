@@ -24,6 +24,7 @@ from gateway.http.errors import STATUS
 from gateway.serving.in_process import InProcessTransport
 from gateway.wire import error_body
 from memory_service.model import EventKind, Mode, Refused, Stored, StoreStatus
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused, LLMStarting
 from research.model import ResearchRequest
 from tests.stand_in_llm import StandInLLM, stream_of, streaming
 from tests.stand_in_platform import QueueWorker, StandInPlatform
@@ -48,10 +49,6 @@ from vector_memory.client.values import ResearchFields
 from vector_memory.errors import (
     InvalidInput,
     LimitExceeded,
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMStarting,
     LLMUnreachable,
     NotFound,
     RateLimited,

@@ -9,9 +9,10 @@ from research.llm.client import LLMClient
 from research.llm.cold_start import ColdStart
 from research.llm.deadline import Deadline
 from research.llm.endpoints import Endpoints, LLMReply, connect
+from research.llm.errors import LLMStarting
 from research.llm.settings import LLMSettings
 from tests.stand_in_llm import Script, StandInLLM, answering, hanging, in_turn, replying
-from vector_memory.errors import LLMReplyInvalid, LLMStarting
+from vector_memory.errors import LLMReplyInvalid
 
 BODY = {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 200, "temperature": 0.5}
 BOUND_S = 20.0

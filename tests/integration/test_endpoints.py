@@ -11,6 +11,7 @@ import pytest
 
 from research.llm.deadline import Deadline
 from research.llm.endpoints import Endpoints, LLMReply, connect
+from research.llm.errors import LLMNotConnected, LLMRefused
 from research.llm.settings import LLMSettings
 from tests.stand_in_llm import (
     Script,
@@ -26,7 +27,7 @@ from tests.stand_in_llm import (
     stream_of,
     streaming,
 )
-from vector_memory.errors import LLMNotConnected, LLMRefused, LLMTimeout, LLMUnreachable, ServiceError, Unavailable
+from vector_memory.errors import LLMTimeout, LLMUnreachable, ServiceError, Unavailable
 
 BODY = {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 200, "temperature": 0.5}
 KEYS = ("sk-first-secret", "sk-second-secret")

@@ -12,6 +12,7 @@ import pytest
 
 from research.llm.client import LLMClient
 from research.llm.completion import Completion
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused
 from research.llm.settings import LLMSettings
 from research.model import ChatMessage
 from tests.stand_in_llm import (
@@ -25,15 +26,7 @@ from tests.stand_in_llm import (
     hanging_up,
     replying,
 )
-from vector_memory.errors import (
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMReplyInvalid,
-    LLMTimeout,
-    LLMUnreachable,
-    ServiceError,
-)
+from vector_memory.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 
 KEY = "sk-very-secret"
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "system", "content": "Rules."}, {"role": "user", "content": "Why?"})

@@ -9,6 +9,7 @@ import pytest
 
 from research.llm.client import LLMClient
 from research.llm.completion import Completion
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused
 from research.llm.settings import LLMSettings
 from research.model import ChatMessage
 from tests.stand_in_llm import (
@@ -23,15 +24,7 @@ from tests.stand_in_llm import (
     stream_of,
     streaming,
 )
-from vector_memory.errors import (
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMReplyInvalid,
-    LLMTimeout,
-    LLMUnreachable,
-    ServiceError,
-)
+from vector_memory.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 
 KEY = "sk-very-secret"
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "user", "content": "Why?"},)

@@ -10,6 +10,7 @@ import pytest
 from research.events import Cited, Context, Failed, Step, Token
 from research.grounding.extractive import NOTICE
 from research.llm.endpoints import connect
+from research.llm.errors import LLMNotConnected
 from research.llm.settings import LLMSettings
 from research.model import Answer, ResearchRequest
 from research.researcher import ABSTAINED, Researcher
@@ -24,7 +25,7 @@ from tests.stand_in_llm import (
     stream_of,
     streaming,
 )
-from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMNotConnected, LLMUnreachable
+from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMUnreachable
 
 MEMORIES = [
     memory("The budget of Brightwater is 48,000 euro.", key="budget-1", metadata={"event_time": "2026-09-16"}),

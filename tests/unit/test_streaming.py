@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.llm.completion import Completion
+from research.llm.errors import LLMBusy, LLMRefused
 from research.llm.streaming import Chunk, ChunkReader, StreamReader
 from tests.stand_in_llm import USAGE, chunk, completion, stream_of
-from vector_memory.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
+from vector_memory.errors import LLMReplyInvalid, LLMUnreachable, ServiceError
 
 SECRET = "sk-very-secret"
 

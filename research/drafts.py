@@ -54,14 +54,14 @@ class VerifiedText:
     Attributes:
         uncited: characters [start, end) of sentences that state something and cite nothing.
         removed: sentences that were left out for a strict question.
-        kept: what the memories support of the text; None if no LLM wrote it.
+        supported: what the memories support of the text; None if no LLM wrote it.
     """
 
     text: str
     citations: tuple[Citation, ...] = ()
     uncited: tuple[tuple[int, int], ...] = ()
     removed: tuple[str, ...] = ()
-    kept: SupportedText | None = None
+    supported: SupportedText | None = None
 
 
 def of_reply(reply: LLMReply, passages: Sequence[Passage]) -> Draft:
@@ -91,14 +91,16 @@ def of_error(error: ServiceError) -> Draft:
 def verify(draft: Draft, passages: Sequence[Passage], embed: Embed, *, is_strict: bool) -> VerifiedText:
     """Judge every citation of a draft, and leave out what no passage supports if the question is strict."""
     citations_by_sentence = verification.verify(draft.sentences, passages, embed)
-    kept = None if draft.reply is None else keep_supported(draft.text, draft.sentences, citations_by_sentence)
-    if is_strict and kept is not None:
-        return VerifiedText(text=kept.text, citations=kept.citations, removed=kept.removed, kept=kept)
+    supported = None if draft.reply is None else keep_supported(draft.text, draft.sentences, citations_by_sentence)
+    if is_strict and supported is not None:
+        return VerifiedText(
+            text=supported.text, citations=supported.citations, removed=supported.removed, supported=supported
+        )
     return VerifiedText(
         text=draft.text,
         citations=tuple(citation for of_sentence in citations_by_sentence for citation in of_sentence),
         uncited=claims.uncited(draft.sentences),
-        kept=kept,
+        supported=supported,
     )
 
 

@@ -178,7 +178,7 @@ class Researcher:
         watch.lap("verify")
         memory: drafts.MemoryOutcome = (None, None)
         if request.remember:
-            memory = await asyncio.to_thread(remember, request, sources, draft, verified.kept, self._recall)
+            memory = await asyncio.to_thread(remember, request, sources, draft, verified.supported, self._recall)
             watch.lap("remember")
         answer = drafts.assemble(request, sources, draft, verified, memory, latency_ms=watch.total_ms)
         _log_answer(request, answer)

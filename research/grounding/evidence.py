@@ -73,12 +73,12 @@ _OPPOSITES = """
 
 
 def _opposites() -> dict[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
+    opposites: dict[str, set[str]] = {}
     for pair in _OPPOSITES.split():
         one, other = stems(pair.split("/"))
-        found.setdefault(one, set()).add(other)
-        found.setdefault(other, set()).add(one)
-    return {stem: frozenset(others) for stem, others in found.items()}
+        opposites.setdefault(one, set()).add(other)
+        opposites.setdefault(other, set()).add(one)
+    return {stem: frozenset(others) for stem, others in opposites.items()}
 
 
 OPPOSITES = _opposites()

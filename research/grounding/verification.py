@@ -212,10 +212,10 @@ def _rule(claim: CitedClaim) -> Judgement | _OpenCase:
     # So does a claim that shares no telling word with the passage.
     if features.telling_stems.isdisjoint(evidence.features.telling_stems | evidence.attribution.telling_stems):
         return Judgement(0.0)
-    found = [place for place in places if place is not None]
-    if not found:
+    known_places = [place for place in places if place is not None]
+    if not known_places:
         return _OpenCase(claim, features, _best_excerpt(features, evidence))
-    start, stop = min(place[0] for place in found), max(place[1] for place in found)
+    start, stop = min(place[0] for place in known_places), max(place[1] for place in known_places)
     # Around found quotations the claim may name date and speaker. Any other word has to be measured.
     if TextFeatures(_QUOTED.sub(" ", claim.text)).telling_stems <= evidence.attribution.telling_stems:
         return Judgement(1.0, start, stop)

@@ -292,9 +292,9 @@ class LLMClient:
                 f"The LLM endpoint does not know the model {self.model!r} (HTTP 404); "
                 "set LLM_MODEL to a name that it serves, and check the path of LLM_BASE_URL"
             )
-        said = excerpt(body, self._secret)
+        reason = excerpt(body, self._secret) or "it gives no reason"
         kind = LLMRefused if status in _REFUSED_STATUSES else LLMReplyInvalid
-        return kind(f"The LLM endpoint refused the request (HTTP {status}): {said or 'it gives no reason'}")
+        return kind(f"The LLM endpoint refused the request (HTTP {status}): {reason}")
 
     def _timeout_error(self, timeout_s: float) -> LLMTimeout:
         return LLMTimeout(

@@ -264,15 +264,15 @@ class Endpoints:
     ) -> _T:
         """Return what the first endpoint that does not fail gives, of those named or of all."""
         failures: dict[str, ServiceError] = {}
-        asked, again = upstreams or self._upstreams, list[_Upstream]()
+        candidates, again = upstreams or self._upstreams, list[_Upstream]()
         for number in range(_ROUNDS_MAX):
             if number:
                 pause_s = number * _PAUSE_S * random.uniform(0.5, 1.5)  # noqa: S311  spreads callers that come at once
                 if deadline.left_s <= pause_s:
                     break
                 await asyncio.sleep(pause_s)
-            for position, upstream in enumerate(asked):
-                is_last = not any(other.breaker.would_admit for other in asked[position + 1 :])
+            for position, upstream in enumerate(candidates):
+                is_last = not any(other.breaker.would_admit for other in candidates[position + 1 :])
                 try:
                     return await self._attempt(upstream, attempt, deadline, is_last=is_last)
                 except LLMRefused:
@@ -283,8 +283,8 @@ class Endpoints:
                     # A starting endpoint that came last has used up its wait, so it is not asked again.
                     if isinstance(error, LLMNotConnected) or (isinstance(error, LLMStarting) and not is_last):
                         again.append(upstream)
-            asked, again = again, []
-            if not asked:
+            candidates, again = again, []
+            if not candidates:
                 break
         raise _error_of_all(failures)
 

@@ -54,13 +54,13 @@ class _EventReader:
         """
         first, *rest = chunk.split(b"\n")
         self._line += first
-        found: list[tuple[object, str]] = []
+        events: list[tuple[object, str]] = []
         for line in rest:
-            found += self._take(bytes(self._line))
+            events += self._take(bytes(self._line))
             self._line = bytearray(line)
         if len(self._line) > _BYTES_MAX:
             raise LLMReplyInvalid("The LLM endpoint sent a line of more than 1 MiB, which is no part of an answer")
-        return found
+        return events
 
     def _take(self, line: bytes) -> list[tuple[object, str]]:
         line = line.strip(b"\r")

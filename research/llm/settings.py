@@ -137,7 +137,7 @@ class LLMSettings(_EndpointSettings):
         default=(),
         max_length=8,
         repr=False,
-        description="Endpoints to ask where the one above fails, in order; JSON, such as "
+        description="Endpoints to ask if the one above fails, in order; JSON, such as "
         '[{"base_url": "https://other.example/v1", "api_key": "...", "model": "..."}]; prices as below.',
     )
     timeout_s: float = Field(
@@ -163,7 +163,7 @@ class LLMSettings(_EndpointSettings):
         default=0.05,
         ge=0,
         le=1,
-        description="Research abstains when no memory is at least so likely to answer; 0 never abstains for that.",
+        description="Research abstains if no memory is at least this likely to answer; 0 never abstains for that.",
     )
     fallback: Literal["none", "extractive"] = Field(
         default="none",

@@ -95,8 +95,8 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prompt:
-    """The request body for the LLM, and the passages in it."""
+class _ExtendedBody:
+    """A request body for the LLM with memories added, and their passages."""
 
     body: Mapping[str, Any]
     passages: tuple[Passage, ...] = ()
@@ -135,19 +135,19 @@ class Chat:
             ServiceError: any other error of retrieving or of the LLM.
         """
         llm, deadline = self._ready()
-        prompt = await self._prompt(request)
-        reply = await llm.forward(prompt.body, deadline=deadline, model=request.model or llm.models[0])
+        extended = await self._extend(request)
+        reply = await llm.forward(extended.body, deadline=deadline, model=request.model or llm.models[0])
         annotations_by_choice = await asyncio.to_thread(
-            lambda: [self._annotations(_text_of(choice.get("message")), prompt) for choice in reply["choices"]]
+            lambda: [self._annotations(_text_of(choice.get("message")), extended) for choice in reply["choices"]]
         )
-        _log_answer(request, prompt, sum(len(annotations) for annotations in annotations_by_choice))
+        _log_answer(request, extended, sum(len(annotations) for annotations in annotations_by_choice))
         # Some servers write `error` into every body. Callers would take it for a failure.
         body = {name: value for name, value in reply.items() if name != "error"}
         body["choices"] = [
             _annotated(choice, annotations)
             for choice, annotations in zip(reply["choices"], annotations_by_choice, strict=True)
         ]
-        return {**body, **_memory_field(request, prompt)}
+        return {**body, **_memory_field(request, extended)}
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk]:
         """Yield the next message as it comes. Closing the iterator ends the LLM's work.
@@ -160,11 +160,11 @@ class Chat:
             ServiceError: as `complete`, also in the middle. An answer that is cut off always ends in an error.
         """
         llm, deadline = self._ready()
-        prompt = await self._prompt(request)
-        memory_field = _memory_field(request, prompt)  # for the first event
+        extended = await self._extend(request)
+        memory_field = _memory_field(request, extended)  # for the first event
         texts: dict[int, str] = {}
         annotations_count = 0
-        events = llm.forward_stream(prompt.body, deadline=deadline, model=request.model or llm.models[0])
+        events = llm.forward_stream(extended.body, deadline=deadline, model=request.model or llm.models[0])
         async with aclosing(events) as chunks:
             async for chunk in chunks:
                 for choice in chunk["choices"]:
@@ -173,26 +173,28 @@ class Chat:
                     if choice.get("finish_reason") is None:
                         continue
                     # The choice ends here: annotate its whole text first.
-                    annotations = await asyncio.to_thread(self._annotations, texts.pop(index), prompt)
+                    annotations = await asyncio.to_thread(self._annotations, texts.pop(index), extended)
                     annotations_count += len(annotations)
                     if annotations:
                         yield {**_annotations_event(chunk, index, annotations), **memory_field}
                         memory_field = {}
                 yield {**chunk, **memory_field}
                 memory_field = {}
-        _log_answer(request, prompt, annotations_count)
+        _log_answer(request, extended, annotations_count)
 
     def _ready(self) -> tuple[Endpoints, Deadline]:
         if self._llm is None:
             raise LLMNotConfigured
         return self._llm, Deadline.after(self._settings.timeout_s)
 
-    async def _prompt(self, request: ChatRequest) -> _Prompt:
+    async def _extend(self, request: ChatRequest) -> _ExtendedBody:
         position = _last_user_position(request.question) if request.enabled else None
         if position is None:
-            return _Prompt(request.question)
+            return _ExtendedBody(request.question)
         passages = await asyncio.to_thread(self._passages, request, position)
-        return _Prompt(_with_passages(request.question, position, passages) if passages else request.question, passages)
+        return _ExtendedBody(
+            _with_passages(request.question, position, passages) if passages else request.question, passages
+        )
 
     def _passages(self, request: ChatRequest, position: int) -> tuple[Passage, ...]:
         """Return the passages that bear on the message at a position, and fit."""
@@ -211,10 +213,10 @@ class Chat:
         _, retrieved = recall_not_by_model(retrieval, self._recall)
         return pack(retrieved.hits, room_tokens).passages
 
-    def _annotations(self, text: str, prompt: _Prompt) -> list[dict[str, Any]]:
-        if not prompt.passages or not text:
+    def _annotations(self, text: str, extended: _ExtendedBody) -> list[dict[str, Any]]:
+        if not extended.passages or not text:
             return []
-        citations_by_sentence = verify(claims.read(text), prompt.passages, self._recall.embed)
+        citations_by_sentence = verify(claims.read(text), extended.passages, self._recall.embed)
         return [_annotation(citation) for of_sentence in citations_by_sentence for citation in of_sentence]
 
 
@@ -309,14 +311,14 @@ def _annotations_event(chunk: Chunk, index: int, annotations: Sequence[Mapping[s
     return {**{name: chunk[name] for name in _EVENT_FIELDS if name in chunk}, "choices": [choice]}
 
 
-def _memory_field(request: ChatRequest, prompt: _Prompt) -> dict[str, Any]:
+def _memory_field(request: ChatRequest, extended: _ExtendedBody) -> dict[str, Any]:
     if not request.enabled:
         return {}
-    passages = [{"n": p.n, "key": p.key, "date": p.date, "score": p.score} for p in prompt.passages]
+    passages = [{"n": p.n, "key": p.key, "date": p.date, "score": p.score} for p in extended.passages]
     return {"memory": {"namespace": request.namespace, "passages": passages}}
 
 
-def _log_answer(request: ChatRequest, prompt: _Prompt, citations: int) -> None:
+def _log_answer(request: ChatRequest, extended: _ExtendedBody, citations: int) -> None:
     # Numbers and names only: neither the conversation nor a memory belongs in a log.
-    numbers = {"namespace": request.namespace, "passages": len(prompt.passages), "citations": citations}
+    numbers = {"namespace": request.namespace, "passages": len(extended.passages), "citations": citations}
     _log.info("chat.answered", extra=numbers)

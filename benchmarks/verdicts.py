@@ -1,6 +1,6 @@
 """How far verdicts on citations can be trusted: true, altered and wrongly cited claims, judged by the real model.
 
-Makes the claims from conversations that you get yourself (docs/quality.md), without a language model and with fixed
+Makes the claims from conversations that you get yourself (docs/retrieval.md), without a language model and with fixed
 seeds (`benchmarks/claims_made.py`), asks `research/grounding/verification.py` for a verdict on each, and prints
 and recall are of `supported`, with true claims as what should be. About 4 minutes on two cores.
 """

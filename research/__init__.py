@@ -1,4 +1,4 @@
-"""Research: a question goes in, an answer grounded in memories and citing them comes out.
+"""Research answers questions from memories, and cites them.
 
-Above it stands the gateway, below it the memory service, of which it knows no more than `recall.Recall`.
+The gateway is above it. Of the memory service below it, research knows only the protocol `context.recall.Recall`.
 """

@@ -1,13 +1,14 @@
-"""Chat with memory: a caller's own conversation, to which the memories that bear on its last message are added.
+"""Chat with memory: a caller's own conversation, plus the memories that bear on its last message.
 
-The conversation is the caller's. Its messages and parameters go to the LLM as they are, and its answer comes back as
-the LLM's server wrote it, with citations as annotations. Passages are put before the text of the last user message: a
-memory never enters a system message, no template has to take a second one, and what stands before that message stays
-the same from turn to turn, so that a server's prefix cache holds it.
+The conversation belongs to the caller. Its messages and parameters go to the LLM as they are, and the answer comes back
+as the LLM's server wrote it, with citations as annotations. If no memory is relevant enough, or none fits, nothing is
+added.
 
-Where no memory is relevant enough, or none fits, nothing is added.
+Passages are put before the text of the last user message. So a memory never enters a system message, no chat template
+has to take a second one, and the messages before it stay the same from turn to turn, which keeps a server's prefix
+cache valid.
 
-Knows the shape of OpenAI's chat bodies, and no HTTP: the gateway above translates.
+This module knows the shape of OpenAI's chat bodies, and no HTTP: the gateway above translates.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from urllib.parse import quote
 from memory_service import checks
 from memory_service.filters.grammar import parse
 from memory_service.tokens import TEMPLATE_TOKENS, estimate_tokens
+from research.context.budget import ROOM_TOKENS_MIN
 from research.context.packing import pack
 from research.context.prompt import passage_line
 from research.context.recall import Recall, recall_not_by_model
@@ -39,7 +41,7 @@ from vector_memory.research import DEFAULT_K, QUERY, Citation, K, Passage
 from vector_memory.retrieval import SHARE, Retrieval
 
 ANSWER_TOKENS = 1_000
-"""Kept free for an answer whose length the caller does not bound."""
+"""Tokens that are kept free for an answer whose length the caller does not bound."""
 
 _HEADING = """\
 Memories that may bear on the message below, best match first. Each line is a passage: its number, its date and its \
@@ -49,29 +51,27 @@ square brackets, like [1] or [1][2]. Of passages that contradict each other go b
 without a word."""
 _MESSAGE = "The message:"
 
-# As for research: below this no passage is worth sending.
-_ROOM_TOKENS_MIN = 256
-
-# A chat template's marks around one message; Llama 3.1's are five tokens.
+# Tokens of a chat template's marks around one message. Llama 3.1's are five.
 _MESSAGE_TOKENS = 8
 
-# An image costs some hundred tokens with most models; what else there is (sound, files) is anybody's guess.
+# Tokens of a part of a message that is not text. With most models an image costs some hundred tokens; the cost of
+# other parts (sound, files) is unknown.
 _PART_TOKENS = 1_000
 
 _EVENT_FIELDS = ("id", "object", "created", "model", "system_fingerprint")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """A conversation to go on with. Making one checks what is about memories; the rest is for the LLM to judge.
+    """A conversation to continue. Making one checks the fields about memories; the LLM's server checks the rest.
 
     Attributes:
-        question: the body for the LLM, with `messages` and whatever else the caller sends.
+        question: the request body for the LLM, with `messages` and any other field that the caller sends.
         model: one of `Endpoints.models`; None takes the first.
-        namespace: whose memories are retrieved.
-        k: at most so many, 1 to 50.
-        filter: restricts them, in the grammar of retrieve.
+        namespace: the namespace to retrieve memories from.
+        k: the most memories to add, 1 to 50.
+        filter: restricts the memories, in the grammar of retrieve.
         min_relevance: leaves out memories that are less likely to bear on the message, 0 to 1; None takes the setting.
         enabled: False adds nothing.
 
@@ -96,19 +96,23 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What goes to the LLM, and the passages in it."""
+class _ExtendedBody:
+    """A request body for the LLM with memories added, and their passages."""
 
-    question: Mapping[str, Any]
+    body: Mapping[str, Any]
     passages: tuple[Passage, ...] = ()
 
 
 class Chat:
-    """Goes on with conversations. Any number at once."""
+    """Continues conversations. Any number of them may run at once."""
 
     def __init__(self, recall: Recall, settings: LLMSettings, llm: Endpoints | None) -> None:
-        """Args:
-        llm: None when no endpoint is configured; whoever made it closes it.
+        """Make a chat over memories.
+
+        Args:
+            recall: the memories.
+            settings: limits and defaults.
+            llm: the LLM, which stays the caller's to close; None if no endpoint is configured.
         """
         self._recall = recall
         self._settings = settings
@@ -116,11 +120,11 @@ class Chat:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that there are, the one that is asked by default first."""
+        """The models that a request may name; the first one is the default."""
         return () if self._llm is None else self._llm.models
 
     async def complete(self, request: ChatRequest) -> dict[str, Any]:
-        """The next message.
+        """Return the next message.
 
         Returns:
             The LLM server's own body. Messages that cite have `annotations`, and `memory` lists the passages.
@@ -129,102 +133,103 @@ class Chat:
             LLMNotConfigured: there is no LLM.
             NotFound: there is no such model.
             LLMRefused: the LLM's server says that the request is wrong.
-            ServiceError: whatever retrieve or the LLM raise.
+            ServiceError: any other error of retrieving or of the LLM.
         """
         llm, deadline = self._ready()
-        asked = await self._asked(request)
-        reply = await llm.forward(asked.question, deadline=deadline, model=request.model or llm.models[0])
-        # Some servers write it into every body; here it would be taken for a failure.
-        told = {name: value for name, value in reply.items() if name != "error"}
-        annotations = await asyncio.to_thread(
-            lambda: [self._annotations(_said(choice.get("message")), asked) for choice in reply["choices"]]
+        extended = await self._extend(request)
+        reply = await llm.forward(extended.body, deadline=deadline, model=request.model or llm.models[0])
+        annotations_by_choice = await asyncio.to_thread(
+            lambda: [self._annotations(_text_of(choice.get("message")), extended) for choice in reply["choices"]]
         )
-        told["choices"] = [
-            _annotated(choice, found) for choice, found in zip(reply["choices"], annotations, strict=True)
+        _log_answer(request, extended, sum(len(annotations) for annotations in annotations_by_choice))
+        # Some servers write `error` into every body. Callers would take it for a failure.
+        body = {name: value for name, value in reply.items() if name != "error"}
+        body["choices"] = [
+            _annotated(choice, annotations)
+            for choice, annotations in zip(reply["choices"], annotations_by_choice, strict=True)
         ]
-        _report(request, asked, sum(len(found) for found in annotations))
-        return {**told, **_memory(request, asked)}
+        return {**body, **_memory_field(request, extended)}
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk]:
-        """The next message as it comes. Closing the iterator ends the LLM's work.
+        """Yield the next message as it comes. Closing the iterator ends the LLM's work.
 
         Yields:
-            The LLM server's own events. `memory` in the first lists the passages, and before an answer's end comes an
-            event with its `annotations`, if it cites.
+            The LLM server's own events. `memory` in the first one lists the passages. Before the end of an answer that
+            cites comes an event with its `annotations`.
 
         Raises:
-            ServiceError: as `complete`, also in the middle; an answer that is cut off never ends without.
+            ServiceError: as `complete`, also in the middle. An answer that is cut off always ends in an error.
         """
         llm, deadline = self._ready()
-        asked = await self._asked(request)
-        marked = _memory(request, asked)
+        extended = await self._extend(request)
+        memory_field = _memory_field(request, extended)  # for the first event
         texts: dict[int, str] = {}
-        annotated = 0
-        question = llm.forward_stream(asked.question, deadline=deadline, model=request.model or llm.models[0])
-        async with aclosing(question) as chunks:
+        annotations_count = 0
+        events = llm.forward_stream(extended.body, deadline=deadline, model=request.model or llm.models[0])
+        async with aclosing(events) as chunks:
             async for chunk in chunks:
                 for choice in chunk["choices"]:
                     index = number if isinstance(number := choice.get("index"), int) else 0
-                    texts[index] = texts.get(index, "") + _said(choice.get("delta"))
+                    texts[index] = texts.get(index, "") + _text_of(choice.get("delta"))
                     if choice.get("finish_reason") is None:
                         continue
-                    found = await asyncio.to_thread(self._annotations, texts.pop(index), asked)
-                    annotated += len(found)
-                    if found:
-                        yield {**_event(chunk, index, found), **marked}
-                        marked = {}
-                yield {**chunk, **marked}
-                marked = {}
-        _report(request, asked, annotated)
+                    # The choice ends here: annotate its whole text first.
+                    annotations = await asyncio.to_thread(self._annotations, texts.pop(index), extended)
+                    annotations_count += len(annotations)
+                    if annotations:
+                        yield {**_annotations_event(chunk, index, annotations), **memory_field}
+                        memory_field = {}
+                yield {**chunk, **memory_field}
+                memory_field = {}
+        _log_answer(request, extended, annotations_count)
 
     def _ready(self) -> tuple[Endpoints, Deadline]:
         if self._llm is None:
             raise LLMNotConfigured
         return self._llm, Deadline.after(self._settings.timeout_s)
 
-    async def _asked(self, request: ChatRequest) -> _Asked:
-        """The question with the memories that bear on it."""
-        place = _last_user_message(request.question) if request.enabled else None
-        if place is None:
-            return _Asked(request.question)
-        passages = await asyncio.to_thread(self._passages, request, place)
-        return _Asked(_with(request.question, place, passages) if passages else request.question, passages)
+    async def _extend(self, request: ChatRequest) -> _ExtendedBody:
+        position = _last_user_position(request.question) if request.enabled else None
+        if position is None:
+            return _ExtendedBody(request.question)
+        passages = await asyncio.to_thread(self._passages, request, position)
+        return _ExtendedBody(
+            _with_passages(request.question, position, passages) if passages else request.question, passages
+        )
 
-    def _passages(self, request: ChatRequest, place: int) -> tuple[Passage, ...]:
-        """What bears on the message at a place, and fits."""
-        said = "\n".join(_texts(request.question["messages"][place])).strip()
-        room_tokens = self._settings.context_tokens - _tokens(request.question)
-        if not said or room_tokens < _ROOM_TOKENS_MIN:
+    def _passages(self, request: ChatRequest, position: int) -> tuple[Passage, ...]:
+        """Return the passages that bear on the message at a position, and fit."""
+        message = "\n".join(_texts(request.question["messages"][position])).strip()
+        room_tokens = self._settings.context_tokens - _tokens_without_passages(request.question)
+        if not message or room_tokens < ROOM_TOKENS_MIN:
             return ()
-        least = self._settings.min_relevance if request.min_relevance is None else request.min_relevance
-        # A long message usually ends in what it asks for.
+        relevance_min = self._settings.min_relevance if request.min_relevance is None else request.min_relevance
         retrieval = Retrieval(
-            query=said[-QUERY.chars_max :],
+            query=message[-QUERY.chars_max :],  # a long message usually ends in its question
             namespace=request.namespace,
             k=request.k,
             filter=request.filter,
-            min_relevance=least or None,
+            min_relevance=relevance_min or None,
         )
-        _, found = recall_not_by_model(retrieval, self._recall)
-        return pack(found.hits, room_tokens).passages
+        _, retrieved = recall_not_by_model(retrieval, self._recall)
+        return pack(retrieved.hits, room_tokens).passages
 
-    def _annotations(self, text: str, asked: _Asked) -> list[dict[str, Any]]:
-        if not asked.passages or not text:
+    def _annotations(self, text: str, extended: _ExtendedBody) -> list[dict[str, Any]]:
+        if not extended.passages or not text:
             return []
-        found = verify(claims.read(text), asked.passages, self._recall.embed)
-        return [_annotation(citation) for of_sentence in found for citation in of_sentence]
+        citations_by_sentence = verify(claims.read(text), extended.passages, self._recall.embed)
+        return [_annotation(citation) for of_sentence in citations_by_sentence for citation in of_sentence]
 
 
-def _last_user_message(question: Mapping[str, Any]) -> int | None:
-    messages = question.get("messages")
+def _last_user_position(body: Mapping[str, Any]) -> int | None:
+    messages = body.get("messages")
     if not isinstance(messages, list):
         return None
-    places = [at for at, message in enumerate(messages) if isinstance(message, dict) and message.get("role") == "user"]
-    return places[-1] if places else None
+    positions = [i for i, message in enumerate(messages) if isinstance(message, dict) and message.get("role") == "user"]
+    return positions[-1] if positions else None
 
 
 def _texts(message: Mapping[str, Any]) -> Iterator[str]:
-    """What a message says in words, whether as one text or in parts."""
     match message.get("content"):
         case str(text):
             yield text
@@ -236,43 +241,42 @@ def _is_text(part: object) -> bool:
     return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
-def _tokens(question: Mapping[str, Any]) -> int:
-    """What of the window is not free for passages: conversation, tools and answer."""
-    bound = question.get("max_completion_tokens") or question.get("max_tokens")
+def _tokens_without_passages(body: Mapping[str, Any]) -> int:
+    """Estimate the tokens of the conversation, its tools and its answer."""
+    bound = body.get("max_completion_tokens") or body.get("max_tokens")
     answer = bound if isinstance(bound, int) and bound > 0 else ANSWER_TOKENS
-    tools = {name: question[name] for name in ("tools", "functions", "response_format") if name in question}
-    said = sum(_message_tokens(message) for message in question["messages"] if isinstance(message, dict))
-    return answer + TEMPLATE_TOKENS + estimate_tokens(_HEADING + _MESSAGE + json.dumps(tools)) + said
+    tools = {name: body[name] for name in ("tools", "functions", "response_format") if name in body}
+    messages = sum(_message_tokens(message) for message in body["messages"] if isinstance(message, dict))
+    return answer + TEMPLATE_TOKENS + estimate_tokens(_HEADING + _MESSAGE + json.dumps(tools)) + messages
 
 
 def _message_tokens(message: Mapping[str, Any]) -> int:
     content = message.get("content")
-    parts = sum(not _is_text(part) for part in content) if isinstance(content, list) else 0
-    others = {name: value for name, value in message.items() if name != "content"}
-    words = sum(estimate_tokens(text) for text in _texts(message)) + estimate_tokens(json.dumps(others))
-    return words + parts * _PART_TOKENS + _MESSAGE_TOKENS
+    other_parts = sum(not _is_text(part) for part in content) if isinstance(content, list) else 0
+    other_fields = {name: value for name, value in message.items() if name != "content"}
+    words = sum(estimate_tokens(text) for text in _texts(message)) + estimate_tokens(json.dumps(other_fields))
+    return words + other_parts * _PART_TOKENS + _MESSAGE_TOKENS
 
 
-def _with(question: Mapping[str, Any], place: int, passages: Sequence[Passage]) -> dict[str, Any]:
-    """The question with passages before what the message at a place says; all else as it is."""
-    lines = [passage_line(passage) for passage in passages]
-    listing = "\n".join([_HEADING, *lines, "", _MESSAGE])
-    message = question["messages"][place]
+def _with_passages(body: Mapping[str, Any], position: int, passages: Sequence[Passage]) -> dict[str, Any]:
+    """Put passages before the content of the message at a position. Everything else stays as it is."""
+    listing = "\n".join([_HEADING, *map(passage_line, passages), "", _MESSAGE])
+    message = body["messages"][position]
     content = message["content"]
-    added = f"{listing}\n{content}" if isinstance(content, str) else [{"type": "text", "text": listing}, *content]
-    messages = list(question["messages"])
-    messages[place] = {**message, "content": added}
-    return {**question, "messages": messages}
+    extended = f"{listing}\n{content}" if isinstance(content, str) else [{"type": "text", "text": listing}, *content]
+    messages = list(body["messages"])
+    messages[position] = {**message, "content": extended}
+    return {**body, "messages": messages}
 
 
-def _said(message: object) -> str:
-    """The text of an answer's message, or of a piece of one."""
+def _text_of(message: object) -> str:
+    """Return the text of an answer's message, or of a piece of one."""
     content = message.get("content") if isinstance(message, dict) else None
     return whole_text(content) if isinstance(content, str) else ""
 
 
 def _annotation(citation: Citation) -> dict[str, Any]:
-    """A citation in OpenAI's shape for sources, with what that has no field for in `memory`."""
+    """Return a citation in OpenAI's shape for sources. `memory` has what that shape has no field for."""
     start, stop = citation.answer_span
     return {
         "type": "url_citation",
@@ -295,28 +299,27 @@ def _annotation(citation: Citation) -> dict[str, Any]:
     }
 
 
-def _annotated(choice: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if not found:
+def _annotated(choice: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if not annotations:
         return dict(choice)
     message = choice["message"]
-    given = annotations if isinstance(annotations := message.get("annotations"), list) else []
-    return {**choice, "message": {**message, "annotations": [*given, *found]}}
+    own = given if isinstance(given := message.get("annotations"), list) else []
+    return {**choice, "message": {**message, "annotations": [*own, *annotations]}}
 
 
-def _event(chunk: Chunk, index: int, found: Sequence[Mapping[str, Any]]) -> Chunk:
-    choice = {"index": index, "delta": {"annotations": list(found)}, "finish_reason": None}
+def _annotations_event(chunk: Chunk, index: int, annotations: Sequence[Mapping[str, Any]]) -> Chunk:
+    choice = {"index": index, "delta": {"annotations": list(annotations)}, "finish_reason": None}
     return {**{name: chunk[name] for name in _EVENT_FIELDS if name in chunk}, "choices": [choice]}
 
 
-def _memory(request: ChatRequest, asked: _Asked) -> dict[str, Any]:
-    """What was added; empty when nothing was to be."""
+def _memory_field(request: ChatRequest, extended: _ExtendedBody) -> dict[str, Any]:
     if not request.enabled:
         return {}
-    passages = [{"n": p.n, "key": p.key, "date": p.date, "score": p.score} for p in asked.passages]
+    passages = [{"n": p.n, "key": p.key, "date": p.date, "score": p.score} for p in extended.passages]
     return {"memory": {"namespace": request.namespace, "passages": passages}}
 
 
-def _report(request: ChatRequest, asked: _Asked, citations: int) -> None:
-    """Numbers and names only: neither the conversation nor a memory belongs into a log."""
-    numbers = {"namespace": request.namespace, "passages": len(asked.passages), "citations": citations}
+def _log_answer(request: ChatRequest, extended: _ExtendedBody, citations: int) -> None:
+    # Numbers and names only: neither the conversation nor a memory belongs in a log.
+    numbers = {"namespace": request.namespace, "passages": len(extended.passages), "citations": citations}
     _log.info("chat.answered", extra=numbers)

@@ -5,18 +5,21 @@ This module asks neither the memories nor an LLM. `Researcher` makes the drafts,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from memory_service.clock import wall_ms
-from research.grounding import citations, claims, extractive
+from research.grounding import citations, claims, extractive, verification
 from research.grounding.claims import Sentence
 from research.grounding.extractive import Embed
 from research.grounding.strictness import SupportedText, keep_supported
-from research.grounding.verification import verify
-from research.llm.endpoints import Reply
+from research.llm.endpoints import LLMReply
 from research.sources import Sources
 from vector_memory.errors import ServiceError
 from vector_memory.research import Answer, Citation, LLMFailure, NotRemembered, Passage, ResearchRequest
 from vector_memory.times import iso_time
+
+MemoryOutcome: TypeAlias = tuple[str | None, NotRemembered | None]
+"""The key of the memory that was made of an answer, or the reason why none was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class Draft:
     model: str | None = None
     sentences: tuple[Sentence, ...] = ()
     unknown_citations: tuple[int, ...] = ()
-    reply: Reply | None = None
+    reply: LLMReply | None = None
     error: LLMFailure | None = None
 
     @property
@@ -52,17 +55,17 @@ class VerifiedText:
     Attributes:
         uncited: characters [start, end) of sentences that state something and cite nothing.
         removed: sentences that were left out for a strict question.
-        kept: what the memories support of the text; None if no LLM wrote it.
+        supported: what the memories support of the text; None if no LLM wrote it.
     """
 
     text: str
     citations: tuple[Citation, ...] = ()
     uncited: tuple[tuple[int, int], ...] = ()
     removed: tuple[str, ...] = ()
-    kept: SupportedText | None = None
+    supported: SupportedText | None = None
 
 
-def draft_of_reply(reply: Reply, passages: Sequence[Passage]) -> Draft:
+def of_reply(reply: LLMReply, passages: Sequence[Passage]) -> Draft:
     """Read the sentences and citations of an LLM's reply."""
     completion = reply.completion
     text = citations.without_unknown(completion.text, len(passages))
@@ -75,28 +78,30 @@ def draft_of_reply(reply: Reply, passages: Sequence[Passage]) -> Draft:
     )
 
 
-def draft_of_quotations(question: str, passages: Sequence[Passage], embed: Embed) -> Draft:
+def of_quotations(question: str, passages: Sequence[Passage], embed: Embed) -> Draft:
     """Quote the passages instead of asking an LLM."""
     extract = extractive.extract(question, passages, embed)
     return Draft(text=extract.text, model=extractive.MODEL, sentences=extract.sentences)
 
 
-def draft_of_error(error: ServiceError) -> Draft:
+def of_error(error: ServiceError) -> Draft:
     """Make a draft without text, for an answer that has passages only."""
     return Draft(error=LLMFailure(code=error.code, message=error.message))
 
 
-def verify_draft(draft: Draft, passages: Sequence[Passage], embed: Embed, *, is_strict: bool) -> VerifiedText:
+def verify(draft: Draft, passages: Sequence[Passage], embed: Embed, *, is_strict: bool) -> VerifiedText:
     """Judge every citation of a draft, and leave out what no passage supports if the question is strict."""
-    citations_by_sentence = verify(draft.sentences, passages, embed)
-    kept = None if draft.reply is None else keep_supported(draft.text, draft.sentences, citations_by_sentence)
-    if is_strict and kept is not None:
-        return VerifiedText(text=kept.text, citations=kept.citations, removed=kept.removed, kept=kept)
+    citations_by_sentence = verification.verify(draft.sentences, passages, embed)
+    supported = None if draft.reply is None else keep_supported(draft.text, draft.sentences, citations_by_sentence)
+    if is_strict and supported is not None:
+        return VerifiedText(
+            text=supported.text, citations=supported.citations, removed=supported.removed, supported=supported
+        )
     return VerifiedText(
         text=draft.text,
         citations=tuple(citation for of_sentence in citations_by_sentence for citation in of_sentence),
         uncited=claims.uncited(draft.sentences),
-        kept=kept,
+        supported=supported,
     )
 
 
@@ -105,9 +110,8 @@ def assemble(
     sources: Sources,
     draft: Draft,
     verified: VerifiedText,
+    memory: MemoryOutcome,
     *,
-    remembered: str | None,
-    not_remembered: NotRemembered | None,
     latency_ms: int,
 ) -> Answer:
     """Put an answer together. It has no trace id yet."""
@@ -135,6 +139,6 @@ def assemble(
         cost=reply.cost if reply else None,
         degraded=draft.error is not None,
         llm_error=draft.error,
-        remembered=remembered,
-        not_remembered=not_remembered,
+        remembered=memory[0],
+        not_remembered=memory[1],
     )

@@ -13,7 +13,7 @@ from typing import Final
 from memory_service.clock import wall_ms
 from memory_service.metadata import canonical_json
 from research.context.recall import BY_MODEL, Recall
-from research.drafts import Draft
+from research.drafts import Draft, MemoryOutcome
 from research.grounding import citations
 from research.grounding.sentences import ends
 from research.grounding.strictness import SupportedText
@@ -37,30 +37,29 @@ log = logging.getLogger(__name__)
 
 
 def remember(
-    request: ResearchRequest, sources: Sources, draft: Draft, kept: SupportedText | None, recall: Recall
-) -> tuple[str | None, NotRemembered | None]:
+    request: ResearchRequest, sources: Sources, draft: Draft, supported: SupportedText | None, recall: Recall
+) -> MemoryOutcome:
     """Store an answer, and return its key, or the reason why it was not stored.
 
     Args:
         request: the question.
         sources: the memories that the answer was made from.
         draft: the answer.
-        kept: what the memories support of it; None if no LLM wrote it.
+        supported: what the memories support of it; None if no LLM wrote it.
         recall: the memories to store it in.
     """
-    if request.context_only:
-        return None, "context_only"
-    if not sources.passages:
-        return None, "abstained"
-    if draft.error is not None:
-        return None, "degraded"
-    if draft.reply is None:
-        return None, "quoted"
-    if draft.is_truncated:
-        return None, "truncated"
-    if kept is None or not any(citation.verdict == "supported" for citation in kept.citations):
-        return None, "unsupported"
-    memory = memory_of(request, kept, sources.retrieved.hits, draft.model, wall_ms())
+    reasons: dict[NotRemembered, bool] = {
+        "context_only": request.context_only,
+        "abstained": not sources.passages,
+        "degraded": draft.error is not None,
+        "quoted": draft.reply is None,
+        "truncated": draft.is_truncated,
+        "unsupported": supported is None or all(citation.verdict != "supported" for citation in supported.citations),
+    }
+    reason = next((reason for reason, applies in reasons.items() if applies), None)
+    if reason is not None or supported is None:
+        return None, reason
+    memory = memory_of(request, supported, sources.retrieved.hits, draft.model, wall_ms())
     try:
         return recall.store(memory).key, None
     except ServiceError as error:
@@ -70,19 +69,19 @@ def remember(
 
 
 def memory_of(
-    request: ResearchRequest, kept: SupportedText, hits: Sequence[Hit], model: str | None, now_ms: int
+    request: ResearchRequest, supported: SupportedText, hits: Sequence[Hit], model: str | None, now_ms: int
 ) -> NewMemory:
     """Make a memory of an answer. The same question with the same filter gets the same key.
 
     Args:
         request: the question.
-        kept: what the memories support of the answer.
+        supported: what the memories support of the answer.
         hits: the memories that the answer was made from.
         model: the model that wrote the answer.
         now_ms: the present time in milliseconds since the Unix epoch.
     """
-    cited = list(dict.fromkeys(citation.key for citation in kept.citations if citation.verdict != "unsupported"))
-    verdicts = [citation.verdict for citation in kept.citations]
+    cited = list(dict.fromkeys(citation.key for citation in supported.citations if citation.verdict != "unsupported"))
+    verdicts = [citation.verdict for citation in supported.citations]
     metadata: dict[str, JSON] = {
         "provenance": BY_MODEL,
         "source": "research",
@@ -94,7 +93,7 @@ def memory_of(
     expiries_ms = [hit.memory.expires_at_ms for hit in hits if hit.memory.key in cited]
     ttls_s = [max(1, (expiry_ms - now_ms) // 1000) for expiry_ms in expiries_ms if expiry_ms is not None]
     return NewMemory(
-        content=f"Question: {request.query}\nAnswer: {_shortened(citations.without_unknown(kept.text, 0))}",
+        content=f"Question: {request.query}\nAnswer: {_shortened(citations.without_unknown(supported.text, 0))}",
         key=_key(request),
         namespace=request.namespace,
         metadata=metadata,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from research.context.recall import Recall, recall_for
 from research.trace import Seen, fates, version
-from vector_memory.research import Candidate, Fate, New, Replay, ResearchRequest, Vanished
+from vector_memory.research import Candidate, Fate, NewHit, Replay, ResearchRequest, VanishedHit
 from vector_memory.retrieval import Hit, Retrieval
 
 _GONE = {"deleted": "It was deleted.", "expired": "Its time was over."}
@@ -38,18 +38,18 @@ def replay(trace_id: str, request: ResearchRequest, seen: Sequence[Seen], asked_
     )
 
 
-def _vanished(key: str, fate: Fate, retrieval: Retrieval, recall: Recall) -> Vanished:
+def _vanished(key: str, fate: Fate, retrieval: Retrieval, recall: Recall) -> VanishedHit:
     match fate:
         case "deleted" | "expired":
-            return Vanished(key=key, reason=fate, message=_GONE[fate])
+            return VanishedHit(key=key, reason=fate, message=_GONE[fate])
         case "updated" | "unchanged":
             explanation = recall.retrieve(retrieval.model_copy(update={"why_not": key})).explanation
             why_not = None if explanation is None else explanation.why_not
             message, rank = ("", None) if why_not is None else (why_not.message, why_not.rank)
-            return Vanished(key=key, reason="updated" if fate == "updated" else "outranked", message=message, rank=rank)
+            return VanishedHit(key=key, reason="updated" if fate == "updated" else "outranked", message=message, rank=rank)
 
 
-def _new(hit: Hit, asked_at_ms: int) -> New:
+def _new(hit: Hit, asked_at_ms: int) -> NewHit:
     if hit.memory.created_at_ms > asked_at_ms:
-        return New(key=hit.key, reason="stored")
-    return New(key=hit.key, reason="updated" if hit.updated_at_ms > asked_at_ms else "risen")
+        return NewHit(key=hit.key, reason="stored")
+    return NewHit(key=hit.key, reason="updated" if hit.updated_at_ms > asked_at_ms else "risen")

@@ -8,24 +8,26 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
-from research.context.budget import plan
+from research import drafts
 from research.context.recall import Recall
-from research.drafts import Draft, assemble, draft_of_error, draft_of_quotations, draft_of_reply, verify_draft
+from research.drafts import Draft
 from research.grounding.claims import SentenceReader
 from research.grounding.verification import verify
 from research.llm.deadline import Deadline
-from research.llm.endpoints import Endpoints, Reply
+from research.llm.endpoints import Endpoints, LLMReply
 from research.llm.settings import LLMSettings
 from research.remembering import remember
 from research.sources import Sources, gather
 from research.trace import Stopwatch, Trace
-from vector_memory.errors import LimitExceeded, LLMNotConfigured, ServiceError
+from vector_memory.errors import LLMNotConfigured, ServiceError
 from vector_memory.research import Answer, Cited, Context, Failed, ResearchRequest, Step, Token
 
 ABSTAINED: Final = "No memory matches this question, so there is nothing to answer it from."
 IRRELEVANT: Final = "The memories do not seem to answer this question; `nearest` shows what comes closest."
+
+_LOGGED_FIELDS = "model tokens_used tokens_counted latency_ms endpoint cost abstained truncated degraded"
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class Researcher:
             if request.on_llm_error == "fail":
                 self._count(error)
                 raise
-            draft = draft_of_error(error)
+            draft = drafts.of_error(error)
         return await self._finish(request, sources, draft, watch)
 
     async def research_stream(self, request: ResearchRequest) -> AsyncGenerator[Step]:
@@ -101,8 +103,8 @@ class Researcher:
             if self._llm is not None and packed.passages and not request.context_only:
                 async with aclosing(self._generate_stream(self._llm, request, sources, deadline)) as pieces:
                     async for piece in pieces:
-                        if isinstance(piece, Reply):
-                            draft = draft_of_reply(piece, packed.passages)
+                        if isinstance(piece, LLMReply):
+                            draft = drafts.of_reply(piece, packed.passages)
                         else:
                             yield piece
             else:
@@ -115,7 +117,7 @@ class Researcher:
                 self._count(error)
                 yield Failed(error=error)
                 return
-            draft = draft_of_error(error)
+            draft = drafts.of_error(error)
         assert draft is not None, "a stream without error ends in a reply"
         yield await self._finish(request, sources, draft, watch)
 
@@ -127,35 +129,11 @@ class Researcher:
     def _deadline(self, request: ResearchRequest) -> Deadline:
         return Deadline.after(self._settings.timeout_s if request.timeout_s is None else request.timeout_s)
 
-    def _check(self, request: ResearchRequest) -> None:
+    async def _gather(self, request: ResearchRequest, deadline: Deadline, watch: Stopwatch) -> Sources:
         is_llm_needed = not request.context_only and request.on_llm_error == "fail"
         if self._llm is None and self._settings.fallback == "none" and is_llm_needed:
             raise LLMNotConfigured
-        if request.context_tokens is not None and request.context_tokens > self._settings.context_tokens:
-            raise LimitExceeded(
-                f"context_tokens must be at most {self._settings.context_tokens:,}, the model's window "
-                "(LLM_CONTEXT_TOKENS).",
-                field="context_tokens",
-            )
-
-    async def _gather(self, request: ResearchRequest, deadline: Deadline, watch: Stopwatch) -> Sources:
-        self._check(request)
-        # A question that leaves no room is refused here, before anything is retrieved.
-        budget = plan(
-            request.query,
-            window_tokens=request.context_tokens or self._settings.context_tokens,
-            answer_tokens=request.max_tokens,
-            passages_max=request.passages,
-        )
-        llm = None if request.context_only else self._llm  # with context_only no LLM may learn of the question
-        return await gather(
-            request,
-            budget,
-            self._recall,
-            relevance_min=self._settings.min_relevance if request.min_relevance is None else request.min_relevance,
-            count=None if llm is None else (lambda messages: llm.count(messages, deadline)),
-            watch=watch,
-        )
+        return await gather(request, self._settings, self._recall, self._llm, deadline=deadline, watch=watch)
 
     async def _draft(self, request: ResearchRequest, sources: Sources, deadline: Deadline) -> Draft:
         if request.context_only:
@@ -163,65 +141,44 @@ class Researcher:
         if not sources.passages:
             return Draft(text=IRRELEVANT if sources.nearest else ABSTAINED)
         if self._llm is not None:
-            reply = await self._llm.complete(
-                sources.filled.prompt,
-                max_tokens=request.max_tokens,
-                temperature=request.temperature,
-                deadline=deadline,
-            )
-            return draft_of_reply(reply, sources.passages)
+            reply = await self._llm.complete(_body(request, sources), deadline=deadline)
+            return drafts.of_reply(reply, sources.passages)
         if self._settings.fallback == "none":
-            return draft_of_error(LLMNotConfigured())
-        return await asyncio.to_thread(draft_of_quotations, request.query, sources.passages, self._recall.embed)
+            return drafts.of_error(LLMNotConfigured())
+        return await asyncio.to_thread(drafts.of_quotations, request.query, sources.passages, self._recall.embed)
 
     async def _generate_stream(
         self, llm: Endpoints, request: ResearchRequest, sources: Sources, deadline: Deadline
-    ) -> AsyncGenerator[Token | Cited | Reply]:
+    ) -> AsyncGenerator[Token | Cited | LLMReply]:
         """Yield the text as it comes, the verdicts on each complete sentence, and the reply last."""
         reader = SentenceReader()
-        stream = llm.stream(
-            sources.filled.prompt,
-            max_tokens=request.max_tokens,
-            temperature=request.temperature,
-            deadline=deadline,
-        )
-        async with aclosing(stream) as pieces:
+        async with aclosing(llm.stream(_body(request, sources), deadline=deadline)) as pieces:
             async for piece in pieces:
                 match piece:
                     case str():
                         yield Token(text=piece)
                         sentences = reader.feed(piece)
-                    case Reply():
+                    case LLMReply():
                         sentences = reader.finish()
                 citing = [sentence for sentence in sentences if sentence.claims]
                 if citing:
                     verified = await asyncio.to_thread(verify, citing, sources.passages, self._recall.embed)
                     for citation in (citation for of_sentence in verified for citation in of_sentence):
                         yield Cited(citation=citation)
-                if isinstance(piece, Reply):
+                if isinstance(piece, LLMReply):
                     yield piece
 
     async def _finish(self, request: ResearchRequest, sources: Sources, draft: Draft, watch: Stopwatch) -> Answer:
         watch.lap("generate")
         verified = await asyncio.to_thread(
-            verify_draft, draft, sources.passages, self._recall.embed, is_strict=request.strict
+            drafts.verify, draft, sources.passages, self._recall.embed, is_strict=request.strict
         )
         watch.lap("verify")
-        remembered, not_remembered = None, None
+        memory: drafts.MemoryOutcome = (None, None)
         if request.remember:
-            remembered, not_remembered = await asyncio.to_thread(
-                remember, request, sources, draft, verified.kept, self._recall
-            )
+            memory = await asyncio.to_thread(remember, request, sources, draft, verified.supported, self._recall)
             watch.lap("remember")
-        answer = assemble(
-            request,
-            sources,
-            draft,
-            verified,
-            remembered=remembered,
-            not_remembered=not_remembered,
-            latency_ms=watch.total_ms,
-        )
+        answer = drafts.assemble(request, sources, draft, verified, memory, latency_ms=watch.total_ms)
         _log_answer(request, answer)
         self._count(answer)
         if request.trace and self._keep_trace is not None:
@@ -229,6 +186,11 @@ class Researcher:
             trace_id = await asyncio.to_thread(self._keep_trace, trace)
             answer = answer.model_copy(update={"trace_id": trace_id})
         return answer
+
+
+def _body(request: ResearchRequest, sources: Sources) -> dict[str, Any]:
+    messages = list(sources.filled.prompt)
+    return {"messages": messages, "max_tokens": request.max_tokens, "temperature": request.temperature}
 
 
 def _trace(request: ResearchRequest, sources: Sources, answer: Answer, watch: Stopwatch) -> Trace:
@@ -246,29 +208,9 @@ def _trace(request: ResearchRequest, sources: Sources, answer: Answer, watch: St
 def _log_answer(request: ResearchRequest, answer: Answer) -> None:
     """Log numbers and names only: the text of a question or a memory does not belong in a log."""
     verdicts = [citation.verdict for citation in answer.citations]
-    log.info(
-        "research.answered",
-        extra={
-            "namespace": request.namespace,
-            "k": request.k,
-            "context_only": request.context_only,
-            "passages": len(answer.context),
-            "omitted": len(answer.omitted),
-            "citations": len(verdicts),
-            "supported": verdicts.count("supported"),
-            "unsupported": verdicts.count("unsupported"),
-            "unknown_citations": len(answer.unknown_citations),
-            "uncited": len(answer.uncited),
-            "removed": len(answer.removed),
-            "model": answer.model,
-            "tokens_used": answer.tokens_used,
-            "latency_ms": answer.latency_ms,
-            "abstained": answer.abstained,
-            "truncated": answer.truncated,
-            "endpoint": answer.endpoint,
-            "tokens_counted": answer.tokens_counted,
-            "cost": answer.cost,
-            "degraded": answer.degraded,
-            "remembered": answer.remembered is not None,
-        },
-    )
+    fields = {name: getattr(request, name) for name in ("namespace", "k", "context_only")}
+    fields |= {"passages": len(answer.context), "citations": len(verdicts)}
+    fields |= {verdict: verdicts.count(verdict) for verdict in ("supported", "unsupported")}
+    fields |= {name: len(getattr(answer, name)) for name in ("omitted", "unknown_citations", "uncited", "removed")}
+    fields |= {name: getattr(answer, name) for name in _LOGGED_FIELDS.split()}
+    log.info("research.answered", extra=fields | {"remembered": answer.remembered is not None})

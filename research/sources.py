@@ -3,11 +3,16 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from memory_service.clock import wall_ms
-from research.context.budget import CountTokens, FilledPrompt, PromptBudget, fill
+from research.context.budget import FilledPrompt, fill, plan
 from research.context.recall import Recall, recall_for
+from research.llm.deadline import Deadline
+from research.llm.endpoints import Endpoints
+from research.llm.settings import LLMSettings
 from research.trace import Stopwatch
+from vector_memory.errors import LimitExceeded
 from vector_memory.research import Miss, Passage, ResearchRequest
 from vector_memory.retrieval import Hit, Retrieved
 
@@ -39,39 +44,59 @@ class Sources:
 
 async def gather(
     request: ResearchRequest,
-    budget: PromptBudget,
+    settings: LLMSettings,
     recall: Recall,
+    llm: Endpoints | None,
     *,
-    relevance_min: float,
-    count: CountTokens | None,
+    deadline: Deadline,
     watch: Stopwatch,
 ) -> Sources:
     """Retrieve memories for a question and fill its prompt with them.
 
     Args:
         request: the question.
-        budget: what the prompt may hold.
+        settings: the model's window, and the relevance below which an answer abstains.
         recall: the memories.
-        relevance_min: abstain if no memory is at least this likely to answer, 0 to 1.
-        count: counts a prompt by the LLM's server; None estimates.
+        llm: the LLM whose server may count the prompt; None estimates.
+        deadline: bounds the counts.
         watch: takes the time of both steps.
 
     Raises:
-        ServiceError: any error of retrieving, or the server's own window leaves no room for passages.
+        LimitExceeded: the question wants a larger window than the model's, or leaves no room for memories.
+        ServiceError: any error of retrieving.
     """
+    # A question that leaves no room is refused before anything is retrieved.
+    budget = plan(
+        request.query,
+        window_tokens=_window_tokens(request, settings),
+        answer_tokens=request.max_tokens,
+        passages_max=request.passages,
+    )
     asked_at_ms = wall_ms()
     _, retrieved = await asyncio.to_thread(recall_for, request, recall)
     watch.lap("retrieve")
-    is_abstaining = not request.context_only and _are_irrelevant(retrieved.hits, relevance_min)
+    is_abstaining = _are_irrelevant(request, settings, retrieved.hits)
+    # With context_only no LLM may learn of the question.
+    count = None if llm is None or request.context_only else partial(llm.count, deadline=deadline)
     filled = await fill(budget, () if is_abstaining else retrieved.hits, count)
     watch.lap("pack")
-    nearest = retrieved.hits[:NEAREST_MAX] if is_abstaining else ()
-    return Sources(
-        filled=filled, retrieved=retrieved, asked_at_ms=asked_at_ms, nearest=tuple(_miss(hit) for hit in nearest)
-    )
+    nearest = tuple(_miss(hit) for hit in retrieved.hits[:NEAREST_MAX]) if is_abstaining else ()
+    return Sources(filled=filled, retrieved=retrieved, asked_at_ms=asked_at_ms, nearest=nearest)
 
 
-def _are_irrelevant(hits: Sequence[Hit], relevance_min: float) -> bool:
+def _window_tokens(request: ResearchRequest, settings: LLMSettings) -> int:
+    if request.context_tokens is not None and request.context_tokens > settings.context_tokens:
+        raise LimitExceeded(
+            f"context_tokens must be at most {settings.context_tokens:,}, the model's window (LLM_CONTEXT_TOKENS).",
+            field="context_tokens",
+        )
+    return request.context_tokens or settings.context_tokens
+
+
+def _are_irrelevant(request: ResearchRequest, settings: LLMSettings, hits: Sequence[Hit]) -> bool:
+    if request.context_only:
+        return False
+    relevance_min = settings.min_relevance if request.min_relevance is None else request.min_relevance
     relevances = [hit.relevance for hit in hits if hit.relevance is not None]
     return bool(relevances) and max(relevances) < relevance_min
 
@@ -79,9 +104,5 @@ def _are_irrelevant(hits: Sequence[Hit], relevance_min: float) -> bool:
 def _miss(hit: Hit) -> Miss:
     memory = hit.memory
     return Miss(
-        key=memory.key,
-        namespace=memory.namespace,
-        content=memory.content,
-        score=hit.score,
-        relevance=hit.relevance,
+        key=memory.key, namespace=memory.namespace, content=memory.content, score=hit.score, relevance=hit.relevance
     )

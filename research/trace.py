@@ -1,13 +1,14 @@
-"""What happened on the way to an answer, and what became of its memories since.
+"""Traces: how an answer was made, and what has happened to its memories since.
 
-A trace is a value; who keeps it, where and for how long is for those above. It holds texts of memories, so whoever
-shows one later asks `fates` first: what was deleted or changed meanwhile must not be shown from it.
+A trace is a value. The gateway above decides where it is kept, and for how long. A trace holds texts of memories, so
+`fates` must be asked before a trace is shown: it must not show what was deleted or changed since.
 """
 
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 from memory_service.metadata import canonical_json
 from research.context.recall import Recall
@@ -18,10 +19,10 @@ from vector_memory.retrieval import Retrieved
 
 
 class Stopwatch:
-    """Tells how long each step took.
+    """Measures how long each step takes.
 
     Attributes:
-        laps_ms: milliseconds by the steps' names, in their order.
+        laps_ms: milliseconds by the name of the step, in the order of the steps.
     """
 
     def __init__(self) -> None:
@@ -29,26 +30,28 @@ class Stopwatch:
         self.laps_ms: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
-        """A step ends here, and the next begins."""
+        """End a step, and begin the next one."""
         now = time.perf_counter()
         self.laps_ms[name] = round((now - self._lap_started) * 1000, 2)
         self._lap_started = now
 
     @property
     def total_ms(self) -> int:
-        """Since it was made."""
+        """Milliseconds since the watch was made."""
         return round((time.perf_counter() - self._started) * 1000)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """How an answer came about.
+    """How an answer was made.
 
     Attributes:
+        request: the question.
         retrieved: the candidates for its passages, with their explanation.
-        prompt: the messages that were sent, or would have been; None when nothing was to be asked.
+        prompt: the messages for the LLM, also if no LLM was asked; None if there were no passages to ask about.
+        answer: the answer.
         timings_ms: milliseconds by step: retrieve, pack, generate, verify, remember.
-        asked_at_ms: when it was retrieved, in milliseconds since the Unix epoch.
+        asked_at_ms: when the memories were retrieved, in milliseconds since the Unix epoch.
     """
 
     request: ResearchRequest
@@ -61,25 +64,23 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A memory as it came for an answer: its key, and a digest of all that it said then."""
+    """A memory as it was retrieved for an answer: its key, and the digest of its contents at that time."""
 
     key: str
     version: str
 
 
 def version(memory: Memory | Event) -> str:
-    """A digest of a memory that any change to it, and any other life under its key, changes."""
-    said = [memory.content, memory.metadata, memory.created_at_ms, memory.updated_at_ms]
-    return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+    """Return a digest of a memory. Any change, and storing its key again after a deletion, changes the digest."""
+    contents = [memory.content, memory.metadata, memory.created_at_ms, memory.updated_at_ms]
+    return hashlib.sha256(canonical_json(contents).encode()).hexdigest()
 
 
 def fates(recall: Recall, namespace: str, seen: Sequence[Seen]) -> dict[str, Fate]:
-    """What became of memories since, by their keys; sees every acknowledged write of whichever worker."""
-    found: dict[str, Fate] = {}
-    for at, one in enumerate(seen):
-        # What the first strong look brings in, the others find there.
-        found[one.key] = _fate(recall, namespace, one, Consistency.EVENTUAL if at else Consistency.STRONG)
-    return found
+    """Return what has happened to memories since, by their keys. Every acknowledged write of any worker counts."""
+    # The first read is strong and brings in every write, so the others need not be.
+    levels = chain([Consistency.STRONG], repeat(Consistency.EVENTUAL))
+    return {one.key: _fate(recall, namespace, one, level) for one, level in zip(seen, levels, strict=False)}
 
 
 def _fate(recall: Recall, namespace: str, seen: Seen, consistency: Consistency) -> Fate:

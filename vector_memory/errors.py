@@ -12,11 +12,7 @@
     │   └── StorageUnavailable                 the data folder takes no writes; reads go on
     ├── LLMNotConfigured      llm_not_configured
     ├── LLMUnreachable        upstream         no answer from the LLM endpoint
-    │   ├── LLMNotConnected                    nothing was sent, so asking again costs nothing
-    │   ├── LLMBusy                            it is alive, and has no room for this request
-    │   └── LLMStarting                        no worker of it is up yet
     ├── LLMReplyInvalid       upstream         an answer that is no completion
-    │   └── LLMRefused                         the request itself gets no answer, from whichever endpoint
     └── LLMTimeout            upstream_timeout
 
 The tree knows nothing of HTTP, jobs or the command line: each of those edges owns one table from these
@@ -149,26 +145,10 @@ class LLMUnreachable(ServiceError):
     code = "upstream"
 
 
-class LLMNotConnected(LLMUnreachable):
-    """No connection to the LLM endpoint could be made."""
-
-
-class LLMBusy(LLMUnreachable):
-    """The LLM endpoint is too busy to answer; try again later."""
-
-
-class LLMStarting(LLMUnreachable):
-    """The LLM endpoint is starting; try again later."""
-
-
 class LLMReplyInvalid(ServiceError):
     """The LLM endpoint answered with something that is not a completion."""
 
     code = "upstream"
-
-
-class LLMRefused(LLMReplyInvalid):
-    """The LLM endpoint refused the request."""
 
 
 class LLMTimeout(ServiceError):

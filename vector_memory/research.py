@@ -304,7 +304,7 @@ class TraceShown(Value):
     withheld: tuple[str, ...] = Field(description="Keys of memories that are gone or changed.")
 
 
-class Vanished(Value):
+class VanishedHit(Value):
     """A memory that came then and does not come now."""
 
     key: str
@@ -315,7 +315,7 @@ class Vanished(Value):
     rank: int | None = Field(default=None, description="Its place among today's candidates, from 1; null: not one.")
 
 
-class New(Value):
+class NewHit(Value):
     """A memory that comes now and did not come then."""
 
     key: str
@@ -333,5 +333,5 @@ class Replay(Value):
     now: tuple[Candidate, ...] = Field(description="What comes now.")
     kept: tuple[str, ...] = Field(description="Keys that come in both and say the same.")
     changed: tuple[str, ...] = Field(description="Keys that come in both and say something else now.")
-    vanished: tuple[Vanished, ...]
-    new: tuple[New, ...]
+    vanished: tuple[VanishedHit, ...]
+    new: tuple[NewHit, ...]

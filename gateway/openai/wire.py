@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gateway.http.errors import status_of
 from memory_service.embedding.embedder import Vectors
 from research.chat import ChatRequest
-from vector_memory.errors import InvalidInput, LimitExceeded, LLMRefused, NotFound, ServiceError
+from research.llm.errors import LLMRefused
+from vector_memory.errors import InvalidInput, LimitExceeded, NotFound, ServiceError
 from vector_memory.fields import Items, Request, Text, invalid_input
 from vector_memory.memories import CONTENT, DEFAULT_NAMESPACE, Filter
 from vector_memory.research import DEFAULT_K
@@ -99,7 +100,9 @@ def chat_request(raw: Mapping[str, Any], header: str | None) -> ChatRequest:
         question["metadata"] = metadata
     try:
         options = _validated(MemoryOptions, body.memory or {})
-        return ChatRequest(question, model, named[0] if named else DEFAULT_NAMESPACE, **dict(options))
+        return ChatRequest(
+            question=question, model=model, namespace=named[0] if named else DEFAULT_NAMESPACE, **dict(options)
+        )
     except InvalidInput as error:
         at = "metadata" if error.field == "namespace" else "memory"
         raise InvalidInput(error.message, field=f"{at}.{error.field}") from error

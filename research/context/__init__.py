@@ -1,1 +1,1 @@
-"""Everything before the model: recall, packing, budget and prompt. It does not know an endpoint."""
+"""Everything before the LLM is asked: recall, packing, budget and prompt. This package calls no endpoint."""

@@ -23,8 +23,8 @@ CountTokens = Callable[[Sequence[ChatMessage]], Awaitable[Count | None]]
 _CAUTION = 0.97
 _COUNTS_MAX = 4
 
-# A smaller room holds no useful passage: a number, a date (even one in emoji) and one or two sentences.
-_ROOM_TOKENS_MIN = 256
+ROOM_TOKENS_MIN = 256
+"""A smaller room holds no useful passage: a number, a date (even one in emoji) and one or two sentences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def plan(question: str, *, window_tokens: int, answer_tokens: int, passages_max:
     """
     frame_tokens = sum(estimate_tokens(message["content"]) for message in build(question, ())) + TEMPLATE_TOKENS
     room_tokens = window_tokens - answer_tokens - frame_tokens
-    if room_tokens < _ROOM_TOKENS_MIN:
+    if room_tokens < ROOM_TOKENS_MIN:
         raise LimitExceeded(
             f"The question and max_tokens {answer_tokens:,} leave no room for memories in the model's window of "
             f"{window_tokens:,} tokens; shorten the question, lower max_tokens or raise LLM_CONTEXT_TOKENS.",

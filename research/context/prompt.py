@@ -1,7 +1,7 @@
 """Turns passages and a question into the messages for an LLM.
 
-A memory may hold anything, written by anyone. Here it becomes a JSON string on one line: it cannot start a line, a
-numbered passage or a chat turn, and it never enters the system message.
+A memory may hold any text, written by anyone. In the prompt it is a JSON string on one line, so it cannot begin a line,
+a numbered passage or a chat turn. It never enters the system message.
 """
 
 import json
@@ -29,17 +29,16 @@ _HEADING = "Passages, best match first:"
 _NO_PASSAGES = "Passages: none."
 _CUT_SHORT = " (cut short)"
 
-# Inside a JSON string these may be written as escapes without changing what the string says. An inference server
-# reads <|eot_id|>, </s> or [INST] in a text as the control token of that name, and a bracketed number in a quoted
-# text would read like one of our own.
+# Characters that are written as JSON escapes, which keeps the meaning of the string. An inference server reads
+# <|eot_id|>, </s> or [INST] in a text as a control token, and the LLM reads a bracketed number as one of our marks.
 _LOOKS_LIKE_STRUCTURE = re.compile(r"<(?=[A-Za-z/|\uff5c])|\[(?=/?[A-Z_]+\]|\s?[0-9])|【")
 
-# Zero-width joiners belong to the spelling of Persian, Hindi and emoji, and separate nothing.
+# Zero-width joiners are part of the spelling of Persian, Hindi and emoji, so they are not escaped.
 _JOINERS = "\u200c\u200d"
 
 
 def quote(text: str) -> str:
-    """Write a text as a JSON string on one line that shows every character that a reader would not see."""
+    """Write a text as a JSON string on one line, with every invisible character as an escape."""
     quoted = json.dumps(text, ensure_ascii=False)
     if not quoted.isascii():
         quoted = "".join(char if _is_visible(char) else json.dumps(char)[1:-1] for char in quoted)
@@ -48,16 +47,16 @@ def quote(text: str) -> str:
 
 
 def passage_line(passage: Passage) -> str:
-    """The line of one passage, without its line break."""
-    known = [] if passage.provenance is None else [f"from {passage.provenance}"]
-    known += [] if passage.speaker is None else [f"speaker {quote(passage.speaker)}"]
-    origin = f" ({'; '.join(known)})" if known else ""
+    """Return the line of one passage, without a line break."""
+    origins = [] if passage.provenance is None else [f"from {passage.provenance}"]
+    origins += [] if passage.speaker is None else [f"speaker {quote(passage.speaker)}"]
+    origin = f" ({'; '.join(origins)})" if origins else ""
     cut_short = _CUT_SHORT if passage.truncated else ""
     return f"[{passage.n}] {quote(passage.date)}{origin} {quote(passage.content)}{cut_short}"
 
 
 def build(question: str, passages: Sequence[Passage]) -> tuple[ChatMessage, ...]:
-    """The messages that ask an LLM to answer the question from the passages."""
+    """Return the messages that ask an LLM to answer the question from the passages."""
     lines = [passage_line(passage) for passage in passages]
     listing = "\n".join([_HEADING, *lines]) if lines else _NO_PASSAGES
     return (

@@ -1,4 +1,4 @@
-"""All that research knows of the memories, and how it asks them."""
+"""The protocol by which research uses the memories, and the retrieving of memories for a question."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
@@ -15,10 +15,10 @@ _NOT_BY_MODEL: Final[Mapping[str, JSON]] = {"provenance": {"$ne": BY_MODEL}}
 
 
 class Recall(Protocol):
-    """Remembered texts that can be searched. All methods block and are thread-safe."""
+    """Memories that can be searched. All methods block and are thread-safe."""
 
     def retrieve(self, retrieval: Retrieval) -> Retrieved:
-        """The memories that answer a query best."""
+        """Return the memories that answer a query best."""
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed texts, in their order.
@@ -28,25 +28,24 @@ class Recall(Protocol):
         """
 
     def store(self, memory: NewMemory) -> Stored:
-        """Keep a text under its key.
+        """Store a memory.
 
         Raises:
-            ServiceError: it is not kept.
+            ServiceError: the memory is not stored.
         """
 
     def history(self, key: str, *, namespace: str, consistency: Consistency) -> Sequence[Event]:
-        """What happened to a memory, newest first.
+        """Return what happened to a memory, newest first.
 
         Raises:
-            NotFound: nothing is known of it.
+            NotFound: no memory has had this key.
         """
 
 
 def recall_for(request: ResearchRequest, recall: Recall) -> tuple[Retrieval, Retrieved]:
-    """What is retrieved for a question, and by which retrieval.
+    """Retrieve memories for a question. Return the retrieval that was used, and its result.
 
-    Memories that a model wrote are left out unless the request admits them. Since a filter costs time and there are
-    mostly none of them, the filter is used only when some came.
+    Memories that a model wrote are left out unless the question includes them.
     """
     retrieval = Retrieval(
         query=request.query,
@@ -60,10 +59,11 @@ def recall_for(request: ResearchRequest, recall: Recall) -> tuple[Retrieval, Ret
 
 
 def recall_not_by_model(retrieval: Retrieval, recall: Recall) -> tuple[Retrieval, Retrieved]:
-    """What is retrieved without the memories that a model wrote, and by which retrieval."""
-    found = recall.retrieve(retrieval)
-    if all(hit.memory.metadata.get("provenance") != BY_MODEL for hit in found.hits):
-        return retrieval, found
-    wanted = {"$and": [retrieval.filter, _NOT_BY_MODEL]} if retrieval.filter else _NOT_BY_MODEL
-    retrieval = retrieval.model_copy(update={"filter": wanted})
+    """Retrieve without the memories that a model wrote. Return the retrieval that was used, and its result."""
+    # A filter costs time, and most namespaces have no such memory. So the filter is used only after one came.
+    retrieved = recall.retrieve(retrieval)
+    if all(hit.memory.metadata.get("provenance") != BY_MODEL for hit in retrieved.hits):
+        return retrieval, retrieved
+    not_by_model = {"$and": [retrieval.filter, _NOT_BY_MODEL]} if retrieval.filter else _NOT_BY_MODEL
+    retrieval = retrieval.model_copy(update={"filter": not_by_model})
     return retrieval, recall.retrieve(retrieval)

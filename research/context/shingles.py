@@ -37,10 +37,10 @@ def shingles(text: str) -> Shingles:
     """Prepare a text for comparison."""
     if len(text) > _CHARS_MAX:
         return Shingles(frozenset(), frozenset(), text)
-    found = words(text)
+    text_words = words(text)
     # A text of fewer than three words is one run.
-    runs = (tuple(found[i : i + _RUN_WORDS]) for i in range(max(1, len(found) - _RUN_WORDS + 1)))
-    numbers = (word for word in found if any(char.isdigit() for char in word))
+    runs = (tuple(text_words[i : i + _RUN_WORDS]) for i in range(max(1, len(text_words) - _RUN_WORDS + 1)))
+    numbers = (word for word in text_words if any(char.isdigit() for char in word))
     return Shingles(frozenset(map(hash, runs)), frozenset(numbers))
 
 

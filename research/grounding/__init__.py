@@ -1,1 +1,1 @@
-"""Everything after the model: claims, citations, evidence and verdicts. It does not know an endpoint."""
+"""Everything after the LLM has answered: sentences, citations, evidence, verdicts. This package calls no endpoint."""

@@ -78,9 +78,9 @@ def find(text: str, passages: int) -> CitedNumbers:
 
 def marks(text: str) -> list[Mark]:
     """Find the marks of a text with their places, in order. Doubled brackets around a mark belong to it."""
-    # Blank out code, so that places stay the same and no index in it is found.
+    # Blank out code, so that places stay the same and no index in it counts.
     plain = CODE.sub(lambda code: " " * len(code.group()), text)
-    found: list[Mark] = []
+    accepted: list[Mark] = []
     end = 0
     for match in _MARK.finditer(plain):
         if _is_index(plain, match, end):
@@ -89,8 +89,8 @@ def marks(text: str) -> list[Mark]:
         is_doubled = plain[match.start() - 1 : match.start()] == "[" and plain[end : end + 1] == "]"
         items = _ITEM_ENDS.finditer(match[1] or match[2])
         numbers = dict.fromkeys(n for item in items for n in _expand(int(item[1]), int(item[2] or item[1])))
-        found.append(Mark(match.start() - is_doubled, end + is_doubled, tuple(numbers)))
-    return found
+        accepted.append(Mark(match.start() - is_doubled, end + is_doubled, tuple(numbers)))
+    return accepted
 
 
 def without_unknown(text: str, passages: int) -> str:
@@ -99,10 +99,10 @@ def without_unknown(text: str, passages: int) -> str:
     Nothing else changes except the white space around a removed mark. The other numbers that the text cites stay the
     same. A mark stays if its removal would turn the brackets around it into a new mark.
     """
-    found = marks(text)
+    all_marks = marks(text)
     # Close the gaps first. If that changes what the text cites, keep them open.
     for join in (_close_gap, _keep_gap):
-        left, expected = _without_unknown(text, found, passages, join)
+        left, expected = _without_unknown(text, all_marks, passages, join)
         if left == text or [mark.numbers for mark in marks(left)] == expected:
             return left
     return text
@@ -115,23 +115,25 @@ Takes the text before the mark, the whole text and the end of the mark. Returns 
 the whole text goes on."""
 
 
-def _without_unknown(text: str, found: Iterable[Mark], passages: int, join: _Join) -> tuple[str, list[tuple[int, ...]]]:
+def _without_unknown(
+    text: str, all_marks: Iterable[Mark], passages: int, join: _Join
+) -> tuple[str, list[tuple[int, ...]]]:
     """Return the text without unknown numbers, and the numbers of each mark that it should still have."""
-    kept, expected = "", []
+    new_text, expected = "", []
     end = 0
-    for mark in found:
+    for mark in all_marks:
         known = tuple(n for n in mark.numbers if 1 <= n <= passages)
         if known == mark.numbers or (not known and _forms_mark_without(text, mark)):
             expected.append(mark.numbers)
             continue
-        before = kept + text[end : mark.start]
+        before = new_text + text[end : mark.start]
         if known:
             whole = text[mark.start : mark.stop]
-            kept, end = before + whole.replace(whole.strip("[]【】"), ", ".join(map(str, known))), mark.stop
+            new_text, end = before + whole.replace(whole.strip("[]【】"), ", ".join(map(str, known))), mark.stop
             expected.append(known)
         else:
-            kept, end = join(before, text, mark.stop)
-    return kept + text[end:], expected
+            new_text, end = join(before, text, mark.stop)
+    return new_text + text[end:], expected
 
 
 def _forms_mark_without(text: str, mark: Mark) -> bool:

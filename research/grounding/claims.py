@@ -129,14 +129,14 @@ class SentenceReader:
     def feed(self, delta: str) -> list[Sentence]:
         """Read the next piece, and return the sentences that it completes."""
         self._text += delta
-        found = self._lines(is_end=False)
+        completed = self._lines(is_end=False)
         if not may_end(self._text, self._returned_chars):
-            return found  # without this check, every piece of a long line would read the whole line again
+            return completed  # without this check, every piece of a long line would read the whole line again
         settled = self._sentences(_settled(self._text))[:-1]
         if len(settled) > self._returned:
-            found += settled[self._returned :]
+            completed += settled[self._returned :]
             self._returned, self._returned_chars = len(settled), settled[-1].stop - self._offset
-        return found
+        return completed
 
     def finish(self) -> list[Sentence]:
         """Return the remaining sentences at the end of the answer."""
@@ -144,21 +144,21 @@ class SentenceReader:
 
     def _lines(self, *, is_end: bool) -> list[Sentence]:
         """Take whole lines off the text, and return their new sentences."""
-        found: list[Sentence] = []
+        sentences: list[Sentence] = []
         text, plain, start = self._text, _masked(self._text), 0
         while (stop := _line_end(plain, start, is_end=is_end)) is not None:
-            found += self._sentences(text[start:stop])[self._returned :]
+            sentences += self._sentences(text[start:stop])[self._returned :]
             self._is_after_row = _ROW.match(text, start, stop) is not None
             self._offset += stop - start
             self._returned = self._returned_chars = 0
             start = stop
         self._text = text[start:]
-        return found
+        return sentences
 
     def _sentences(self, line: str) -> list[Sentence]:
-        found = _line_sentences(line, is_after_row=self._is_after_row)
+        sentences = _line_sentences(line, is_after_row=self._is_after_row)
         offset = self._offset
-        return [replace(one, start=one.start + offset, stop=one.stop + offset, line=offset) for one in found]
+        return [replace(one, start=one.start + offset, stop=one.stop + offset, line=offset) for one in sentences]
 
 
 def _masked(text: str) -> str:
@@ -196,18 +196,18 @@ def _settled(text: str) -> str:
 
 
 def _line_sentences(line: str, *, is_after_row: bool) -> list[Sentence]:
-    found = marks(line)
-    if line.lstrip().startswith("```") and not found:
+    line_marks = marks(line)
+    if line.lstrip().startswith("```") and not line_marks:
         start, stop = len(line) - len(line.lstrip()), len(line.rstrip())
         return [Sentence(start=start, stop=stop, line=0, kind=Kind.CODE, text=line.strip(), claims=())]
     heading, prefix = _HEADING.match(line), _PREFIX.match(line)
     is_row = _ROW.match(line) is not None
-    body = _LineBody(line, (heading or prefix or _PREFIX.match("")).end(), found)  # type: ignore[union-attr]
+    body = _LineBody(line, (heading or prefix or _PREFIX.match("")).end(), line_marks)  # type: ignore[union-attr]
     cuts = _cuts(body.plain, () if is_row else ends(body.plain))
     if not cuts:
-        return [_sentence(line, body, (0, 0), found, Kind.ASIDE)] if found else []
+        return [_sentence(line, body, (0, 0), line_marks, Kind.ASIDE)] if line_marks else []
     own: list[list[Mark]] = [[] for _ in cuts]
-    for mark, owner in zip(found, _owners(cuts, [body.inside(mark) for mark in found]), strict=True):
+    for mark, owner in zip(line_marks, _owners(cuts, [body.inside(mark) for mark in line_marks]), strict=True):
         own[owner].append(mark)
     kind = Kind.LEAD if heading or (is_row and not is_after_row) else None
     return [_sentence(line, body, cut, marks_of, kind) for cut, marks_of in zip(cuts, own, strict=True)]
@@ -221,16 +221,16 @@ class _LineBody:
         plain: the same with inline code masked.
     """
 
-    def __init__(self, line: str, first: int, found: Sequence[Mark]) -> None:
+    def __init__(self, line: str, first: int, line_marks: Sequence[Mark]) -> None:
         plain = _masked(line)
         bounds = [
             first,
-            *(place for mark in found for place in (max(mark.start, first), max(mark.stop, first))),
+            *(place for mark in line_marks for place in (max(mark.start, first), max(mark.stop, first))),
             len(line),
         ]
         self._stretches = list(zip(bounds[::2], bounds[1::2], strict=True))
         self._begins = list(accumulate((stop - start for start, stop in self._stretches), initial=0))
-        self._marks = {mark: i for i, mark in enumerate(found)}
+        self._marks = {mark: i for i, mark in enumerate(line_marks)}
         self.text = "".join(line[start:stop] for start, stop in self._stretches)
         self.plain = "".join(plain[start:stop] for start, stop in self._stretches)
 
@@ -246,7 +246,7 @@ class _LineBody:
 
 def _cuts(plain: str, stops: Iterable[int]) -> list[tuple[int, int]]:
     """Return the sentences of a body: stretches with a word. Quotations and bold text are not cut."""
-    found: list[tuple[int, int]] = []
+    cuts: list[tuple[int, int]] = []
     start = done = open_quotes = straight = bold = 0
     for stop in [*stops, len(plain)]:
         piece = plain[done:stop]
@@ -258,10 +258,10 @@ def _cuts(plain: str, stops: Iterable[int]) -> list[tuple[int, int]]:
             continue  # inside of a quotation or bold text
         cut = plain[start:stop]
         if _PUNCTUATION.sub("", cut):
-            found.append((start + len(cut) - len(cut.lstrip()), start + len(cut.rstrip())))
+            cuts.append((start + len(cut) - len(cut.lstrip()), start + len(cut.rstrip())))
         # A quotation that never closes must not join all sentences after it: every cut starts counting from zero.
         start, open_quotes, straight, bold = stop, 0, 0, 0
-    return found
+    return cuts
 
 
 def _owners(cuts: Sequence[tuple[int, int]], places: Sequence[int]) -> list[int]:

@@ -8,7 +8,7 @@ date. This module handles texts only: it embeds nothing and judges nothing.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property
@@ -73,12 +73,12 @@ _OPPOSITES = """
 
 
 def _opposites() -> dict[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
+    opposites: dict[str, set[str]] = {}
     for pair in _OPPOSITES.split():
         one, other = stems(pair.split("/"))
-        found.setdefault(one, set()).add(other)
-        found.setdefault(other, set()).add(one)
-    return {stem: frozenset(others) for stem, others in found.items()}
+        opposites.setdefault(one, set()).add(other)
+        opposites.setdefault(other, set()).add(one)
+    return {stem: frozenset(others) for stem, others in opposites.items()}
 
 
 OPPOSITES = _opposites()
@@ -114,6 +114,16 @@ class TextFeatures:
     def figures(self) -> frozenset[str]:
         """The numbers, months and days of the week."""
         return frozenset(_figures(self.text))
+
+    @cached_property
+    def name_stems(self) -> frozenset[str]:
+        """The stems of the capitalised words, except for the first word of the text."""
+        return frozenset(_name_stems(_WORD.findall(self.text)[1:]))
+
+    @cached_property
+    def first_name_stem(self) -> str:
+        """The stem of the first word if it is capitalised and no stop word; else an empty text."""
+        return next(iter(_name_stems(_WORD.findall(self.text)[:1])), "")
 
     @cached_property
     def is_negated(self) -> bool:
@@ -199,20 +209,8 @@ def word_spans(text: str) -> list[WordSpan]:
     ]
 
 
-def name_stems(text: str) -> frozenset[str]:
-    """Return the stems of the capitalised words of a text, except for its first word."""
-    later_words = [match.group() for match in _WORD.finditer(text)][1:]
-    capitalised = [word for word in later_words if word[0].isupper()]
-    return frozenset(stems([word for name in capitalised for word in words(name) if word not in STOP_WORDS]))
-
-
-def first_name_stem(text: str) -> str:
-    """Return the stem of a text's first word if it is capitalised and no stop word; else an empty text."""
-    first = _WORD.search(text)
-    if first is None or not first.group()[0].isupper():
-        return ""
-    (word, *_) = words(first.group()) or [""]
-    return "" if word in STOP_WORDS or not word else stems([word])[0]
+def _name_stems(names: Iterable[str]) -> list[str]:
+    return stems([word for name in names if name[0].isupper() for word in words(name) if word not in STOP_WORDS])
 
 
 def _figures(text: str) -> Iterator[str]:

@@ -42,15 +42,14 @@ _SAME_WORDS_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """Quotations as one text, and the numbers of their passages in order of appearance.
+    """Quotations as one text.
 
     Attributes:
-        sentences: the quotations with their marks. They are given here because a quoted text may itself look like a
-            mark, or like the end of a quotation.
+        sentences: the quotations with their marks. Reading them from the text would be wrong where a quotation itself
+            looks like a mark, or like the end of a quotation.
     """
 
     text: str
-    cited: tuple[int, ...]
     sentences: tuple[Sentence, ...]
 
 
@@ -96,7 +95,7 @@ def extract(question: str, passages: Sequence[Passage], embed: Embed) -> Extract
                 claims=(Claim(quotation, (sentence.n,)),),
             )
         )
-    return Extract(text, tuple(dict.fromkeys(sentence.n for sentence in quoted)), tuple(sentences))
+    return Extract(text, tuple(sentences))
 
 
 def _telling_stems(text: str) -> frozenset[str]:

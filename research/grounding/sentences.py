@@ -30,17 +30,17 @@ def spans(text: str, chars_max: int) -> list[Span]:
 
     A sentence longer than `chars_max` is cut further, at a space if it has one.
     """
-    found: list[Span] = []
+    cuts: list[Span] = []
     start = 0
     for stop in [*ends(text), len(text)]:
         while stop - start > chars_max:
             cut = text.rfind(" ", start + 1, start + chars_max + 1)
             cut = cut if cut > 0 else start + chars_max
-            _append_stripped(found, text, start, cut)
+            _append_stripped(cuts, text, start, cut)
             start = cut
-        _append_stripped(found, text, start, stop)
+        _append_stripped(cuts, text, start, stop)
         start = stop
-    return found
+    return cuts
 
 
 def ends(text: str) -> list[int]:
@@ -62,10 +62,10 @@ def _goes_on(text: str, mark: re.Match[str]) -> bool:
     return next_chars[:1].islower() or _ABBREVIATION.search(before) is not None
 
 
-def _append_stripped(found: list[Span], text: str, start: int, stop: int) -> None:
+def _append_stripped(cuts: list[Span], text: str, start: int, stop: int) -> None:
     while start < stop and text[start].isspace():
         start += 1
     while stop > start and text[stop - 1].isspace():
         stop -= 1
     if start < stop:
-        found.append(Span(start, stop))
+        cuts.append(Span(start, stop))

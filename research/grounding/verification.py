@@ -6,7 +6,7 @@ measured: a logistic regression estimates how likely the passage supports the cl
 claim with the best excerpt of the passage, and what a changed claim changes: names, negations, opposites and who
 speaks. The share of words found added nothing to these when it was fitted with them.
 
-The best excerpt is chosen by words, so each pair of claim and passage costs one text to embed. docs/verdicts.md
+The best excerpt is chosen by words, so each pair of claim and passage costs one text to embed. docs/research.md
 measures what the verdicts are worth. All functions are pure, and take the embedder as an argument.
 """
 
@@ -18,23 +18,14 @@ from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from research.grounding.claims import Sentence
-from research.grounding.evidence import (
-    OPPOSITES,
-    Evidence,
-    Excerpt,
-    TextFeatures,
-    WordSpan,
-    first_name_stem,
-    name_stems,
-    word_spans,
-)
+from research.grounding.evidence import OPPOSITES, Evidence, Excerpt, TextFeatures, WordSpan, word_spans
 from research.grounding.extractive import Embed
 from vector_memory.research import Citation, Passage, Verdict
 
 WEIGHTS = (6.727, -0.935, -1.494, -3.612, -1.523)
 CONSTANT = -3.981
 """The weights of `ClaimSignals` in their order, and the constant: a logistic regression, fitted on the development half
-of the data of docs/verdicts.md."""
+of the data of docs/research.md."""
 
 SUPPORTED_MIN = 0.6
 WEAK_MIN = 0.3
@@ -221,10 +212,10 @@ def _rule(claim: CitedClaim) -> Judgement | _OpenCase:
     # So does a claim that shares no telling word with the passage.
     if features.telling_stems.isdisjoint(evidence.features.telling_stems | evidence.attribution.telling_stems):
         return Judgement(0.0)
-    found = [place for place in places if place is not None]
-    if not found:
+    known_places = [place for place in places if place is not None]
+    if not known_places:
         return _OpenCase(claim, features, _best_excerpt(features, evidence))
-    start, stop = min(place[0] for place in found), max(place[1] for place in found)
+    start, stop = min(place[0] for place in known_places), max(place[1] for place in known_places)
     # Around found quotations the claim may name date and speaker. Any other word has to be measured.
     if TextFeatures(_QUOTED.sub(" ", claim.text)).telling_stems <= evidence.attribution.telling_stems:
         return Judgement(1.0, start, stop)
@@ -333,9 +324,8 @@ def _signals(case: _OpenCase, cosine: float) -> ClaimSignals:
     claim, excerpt, evidence = case.features, case.best.features, case.claim.evidence
     attributed = evidence.attribution.telling_stems
     # Names of the claim that the passage does not know. A first word is a name only if a speaker has it.
-    first_name = first_name_stem(claim.text)
-    subject = first_name if first_name in case.claim.speaker_stems else ""
-    named = name_stems(claim.text) | ({subject} if subject else set())
+    subject = claim.first_name_stem if claim.first_name_stem in case.claim.speaker_stems else ""
+    named = claim.name_stems | ({subject} if subject else set())
     known = evidence.features.telling_stems | attributed
     unknown = {name for name in named if not any(_is_same_name(name, stem) for stem in known)}
     # Words that both have, and only one of them negates.

@@ -1,1 +1,1 @@
-"""The model's endpoints: calls, streaming, retries, breakers, deadlines and cost. It does not know memories."""
+"""The LLM's endpoints: calls, streaming, retries, breakers, deadlines and cost. This package knows no memories."""

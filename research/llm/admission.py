@@ -1,4 +1,4 @@
-"""How many requests an LLM is asked at once, and how many may wait for their turn."""
+"""Bounds how many requests run at once, and how many may wait for their turn."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from research.llm.deadline import Deadline
 from vector_memory.errors import Unavailable
 
-# Long enough that most waiting ones have had their turn, short enough to come back to a caller who is still there.
+# Long enough for most waiting requests to have had their turn, and short enough for a caller to try again.
 _RETRY_AFTER_S = 5
 
 
 class Admission:
-    """Lets a number of requests in, a further number wait in line, and turns the rest away at once."""
+    """Lets a number of requests run and a further number wait, and refuses all others at once."""
 
     def __init__(self, *, at_once: int, waiting_max: int) -> None:
         self._at_once = at_once
@@ -26,7 +26,7 @@ class Admission:
         """Hold a place while the block runs.
 
         Raises:
-            Unavailable: too many wait already, or the deadline came before the turn.
+            Unavailable: too many requests wait already, or the deadline passed before this one had its turn.
         """
         places = self._places_of_this_loop()
         await self._wait(places, deadline)
@@ -56,7 +56,7 @@ class Admission:
             self._waiting -= 1
 
     def _places_of_this_loop(self) -> asyncio.Semaphore:
-        """Made anew for another loop, since those who wait belong to theirs; a loop that ended took its own along."""
+        # A semaphore belongs to one loop. Those who waited in a loop that has ended are gone with it.
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._waiting, self._places = loop, 0, asyncio.Semaphore(self._at_once)

@@ -1,7 +1,7 @@
-"""A circuit breaker: after some failures in a row an endpoint is left alone for a while, then one request probes it.
+"""A circuit breaker: after several failures in a row an endpoint gets no request for a while, then one that probes it.
 
-After Nygard, "Release It!" (2007). A state machine without input and output; the clock is injected. Not thread-safe:
-it belongs to one event loop.
+The pattern is from Nygard, "Release It!" (2007). The breaker is a state machine without input and output, and takes its
+clock as an argument. It is not thread-safe: it belongs to one event loop.
 
     closed ── failures_max failures in a row ──> open ── open_s seconds, then the next request ──> probing
       ^                                           ^                                                   |
@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Outcome(Enum):
-    """How an admitted request ended. ABANDONED says nothing of the endpoint's health: cancelled, or it was busy."""
+class AttemptOutcome(Enum):
+    """How an admitted request ended.
+
+    ABANDONED says nothing about the endpoint's health: the request was cancelled, or the endpoint was busy.
+    """
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     ABANDONED = "abandoned"
 
 
-class State(Enum):
-    """Closed lets every request through, open none, probing none but the one that is under way."""
+class BreakerState(Enum):
+    """Which requests a breaker lets through: CLOSED all, OPEN none, PROBING only the one that is under way."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -31,77 +34,87 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """Leave to send one request; must be reported once."""
+class Permit:
+    """The permission to send one request, whose outcome must be reported once."""
 
     generation: int
 
 
 class Breaker:
-    """Says whether a request may be sent, and learns from how it ended."""
+    """Decides whether a request may be sent, and learns from its outcome.
+
+    Example:
+        permit = breaker.admit()
+        if permit is not None:
+            breaker.report(permit, AttemptOutcome.SUCCEEDED if send() else AttemptOutcome.FAILED)
+    """
 
     def __init__(self, *, failures_max: int, open_s: float, now: Callable[[], float]) -> None:
-        """Args:
-        failures_max: failures in a row that open it, from 1.
-        open_s: seconds to leave the endpoint alone.
-        now: a clock in seconds that never goes back.
+        """Make a closed breaker.
+
+        Args:
+            failures_max: number of failures in a row that open the breaker, at least 1.
+            open_s: seconds until the first probe.
+            now: a clock in seconds that never goes back.
         """
         self._failures_max = failures_max
         self._open_s = open_s
         self._now = now
-        self._state = State.CLOSED
+        self._state = BreakerState.CLOSED
         self._failures = 0
         self._probe_at = 0.0
-        # Every change of state begins a generation. What an older one reports comes too late to count: requests that
-        # were sent while all was well must not end the probe, nor close what has opened since.
+        # Every change of state begins a generation, and only outcomes of the present one count. A request from before
+        # the breaker opened must neither end the probe nor close the breaker.
         self._generation = 0
 
     @property
-    def state(self) -> State:
-        """The present state; open also when the next request would be a probe."""
+    def state(self) -> BreakerState:
+        """The present state. It is OPEN until a probe is sent, even if one may be sent now."""
         return self._state
 
     @property
     def would_admit(self) -> bool:
         """Whether `admit` would let a request through now."""
-        return self._state is State.CLOSED or (self._state is State.OPEN and self._now() >= self._probe_at)
+        return self._state is BreakerState.CLOSED or (
+            self._state is BreakerState.OPEN and self._now() >= self._probe_at
+        )
 
     @property
     def wait_s(self) -> float:
-        """Seconds until a probe may be sent; 0 when one may or is under way, or nothing is wrong."""
-        return max(0.0, self._probe_at - self._now()) if self._state is State.OPEN else 0.0
+        """Seconds until a probe may be sent; 0 if the breaker is closed, or a probe is due or under way."""
+        return max(0.0, self._probe_at - self._now()) if self._state is BreakerState.OPEN else 0.0
 
-    def admit(self) -> Pass | None:
-        """Leave to send a request, or None."""
+    def admit(self) -> Permit | None:
+        """Return the permission to send a request, or None."""
         if not self.would_admit:
             return None
-        if self._state is State.OPEN:
-            self._enter(State.PROBING)
-        return Pass(self._generation)
+        if self._state is BreakerState.OPEN:
+            self._enter(BreakerState.PROBING)
+        return Permit(self._generation)
 
-    def report(self, admitted: Pass, outcome: Outcome) -> None:
-        """Tell how an admitted request ended."""
-        if admitted.generation != self._generation:
+    def report(self, permit: Permit, outcome: AttemptOutcome) -> None:
+        """Report the outcome of an admitted request."""
+        if permit.generation != self._generation:
             return
         match self._state, outcome:
-            case State.CLOSED, Outcome.SUCCEEDED:
+            case BreakerState.CLOSED, AttemptOutcome.SUCCEEDED:
                 self._failures = 0
-            case State.CLOSED, Outcome.FAILED:
+            case BreakerState.CLOSED, AttemptOutcome.FAILED:
                 self._failures += 1
                 if self._failures >= self._failures_max:
                     self._open(self._open_s)
-            case State.PROBING, Outcome.SUCCEEDED:
-                self._enter(State.CLOSED)
-            case State.PROBING, Outcome.FAILED:
+            case BreakerState.PROBING, AttemptOutcome.SUCCEEDED:
+                self._enter(BreakerState.CLOSED)
+            case BreakerState.PROBING, AttemptOutcome.FAILED:
                 self._open(self._open_s)
-            case State.PROBING, Outcome.ABANDONED:
-                self._open(0)  # the next request probes instead
+            case BreakerState.PROBING, AttemptOutcome.ABANDONED:
+                self._open(0)  # the next request becomes the probe
 
     def _open(self, seconds: float) -> None:
-        self._enter(State.OPEN)
+        self._enter(BreakerState.OPEN)
         self._probe_at = self._now() + seconds
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: BreakerState) -> None:
         self._state = state
         self._failures = 0
         self._generation += 1

@@ -1,9 +1,9 @@
 """Starts a RunPod queue endpoint that has no worker up, without sending it the question.
 
-A request on its OpenAI route is queued, and hangs while a worker starts: after some 100 s RunPod's edge gives it up
-(HTTP 524), and the queued, paid job runs all the same. So `/health` is asked first, which costs nothing. Where no
-worker is up, one small job goes to `/run` (the list of models: no token is generated), and its end says that the model
-answers; `/health` alone does not, because a worker counts as ready while vLLM still loads.
+A request on the endpoint's OpenAI route hangs in the queue while a worker starts. After about 100 s RunPod's edge gives
+up (HTTP 524), and the queued, paid job runs all the same. So this module asks `/health` first, which is free. If no
+worker is up, it sends one small job to `/run`: the list of models, which generates no token. The end of that job shows
+that the model answers. `/health` alone does not show it, because a worker counts as ready while vLLM still loads.
 """
 
 import asyncio
@@ -13,25 +13,26 @@ from collections.abc import Callable
 from typing import Any
 
 from research.llm.client import LLMClient
-from vector_memory.errors import LLMReplyInvalid, LLMStarting, ServiceError
+from research.llm.errors import LLMStarting
+from vector_memory.errors import LLMReplyInvalid, ServiceError
 
 log = logging.getLogger(__name__)
 
-# RunPod's console stops an idle worker after 5 s by default, so an answer vouches for that long and no longer.
+# RunPod stops an idle worker after 5 s by default, so an answer shows only for that long that a worker is up.
 _FRESH_S = 5.0
 
-# A question about the queue must not use up the time for the answer.
+# Asking for the state of the queue must not use up the time for the answer.
 _PROBE_S_MAX = 5.0
 
 _POLL_S = 2.0
 
-# How long vLLM may take to start in RunPod's worker (VLLM_STARTUP_TIMEOUT), after which the job has ended badly.
+# The time that vLLM has to start in RunPod's worker (VLLM_STARTUP_TIMEOUT). After it the job has failed.
 _START_S_MAX = 1_200.0
 
-# A job may be purged or run out of time. More than these would be a leak of money.
+# A job may be purged or time out, and is then sent again. Without a bound this would leak money.
 _JOBS_MAX = 3
 
-# A cached model of half a billion parameters was up after 105 s, so sooner than this there is rarely news.
+# A cached model with half a billion parameters took 105 s to start, so trying again sooner rarely helps.
 _RETRY_AFTER_S = 15
 
 _WARM_UP = {"input": {"openai_route": "/v1/models", "openai_input": {}}}
@@ -39,13 +40,18 @@ _UNDER_WAY = ("IN_QUEUE", "IN_PROGRESS")
 
 
 class ColdStart:
-    """Knows whether one endpoint has a worker up, and starts one: a single job, however many questions wait."""
+    """Knows whether one endpoint has a worker up, and starts one. Any number of waiting questions share one job."""
 
     def __init__(
         self, client: LLMClient, url: str, *, poll_s: float = _POLL_S, now: Callable[[], float] = time.monotonic
     ) -> None:
-        """Args:
-        url: where RunPod's own routes begin, such as https://api.runpod.ai/v2/abc123.
+        """Watch one endpoint. Nothing is sent before the first question.
+
+        Args:
+            client: the client of the endpoint.
+            url: the root of RunPod's own routes, such as https://api.runpod.ai/v2/abc123.
+            poll_s: seconds between two looks at the job.
+            now: a clock in seconds that never goes back.
         """
         self._client = client
         self._url = url
@@ -55,14 +61,14 @@ class ColdStart:
         self._starting: asyncio.Task[None] | None = None
 
     async def ensure_up(self, wait_s: float) -> None:
-        """Return when a worker is up, or when that cannot be told.
+        """Return when a worker is up, or when its state is unknown.
 
         Args:
-            wait_s: how long to wait for a start; with 0 it is only set going.
+            wait_s: seconds to wait for a start; 0 only begins it.
 
         Raises:
-            LLMStarting: none is up yet.
-            ServiceError: the start could not be asked for.
+            LLMStarting: no worker is up yet.
+            ServiceError: RunPod did not accept the start, or it failed.
         """
         if self._now() < self._fresh_until:
             return
@@ -80,12 +86,12 @@ class ColdStart:
             )
         starting.result()
 
-    def answered(self) -> None:
+    def note_answer(self) -> None:
         """Note that the endpoint has just answered, so a worker is up."""
         self._fresh_until = self._now() + _FRESH_S
 
     async def close(self) -> None:
-        """Stop watching a start. The job itself goes on, as it is paid for."""
+        """Stop watching a start. The job itself goes on, since it is paid for."""
         task = self._task_of_this_loop()
         self._starting = None
         if task is not None:
@@ -100,7 +106,7 @@ class ColdStart:
 
     def _begin(self) -> "asyncio.Task[None]":
         self._starting = asyncio.create_task(self._start())
-        # What it raised is told to those who wait; with nobody waiting it must not be reported as forgotten.
+        # Those who wait get its exception. Reading it here keeps asyncio from warning if nobody waits.
         self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._starting
 
@@ -110,16 +116,16 @@ class ColdStart:
             async with asyncio.timeout(_START_S_MAX):
                 for _ in range(_JOBS_MAX):
                     if await self._run_warm_up():
-                        self.answered()
+                        self.note_answer()
                         return
         except TimeoutError as error:
             raise LLMReplyInvalid(
-                f"The LLM endpoint had no worker up after {_START_S_MAX:g} s; its own log tells why"
+                f"The LLM endpoint had no worker up after {_START_S_MAX:g} s; its own log says why"
             ) from error
         raise LLMReplyInvalid("RunPod lost the jobs that were to start the LLM endpoint; look at its queue")
 
     async def _run_warm_up(self) -> bool:
-        """Queue the job and wait for its end; whether a worker is up then."""
+        """Queue the job, wait for its end, and return whether a worker is up then."""
         reply = await self._client.fetch("POST", f"{self._url}/run", _WARM_UP, timeout_s=_PROBE_S_MAX)
         match reply:
             case {"id": str(job)}:
@@ -130,20 +136,20 @@ class ColdStart:
         while status in _UNDER_WAY:
             await asyncio.sleep(self._poll_s)
             status = await self._status(job, status)
-        # A worker that does not know the route fails the job, and is up.
+        # A worker that does not know the route fails the job, and is up all the same.
         return status in ("COMPLETED", "FAILED") or await self._is_up(_PROBE_S_MAX) is True
 
     async def _status(self, job: str, before: object) -> object:
         try:
             reply: Any = await self._client.fetch("GET", f"{self._url}/status/{job}", timeout_s=_PROBE_S_MAX)
         except LLMReplyInvalid:
-            return "GONE"  # such as 404, once RunPod has forgotten the job
+            return "GONE"  # such as 404 after RunPod has purged the job
         except ServiceError:
-            return before  # a failed look says nothing of the job
+            return before  # a failed request says nothing about the job
         return reply.get("status") if isinstance(reply, dict) else "GONE"
 
     async def _is_up(self, timeout_s: float) -> bool | None:
-        """None when it cannot be told; then the question itself will find out."""
+        """Ask /health. None means that the state is unknown, and that the question itself will find out."""
         try:
             reply = await self._client.fetch("GET", f"{self._url}/health", timeout_s=timeout_s)
         except ServiceError:

@@ -1,7 +1,7 @@
-"""Reads the body of a 200 answer of an LLM endpoint, which need not be a completion.
+"""Reads the body of a 200 answer of an LLM endpoint, which may be something other than a completion.
 
-A queue in front of the model answers 200 with the status of its job, a proxy with a page, others with an error
-object; the SDK takes all of these for completions. So the body is read here, as plain JSON, and judged.
+A queue in front of the model answers 200 with the status of its job, a proxy with a page, and others with an error
+object. The SDK takes all of these for completions. So this module reads the body as plain JSON, and checks it.
 """
 
 import json
@@ -9,29 +9,30 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from vector_memory.errors import LLMRefused, LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
+from research.llm.errors import LLMRefused
+from vector_memory.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 
 _EXCERPT_CHARS_MAX = 200
 
-# Shorter keys are placeholders such as "none", and blotting these out would garble the sentence.
+# Shorter keys are placeholders such as "none". Masking those would garble the sentence.
 _SECRET_CHARS_MIN = 8
 
-# The whole numbers that a double holds exactly. What is beyond them counts nothing, and no price could be put on it.
+# The largest whole number up to which a double is exact. A larger count of tokens is wrong.
 _TOKENS_MAX = 2**53
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """An LLM's answer.
+    """An LLM's answer. The endpoint counts the tokens, and a count that it does not report is 0.
 
     Attributes:
-        text: not blank, and valid Unicode.
-        model: as the endpoint names it.
-        tokens_used: prompt and answer as the endpoint counted them; 0 when it reports none.
-        finish_reason: `stop`, or `length` when max_tokens or the model's window cut it off; None when the endpoint
-            gives none.
-        prompt_tokens: of these, those of the prompt; 0 when it reports none.
-        completion_tokens: of these, those of the answer; 0 when it reports none.
+        text: the text, which is not blank and is valid Unicode.
+        model: the model as the endpoint names it.
+        tokens_used: tokens of prompt and answer.
+        finish_reason: `stop`, or `length` if max_tokens or the model's window cut the text off; None if the endpoint
+            gives no reason.
+        prompt_tokens: tokens of the prompt.
+        completion_tokens: tokens of the answer.
     """
 
     text: str
@@ -47,14 +48,14 @@ def read(body: str, *, model: str, secret: str) -> Completion:
 
     Args:
         body: the text of a 200 answer.
-        model: its name where the answer does not give one.
+        model: the model's name if the answer does not give one.
         secret: the API key, which no error message may repeat.
 
     Raises:
-        LLMReplyInvalid: it is no completion, or one without text.
-        LLMRefused: max_tokens were spent before the first word.
-        LLMUnreachable: it says that the model is still starting.
-        LLMTimeout: it says that the job ran out of time.
+        LLMReplyInvalid: the body is no completion, or one without text.
+        LLMRefused: max_tokens were used up before the first word.
+        LLMUnreachable: the body says that the model is still starting.
+        LLMTimeout: the body says that the job ran out of time.
     """
     reply = decode(body)
     match reply:
@@ -71,7 +72,7 @@ def read(body: str, *, model: str, secret: str) -> Completion:
 
 
 def raw(body: str, *, secret: str) -> dict[str, Any]:
-    """A completion as its server wrote it, with or without text: the choices are for the caller to read.
+    """Return a completion as its server wrote it. Its choices may have no text.
 
     Raises:
         ServiceError: as `read`, for a body without choices.
@@ -86,9 +87,9 @@ def raw(body: str, *, secret: str) -> dict[str, Any]:
 
 
 def decode(body: str) -> object:
-    """The JSON value of a body; None when it is not JSON."""
+    """Return the JSON value of a body; None if it is not JSON."""
     try:
-        # What is no JSON either, and could not be passed on; RFC 8259 has neither NaN nor Infinity, however written.
+        # NaN and Infinity become null, also where a number such as 1e999 means them: RFC 8259 has neither.
         return json.loads(body, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
@@ -100,16 +101,21 @@ def _finite(written: str) -> float | None:
 
 
 def excerpt(body: str, secret: str) -> str:
-    """The endpoint's own words in a short form that is fit for callers: no key, no traceback, one line."""
-    said = _message(decode(body)).partition("Traceback")[0]
+    """Return the endpoint's own words in a form fit for callers: one short line without key and traceback."""
+    message = _message(decode(body)).partition("Traceback")[0]
     if len(secret) >= _SECRET_CHARS_MIN:
-        said = said.replace(secret, "***")
-    line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
-    return line if len(line) <= _EXCERPT_CHARS_MAX else line[: _EXCERPT_CHARS_MAX - 1] + "…"
+        message = message.replace(secret, "***")
+    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    return shortened(line, _EXCERPT_CHARS_MAX)
+
+
+def shortened(text: str, chars_max: int) -> str:
+    """Cut a text that is too long, and mark the cut."""
+    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
 
 
 def rejection(reply: object, body: str, secret: str) -> ServiceError:
-    """What a body that is no completion with text says instead, as an error."""
+    """Return the error for a body that is no completion with text."""
     match reply:
         case {"choices": [{"message": {"tool_calls": [_, *_]}}, *_]}:
             return LLMReplyInvalid("The LLM asked to call a tool instead of answering; none was offered to it")
@@ -122,10 +128,10 @@ def rejection(reply: object, body: str, secret: str) -> ServiceError:
         case {"status": "TIMED_OUT"}:
             return LLMTimeout("The LLM endpoint says that its job ran out of time")
         case {"status": "FAILED" | "CANCELLED" as status}:
-            return LLMReplyInvalid(f"The LLM endpoint says that its job ended as {status}; its own log tells why")
+            return LLMReplyInvalid(f"The LLM endpoint says that its job ended as {status}; its own log says why")
         case {"error": _} | {"object": "error"}:
-            said = excerpt(body, secret)
-            return LLMReplyInvalid(f"The LLM endpoint answered with an error: {said or 'it gives no reason'}")
+            reason = excerpt(body, secret) or "it gives no reason"
+            return LLMReplyInvalid(f"The LLM endpoint answered with an error: {reason}")
         case _:
             return LLMReplyInvalid(
                 "The LLM endpoint answered with something that is not a completion; "
@@ -134,26 +140,26 @@ def rejection(reply: object, body: str, secret: str) -> ServiceError:
 
 
 def _message(reply: object) -> str:
-    """The human part of an error body; servers disagree where it is."""
+    # Servers disagree about where an error's message is.
     match reply:
-        case {"error": {"message": str(said)} | str(said)} | {"message": str(said)} | {"detail": str(said)}:
-            return said
+        case {"error": {"message": str(text)} | str(text)} | {"message": str(text)} | {"detail": str(text)}:
+            return text
         case _:
             return ""
 
 
 def word(value: object) -> str | None:
-    """A name or reason where the server gave one."""
+    """Return a value that is a text and not empty, or None."""
     return value if isinstance(value, str) and value else None
 
 
 def whole_text(text: str) -> str:
-    """The text without halves of surrogate pairs, which JSON can carry and UTF-8 cannot."""
+    """Replace halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class Counts(TypedDict):
-    """Tokens as the endpoint counted them; 0 where it told none."""
+    """Tokens as the endpoint counted them; 0 if it reported none."""
 
     tokens_used: int
     prompt_tokens: int
@@ -161,13 +167,12 @@ class Counts(TypedDict):
 
 
 def counts(usage: object) -> Counts:
-    """What a usage tells. Some servers leave the total out."""
+    """Read the tokens of a `usage`. Some servers leave the total out."""
     prompt, completion = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
     used = _tokens(usage, "total_tokens") or prompt + completion
     return Counts(tokens_used=used, prompt_tokens=prompt, completion_tokens=completion)
 
 
 def _tokens(usage: object, name: str) -> int:
-    """A count of the usage; 0 where there is none."""
     count = usage.get(name) if isinstance(usage, dict) else None
     return count if isinstance(count, int) and not isinstance(count, bool) and 0 < count <= _TOKENS_MAX else 0

@@ -1,4 +1,4 @@
-"""What an answer cost, by the prices that the operator configured. The currency is theirs."""
+"""Computes what an answer cost, by the prices that the operator configured, in their currency."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Prices of one endpoint; None where it has no such price.
+    """The prices of one endpoint. None means that there is no such price.
 
     Attributes:
-        per_million_input: for a million tokens of prompt.
-        per_million_output: for a million tokens of answer.
-        per_second: for a second in which the endpoint worked for one request.
+        per_million_input: price of a million tokens of prompt.
+        per_million_output: price of a million tokens of answer.
+        per_second: price of a second in which the endpoint works for one request.
     """
 
     per_million_input: float | None = None
@@ -21,10 +21,16 @@ class Prices:
 
 
 def cost(prices: Prices, *, prompt_tokens: int, completion_tokens: int, seconds: float) -> float | None:
-    """The cost of one completion: its tokens, 0 where the endpoint reported none, and its seconds to the last word.
+    """Compute the cost of one completion.
+
+    Args:
+        prices: the endpoint's prices.
+        prompt_tokens: tokens of the prompt; 0 if the endpoint reported none.
+        completion_tokens: tokens of the answer; 0 if the endpoint reported none.
+        seconds: seconds from the request to the last word.
 
     Returns:
-        None when no price is set, or when one is for tokens and the endpoint reported none: unknown is not nothing.
+        None if no price is set, or if a price needs tokens that the endpoint did not report: the cost is unknown.
     """
     priced = [
         (price, amount)

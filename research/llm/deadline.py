@@ -1,4 +1,4 @@
-"""One end for everything that a request waits for: a place in the queue, a start, and every attempt."""
+"""One deadline for everything that a request waits for: a place in the queue, a start, and every attempt."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment of the running event loop's clock.
+    """A moment on the running event loop's clock.
 
     Attributes:
-        timeout_s: seconds that were given in all, for messages.
+        timeout_s: seconds from the start to the deadline, for messages.
         ends_at: the moment, by `loop.time()`.
     """
 
@@ -18,10 +18,10 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout_s: float) -> "Deadline":
-        """The deadline that many seconds from now."""
+        """Return the deadline that is `timeout_s` seconds away."""
         return cls(timeout_s, asyncio.get_running_loop().time() + timeout_s)
 
     @property
     def left_s(self) -> float:
-        """Seconds until then; 0 when it is over."""
+        """Seconds that are left; 0 after the deadline."""
         return max(0.0, self.ends_at - asyncio.get_running_loop().time())

@@ -1,14 +1,14 @@
-"""The LLM as research sees it: one or several endpoints, of which the first that is well answers.
+"""The LLM as research sees it: one or several endpoints, of which the first healthy one answers.
 
-A request goes to the first endpoint, and to the next when that fails in a way in which another need not: it cannot be
-reached, is busy, breaks off, dies, refuses its key, or lets too much of the deadline pass. In a stream this holds until
-the first piece of text; afterwards an error is an error, since nobody can take back what was read.
+A request goes to the first endpoint. It goes to the next one after a failure that another endpoint may not have: the
+endpoint cannot be reached, is busy, breaks off, dies, refuses its key, or uses up too much of the deadline. In a stream
+this holds until the first piece of text. After that an error is final, since a caller cannot unread a text.
 
-An endpoint that failed several times in a row is left alone for a while (`breaker.py`). A request is sent to the same
-endpoint twice only when the first try connected to nobody, or found no worker up: a POST that may have queued a paid
-job is never repeated there.
+An endpoint that failed several times in a row is skipped for a while (`breaker.py`). One endpoint gets a request twice
+only if the first attempt made no connection or found no worker up. A POST that may have queued a paid job is never
+repeated there.
 
-Everything happens within one deadline, and no more requests run at once than are allowed (`admission.py`).
+One deadline bounds everything, and `admission.py` bounds how many requests run at once.
 """
 
 import asyncio
@@ -21,25 +21,17 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from research.llm.admission import Admission
-from research.llm.breaker import Breaker, Outcome
+from research.llm.breaker import AttemptOutcome, Breaker
 from research.llm.client import LLMClient
 from research.llm.cold_start import ColdStart
-from research.llm.completion import Completion
+from research.llm.completion import Completion, shortened
 from research.llm.cost import cost
 from research.llm.counting import Count, TokenCounter
 from research.llm.deadline import Deadline
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused, LLMStarting
 from research.llm.settings import Endpoint, LLMSettings
 from research.llm.streaming import Chunk
-from vector_memory.errors import (
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMStarting,
-    LLMTimeout,
-    LLMUnreachable,
-    NotFound,
-    ServiceError,
-)
+from vector_memory.errors import LLMTimeout, LLMUnreachable, NotFound, ServiceError
 from vector_memory.research import ChatMessage
 
 log = logging.getLogger(__name__)
@@ -49,34 +41,34 @@ _T = TypeVar("_T")
 _FAILURES_MAX = 5
 _OPEN_S = 10.0
 
-# While another endpoint is left, one may take this share of the time that is left before it answers (in a stream: until
-# its first word). The next one still has a third, enough for a short answer.
+# Share of the remaining time that an endpoint gets to answer (in a stream: to its first word) if another one is left.
+# The next one still has a third, enough for a short answer.
 _SHARE = 2 / 3
 
-# A worker that is up any later would have no time left to answer.
+# Share of the remaining time that a start may take. A worker that is up later has no time left to answer.
 _START_SHARE = 0.9
 
-# A question may have so little time, or so little left, that no endpoint could answer it: five of one caller would
-# close it to all others. So a timeout counts when there were so many seconds, or such a share of LLM_TIMEOUT_S.
+# A timeout counts as a failure only from this limit on, or from this share of LLM_TIMEOUT_S. Below it no endpoint could
+# answer, and five such questions of one caller would close the endpoint to all others.
 _FAIR_S_MAX, _FAIR_SHARE = 10.0, 0.5
 
-# Three rounds over those that took no connection: a server that restarts behind its port is back within a second.
+# Three rounds over the endpoints that took no connection: a server that restarts behind its port is back in a second.
 _ROUNDS_MAX = 3
 _PAUSE_S = 0.2
 
-# A sentence for each endpoint, short enough for one message about all of them.
+# One sentence per endpoint, short enough for a message about all of them.
 _REASON_CHARS_MAX = 160
 _RETRY_AFTER_S = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class LLMReply:
     """A completion, and what it took to get it.
 
     Attributes:
-        endpoint: the name of the one that answered.
-        seconds: from sending the request to the last word, at that endpoint.
-        cost: by its prices; None when it has none, or reported no tokens.
+        endpoint: the name of the endpoint that answered.
+        seconds: seconds from sending the request to the last word, at that endpoint.
+        cost: the cost by the endpoint's prices; None if it has none, or reported no tokens.
     """
 
     completion: Completion
@@ -86,7 +78,7 @@ class Reply:
 
 
 class _Upstream:
-    """One endpoint with everything that is remembered of it."""
+    """One endpoint, with the state that is kept about it."""
 
     def __init__(self, endpoint: Endpoint, settings: LLMSettings) -> None:
         self.endpoint = endpoint
@@ -94,20 +86,36 @@ class _Upstream:
         self.breaker = Breaker(failures_max=_FAILURES_MAX, open_s=_OPEN_S, now=time.monotonic)
         self.last_error: ServiceError | None = None
         self._fair_s = min(_FAIR_S_MAX, _FAIR_SHARE * settings.timeout_s)
-        queue = endpoint.runpod_url
-        self.cold_start = None if queue is None else ColdStart(self.client, queue)
-        # A RunPod queue has no such route beside OpenAI's: every question to it is a job.
-        self.counter = TokenCounter(self.client, endpoint.root_url) if queue is None else None
+        queue_url = endpoint.runpod_url
+        self.cold_start = None if queue_url is None else ColdStart(self.client, queue_url)
+        # A RunPod queue has no route for counting: every request to it is a job.
+        self.counter = TokenCounter(self.client, endpoint.root_url) if queue_url is None else None
 
     @property
     def name(self) -> str:
         return self.endpoint.name
 
-    def timed_out(self, limit_s: float) -> Outcome:
-        """What a timeout says of the endpoint: nothing, if it was given little time."""
-        return Outcome.FAILED if limit_s >= self._fair_s else Outcome.ABANDONED
+    def outcome_of_timeout(self, limit_s: float) -> AttemptOutcome:
+        return AttemptOutcome.FAILED if limit_s >= self._fair_s else AttemptOutcome.ABANDONED
 
-    def reply(self, completion: Completion, started: float) -> Reply:
+    async def complete(self, body: Mapping[str, Any], timeout_s: float) -> LLMReply:
+        started = time.perf_counter()
+        return self._reply(await self.client.complete(body, timeout_s=timeout_s), started)
+
+    async def stream(
+        self, body: Mapping[str, Any], timeout_s: float, first_token_s: float
+    ) -> AsyncGenerator[str | LLMReply]:
+        started = time.perf_counter()
+        async with aclosing(self.client.stream(body, timeout_s=timeout_s, first_token_s=first_token_s)) as events:
+            async for event in events:
+                yield self._reply(event, started) if isinstance(event, Completion) else event
+
+    async def close(self) -> None:
+        if self.cold_start is not None:
+            await self.cold_start.close()
+        await self.client.close()
+
+    def _reply(self, completion: Completion, started: float) -> LLMReply:
         seconds = time.perf_counter() - started
         paid = cost(
             self.endpoint.prices,
@@ -115,88 +123,68 @@ class _Upstream:
             completion_tokens=completion.completion_tokens,
             seconds=seconds,
         )
-        return Reply(completion, self.name, seconds, paid)
-
-    async def close(self) -> None:
-        if self.cold_start is not None:
-            await self.cold_start.close()
-        await self.client.close()
+        return LLMReply(completion, self.name, seconds, paid)
 
 
 _Attempt = Callable[[_Upstream, float], Awaitable[_T]]
 """Asks one endpoint, within a number of seconds."""
+
+_Begin = Callable[[_Upstream, float], AsyncGenerator[_T]]
+"""Begins a stream of one endpoint, whose first event has to come within a number of seconds."""
 
 
 class Endpoints:
     """Asks for completions. Any number of requests may run at once, in one event loop at a time."""
 
     def __init__(self, endpoints: Sequence[Endpoint], settings: LLMSettings) -> None:
-        """Args:
-        endpoints: in the order of asking, one at least.
+        """Make the clients of endpoints. Nothing is opened before the first request.
+
+        Args:
+            endpoints: at least one endpoint, in the order of asking.
+            settings: timeouts and limits.
         """
         self._upstreams = [_Upstream(endpoint, settings) for endpoint in endpoints]
         self._admission = Admission(at_once=settings.concurrency, waiting_max=settings.queue_max)
 
-    async def complete(
-        self, messages: Sequence[ChatMessage], *, max_tokens: int, temperature: float, deadline: Deadline
-    ) -> Reply:
+    async def complete(self, body: Mapping[str, Any], *, deadline: Deadline) -> LLMReply:
         """Ask for one completion.
+
+        Args:
+            body: a request body of OpenAI's chat completions. Each endpoint adds its own `model`.
+            deadline: bounds everything.
 
         Raises:
             Unavailable: too many requests run and wait already.
             LLMRefused: an endpoint says that the request itself is wrong.
-            ServiceError: the error of the only endpoint; of several, LLMUnreachable with a sentence for each.
+            ServiceError: the error of the only endpoint; of several, LLMUnreachable with a sentence for each one.
         """
-
-        async def ask(upstream: _Upstream, limit_s: float) -> Reply:
-            started = time.perf_counter()
-            completion = await upstream.client.complete(
-                messages, max_tokens=max_tokens, temperature=temperature, timeout_s=limit_s
-            )
-            return upstream.reply(completion, started)
-
         async with self._admission.place(deadline):
-            return await self._first_answer(ask, deadline)
+            return await self._first_answer(lambda upstream, limit_s: upstream.complete(body, limit_s), deadline)
 
-    async def stream(
-        self, messages: Sequence[ChatMessage], *, max_tokens: int, temperature: float, deadline: Deadline
-    ) -> AsyncGenerator[str | Reply]:
-        """Ask for one completion, and hand its text over as it comes. Closing the iterator ends the request.
+    def stream(self, body: Mapping[str, Any], *, deadline: Deadline) -> AsyncGenerator[str | LLMReply]:
+        """Ask for one completion, and yield its text as it comes. Closing the iterator ends the request.
 
         Yields:
-            Pieces of text, none of them empty, and at last the reply: its text is all of them together.
+            Pieces of text, none of them empty. The reply comes last; its text is all pieces joined.
 
         Raises:
             ServiceError: as `complete`, also in the middle of the text.
         """
+        return self._first_stream(
+            lambda upstream, limit_s: upstream.stream(body, deadline.left_s, limit_s), deadline, self._upstreams
+        )
 
-        async def begin(upstream: _Upstream, limit_s: float) -> "_Begun":
-            started = time.perf_counter()
-            events = upstream.client.stream(
-                messages,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                timeout_s=deadline.left_s,
-                first_token_s=limit_s,
-            )
-            return _Begun(upstream, started, await anext(events), events)
+    async def forward(self, body: Mapping[str, Any], *, deadline: Deadline, model: str) -> dict[str, Any]:
+        """Ask for the completion of a caller's own request body. Every field but `model` is passed on as it is.
 
-        async with self._admission.place(deadline):
-            begun = await self._first_answer(begin, deadline)
-            async with aclosing(begun.events):
-                yield begun.told(begun.first)
-                async for event in begun.events:
-                    yield begun.told(event)
-
-    async def forward(self, question: Mapping[str, Any], *, deadline: Deadline, model: str) -> dict[str, Any]:
-        """Ask for the completion of a request body of the caller's own making.
-
-        Every field of `question` but `model` goes to the endpoint as it is. `model` is one of `models`: with the first
-        endpoint's the others stand in for it, each with a model of its own; with another one only those that serve it
-        are asked.
+        Args:
+            body: the request body.
+            deadline: bounds everything.
+            model: one of `models`. For the first endpoint's model the other endpoints stand in, each with its own
+                model. For any other model only the endpoints that serve it are asked.
 
         Returns:
-            The endpoint's own body, which has choices, with text or without.
+            The endpoint's own body. It has choices, which may have no text.
 
         Raises:
             NotFound: no endpoint has the model.
@@ -205,37 +193,34 @@ class Endpoints:
         upstreams = self._serving(model)
         async with self._admission.place(deadline):
             return await self._first_answer(
-                lambda upstream, limit_s: upstream.client.forward(question, timeout_s=limit_s), deadline, upstreams
+                lambda upstream, limit_s: upstream.client.forward(body, timeout_s=limit_s), deadline, upstreams
             )
 
-    async def forward_stream(
-        self, question: Mapping[str, Any], *, deadline: Deadline, model: str
-    ) -> AsyncGenerator[Chunk]:
-        """As `forward`, event by event. Closing the iterator ends the request.
+    def forward_stream(self, body: Mapping[str, Any], *, deadline: Deadline, model: str) -> AsyncGenerator[Chunk]:
+        """Ask as `forward` does, and yield the endpoint's own events. Closing the iterator ends the request.
 
         Raises:
-            ServiceError: as `forward`, also in the middle; an answer that is cut off never ends without.
+            ServiceError: as `forward`, also in the middle. An answer that is cut off always ends in an error.
         """
-        upstreams = self._serving(model)
-
-        async def begin(upstream: _Upstream, limit_s: float) -> tuple[Chunk, AsyncGenerator[Chunk]]:
-            chunks = upstream.client.forward_stream(question, timeout_s=deadline.left_s, first_token_s=limit_s)
-            return await anext(chunks), chunks
-
-        async with self._admission.place(deadline):
-            first, chunks = await self._first_answer(begin, deadline, upstreams)
-            async with aclosing(chunks):
-                yield first
-                async for chunk in chunks:
-                    yield chunk
+        return self._first_stream(
+            lambda upstream, limit_s: upstream.client.forward_stream(
+                body, timeout_s=deadline.left_s, first_token_s=limit_s
+            ),
+            deadline,
+            self._serving(model),
+        )
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that the endpoints are asked for, each once, the first endpoint's first."""
+        """The models of the endpoints, each once, in the order of asking."""
         return tuple(dict.fromkeys(upstream.endpoint.model for upstream in self._upstreams))
 
     async def count(self, messages: Sequence[ChatMessage], deadline: Deadline) -> Count | None:
-        """The tokens of a prompt by the tokenizer of the endpoint that would be asked first, if it has one."""
+        """Count the tokens of a prompt with the tokenizer of the endpoint that would be asked first.
+
+        Returns:
+            None if that endpoint does not count, or not in time.
+        """
         upstream = next((one for one in self._upstreams if one.breaker.would_admit), None)
         if upstream is None or upstream.counter is None:
             return None
@@ -253,99 +238,103 @@ class Endpoints:
     def _serving(self, model: str) -> list[_Upstream]:
         if model == self.models[0]:
             return self._upstreams
-        found = [upstream for upstream in self._upstreams if upstream.endpoint.model == model]
-        if not found:
+        serving = [upstream for upstream in self._upstreams if upstream.endpoint.model == model]
+        if not serving:
             raise NotFound(f"There is no model {model!r:.200}; there are {', '.join(self.models)}.", field="model")
-        return found
+        return serving
+
+    async def _first_stream(
+        self, begin: "_Begin[_T]", deadline: Deadline, upstreams: "list[_Upstream]"
+    ) -> AsyncGenerator[_T]:
+        """Yield the events of the first endpoint whose stream begins without an error."""
+
+        async def first_event(upstream: _Upstream, limit_s: float) -> tuple[_T, AsyncGenerator[_T]]:
+            events = begin(upstream, limit_s)
+            return await anext(events), events
+
+        async with self._admission.place(deadline):
+            first, events = await self._first_answer(first_event, deadline, upstreams)
+            async with aclosing(events):
+                yield first
+                async for event in events:
+                    yield event
 
     async def _first_answer(
         self, attempt: "_Attempt[_T]", deadline: Deadline, upstreams: "list[_Upstream] | None" = None
     ) -> _T:
-        """What the first endpoint gives that does not fail; of all, if none are named."""
+        """Return what the first endpoint that does not fail gives, of those named or of all."""
         failures: dict[str, ServiceError] = {}
-        asked, again = upstreams or self._upstreams, list[_Upstream]()
+        candidates, again = upstreams or self._upstreams, list[_Upstream]()
         for number in range(_ROUNDS_MAX):
             if number:
-                pause_s = number * _PAUSE_S * random.uniform(0.5, 1.5)  # noqa: S311  many callers must not come at once
+                pause_s = number * _PAUSE_S * random.uniform(0.5, 1.5)  # noqa: S311  spreads callers that come at once
                 if deadline.left_s <= pause_s:
                     break
                 await asyncio.sleep(pause_s)
-            for position, upstream in enumerate(asked):
-                is_last = not any(other.breaker.would_admit for other in asked[position + 1 :])
+            for position, upstream in enumerate(candidates):
+                is_last = not any(other.breaker.would_admit for other in candidates[position + 1 :])
                 try:
                     return await self._attempt(upstream, attempt, deadline, is_last=is_last)
                 except LLMRefused:
                     raise
                 except ServiceError as error:
                     failures[upstream.name] = error
-                    _report(upstream, error, is_last=is_last)
-                    # The last one has been waited for already.
+                    _log_failure(upstream, error, is_last=is_last)
+                    # A starting endpoint that came last has used up its wait, so it is not asked again.
                     if isinstance(error, LLMNotConnected) or (isinstance(error, LLMStarting) and not is_last):
                         again.append(upstream)
-            asked, again = again, []
-            if not asked:
+            candidates, again = again, []
+            if not candidates:
                 break
-        raise _all_failed(failures)
+        raise _error_of_all(failures)
 
     async def _attempt(self, upstream: _Upstream, attempt: "_Attempt[_T]", deadline: Deadline, *, is_last: bool) -> _T:
-        admitted = upstream.breaker.admit()
-        if admitted is None:
-            raise _left_alone(upstream)
-        outcome = Outcome.ABANDONED
+        permit = upstream.breaker.admit()
+        if permit is None:
+            raise _skipped_error(upstream)
+        # What is neither a success nor a failure says nothing about the endpoint: a cancelled caller, a busy server.
+        outcome = AttemptOutcome.ABANDONED
         limit_s = deadline.left_s * (1 if is_last else _SHARE)
         try:
             async with asyncio.timeout_at(deadline.ends_at):
                 if upstream.cold_start is not None:
-                    # With another endpoint left that one answers, while this one starts.
+                    # If another endpoint is left, that one answers while this one starts.
                     await upstream.cold_start.ensure_up(deadline.left_s * _START_SHARE if is_last else 0.0)
                 answer = await attempt(upstream, deadline.left_s * (1 if is_last else _SHARE))
-            outcome = Outcome.SUCCEEDED
+            outcome = AttemptOutcome.SUCCEEDED
         except TimeoutError as error:
-            outcome = upstream.timed_out(limit_s)
+            outcome = upstream.outcome_of_timeout(limit_s)
             upstream.last_error = LLMTimeout(
                 f"The LLM endpoint did not answer within the {deadline.timeout_s:g} s that the question has; "
                 "try again, or raise timeout_s (its default is LLM_TIMEOUT_S)"
             )
             raise upstream.last_error from error
         except LLMTimeout as error:
-            outcome = upstream.timed_out(limit_s)
+            outcome = upstream.outcome_of_timeout(limit_s)
             upstream.last_error = error
             raise
         except (LLMBusy, LLMStarting):
             raise
         except LLMRefused:
-            outcome = Outcome.SUCCEEDED
+            outcome = AttemptOutcome.SUCCEEDED
             raise
         except ServiceError as error:
-            outcome = Outcome.FAILED
+            outcome = AttemptOutcome.FAILED
             upstream.last_error = error
             raise
         finally:
-            upstream.breaker.report(admitted, outcome)
+            upstream.breaker.report(permit, outcome)
         if upstream.cold_start is not None:
-            upstream.cold_start.answered()
+            upstream.cold_start.note_answer()
         return answer
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """A stream whose first event has come."""
-
-    upstream: _Upstream
-    started: float
-    first: str | Completion
-    events: AsyncGenerator[str | Completion]
-
-    def told(self, event: str | Completion) -> str | Reply:
-        return self.upstream.reply(event, self.started) if isinstance(event, Completion) else event
-
-
 def connect(settings: LLMSettings) -> Endpoints | None:
-    """The configured endpoints, or None; nothing is opened before the first request."""
+    """Return the configured endpoints, or None. Nothing is opened before the first request."""
     return Endpoints(settings.endpoints, settings) if settings.endpoints else None
 
 
-def _left_alone(upstream: _Upstream) -> LLMUnreachable:
+def _skipped_error(upstream: _Upstream) -> LLMUnreachable:
     last = upstream.last_error
     wait_s = max(1, round(upstream.breaker.wait_s))
     return LLMUnreachable(
@@ -355,19 +344,15 @@ def _left_alone(upstream: _Upstream) -> LLMUnreachable:
     )
 
 
-def _all_failed(failures: dict[str, ServiceError]) -> ServiceError:
+def _error_of_all(failures: dict[str, ServiceError]) -> ServiceError:
     if len(failures) == 1:
         return next(iter(failures.values()))
-    told = "; ".join(f"{name}: {_short(error.message)}" for name, error in failures.items())
-    waits = [error.retry_after_s for error in failures.values() if error.retry_after_s is not None]
-    return LLMUnreachable(f"No LLM endpoint answers. {told}", retry_after_s=min(waits, default=_RETRY_AFTER_S))
+    reasons = "; ".join(f"{name}: {shortened(error.message, _REASON_CHARS_MAX)}" for name, error in failures.items())
+    waits_s = [error.retry_after_s for error in failures.values() if error.retry_after_s is not None]
+    return LLMUnreachable(f"No LLM endpoint answers. {reasons}", retry_after_s=min(waits_s, default=_RETRY_AFTER_S))
 
 
-def _short(message: str) -> str:
-    return message if len(message) <= _REASON_CHARS_MAX else message[: _REASON_CHARS_MAX - 1] + "…"
-
-
-def _report(upstream: _Upstream, error: ServiceError, *, is_last: bool) -> None:
+def _log_failure(upstream: _Upstream, error: ServiceError, *, is_last: bool) -> None:
     log.warning(
         "llm.failed",
         extra={

@@ -1,7 +1,7 @@
-"""Which LLM answers, and within which bounds.
+"""The settings of the LLM: its endpoints and its limits.
 
-The values only: the root settings read the environment, as `LLM_` and the field's name in capitals, or as the
-field's own `env` where it names one.
+This module has the values only. The root settings read each of them from the environment, from `LLM_` and the field's
+name in capitals, or from the field's own `env` if it names one.
 """
 
 import json
@@ -17,20 +17,19 @@ from vector_memory.research import TIMEOUT_S
 
 _RUNPOD_OPENAI_URL = "https://api.runpod.ai/v2/{id}/openai/v1"
 
-# The SDK refuses to start without a key, and a local server does not look at it.
+# The SDK refuses to start without a key. A local server ignores it.
 _KEY_OF_A_KEYLESS_SERVER = "no-key-needed"
 
-
-# A RunPod queue endpoint, whichever host fronts it: what stands before /openai takes /health, /run and /status.
+# The OpenAI route of a RunPod queue endpoint on any host. The URL before /openai takes /health, /run and /status.
 _RUNPOD_QUEUE_URL = re.compile(r"(https?://[^/]+/v2/[A-Za-z0-9_-]+)/openai(?:/v1)?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """An OpenAI-compatible server, the key that it asks for, and the model that it is asked for.
+    """An OpenAI-compatible server, its key, and the model to ask it for.
 
     Attributes:
-        name: what errors, logs and answers call it: `primary`, `fallback 1` ... Neither host nor key is for callers.
+        name: the name in errors, logs and answers: `primary`, `fallback 1` ... Callers see neither host nor key.
     """
 
     name: str
@@ -41,20 +40,20 @@ class Endpoint:
 
     @property
     def root_url(self) -> str:
-        """Where the routes beside OpenAI's begin."""
+        """The root of the routes that are not OpenAI's."""
         return self.base_url.removesuffix("/v1")
 
     @property
     def runpod_url(self) -> str | None:
-        """Where RunPod's own routes begin; None for any other server."""
+        """The root of RunPod's own routes; None for any other server."""
         match = _RUNPOD_QUEUE_URL.fullmatch(self.base_url)
         return match[1] if match else None
 
 
 class _EndpointSettings(BaseModel):
-    """What every endpoint has of its own."""
+    """The fields that every endpoint has."""
 
-    # Hidden inputs, because a validation error would otherwise print the key that it complains about.
+    # Inputs are hidden, because a validation error would otherwise print the key that it is about.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
     base_url: str | None = Field(
@@ -96,15 +95,20 @@ class _EndpointSettings(BaseModel):
 
     @property
     def prices(self) -> Prices:
-        """What it takes."""
-        return Prices(self.input_price, self.output_price, self.second_price)
+        """The prices of the endpoint."""
+        return Prices(
+            per_million_input=self.input_price,
+            per_million_output=self.output_price,
+            per_second=self.second_price,
+        )
 
-    def _endpoint_at(self, base_url: str, name: str, model: str) -> Endpoint:
-        return Endpoint(name, base_url, self.api_key or SecretStr(_KEY_OF_A_KEYLESS_SERVER), model, self.prices)
+    def _endpoint(self, name: str, base_url: str, api_key: SecretStr | None, model: str) -> Endpoint:
+        key = api_key or SecretStr(_KEY_OF_A_KEYLESS_SERVER)
+        return Endpoint(name=name, base_url=base_url, api_key=key, model=model, prices=self.prices)
 
 
 class FallbackSettings(_EndpointSettings):
-    """One further endpoint: `base_url`, and where they differ its `api_key`, `model` and prices."""
+    """A further endpoint: its `base_url`, and its own `api_key`, `model` and prices if it has any."""
 
     model: str | None = Field(default=None, min_length=1, max_length=300)
 
@@ -115,13 +119,13 @@ class FallbackSettings(_EndpointSettings):
         return self
 
     def endpoint(self, name: str, model: str) -> Endpoint:
-        """It, under a name; the model is the first endpoint's where it has none of its own."""
+        """Return the endpoint under a name. `model` is the first endpoint's, for one that names no model."""
         assert self.base_url is not None, "checked above"
-        return self._endpoint_at(self.base_url, name, self.model or model)
+        return self._endpoint(name, self.base_url, self.api_key, self.model or model)
 
 
 class LLMSettings(_EndpointSettings):
-    """The LLM behind research, and what happens without one."""
+    """The LLM behind research, and what to do without one."""
 
     model: str = Field(
         default="meta-llama/Llama-3.1-8B-Instruct",
@@ -133,7 +137,7 @@ class LLMSettings(_EndpointSettings):
         default=(),
         max_length=8,
         repr=False,
-        description="Endpoints to ask where the one above fails, in order; JSON, such as "
+        description="Endpoints to ask if the one above fails, in order; JSON, such as "
         '[{"base_url": "https://other.example/v1", "api_key": "...", "model": "..."}]; prices as below.',
     )
     timeout_s: float = Field(
@@ -159,7 +163,7 @@ class LLMSettings(_EndpointSettings):
         default=0.05,
         ge=0,
         le=1,
-        description="Research abstains when no memory is at least so likely to answer; 0 never abstains for that.",
+        description="Research abstains if no memory is at least this likely to answer; 0 never abstains for that.",
     )
     fallback: Literal["none", "extractive"] = Field(
         default="none",
@@ -180,7 +184,7 @@ class LLMSettings(_EndpointSettings):
     @field_validator("fallback_endpoints", mode="before")
     @classmethod
     def _of_json(cls, value: object) -> object:
-        """A variable holds text."""
+        """Parse the text of a variable."""
         if not isinstance(value, str):
             return value
         try:
@@ -207,17 +211,17 @@ class LLMSettings(_EndpointSettings):
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """The first one to ask; None when nothing, or only half of the RunPod pair, is set."""
+        """The first endpoint to ask; None if nothing, or only half of the RunPod pair, is set."""
         if self.base_url is not None:
-            return self._endpoint_at(self.base_url, "primary", self.model)
+            return self._endpoint("primary", self.base_url, self.api_key, self.model)
         if self.runpod_api_key is not None and self.runpod_vllm_endpoint_id is not None:
             url = _RUNPOD_OPENAI_URL.format(id=self.runpod_vllm_endpoint_id)
-            return Endpoint("primary", url, self.runpod_api_key, self.model, self.prices)
+            return self._endpoint("primary", url, self.runpod_api_key, self.model)
         return None
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Every endpoint in the order of asking; empty when none is configured."""
+        """Every endpoint in the order of asking; empty if none is configured."""
         first = () if self.endpoint is None else (self.endpoint,)
         further = (
             fallback.endpoint(f"fallback {number}", self.model)
@@ -227,13 +231,13 @@ class LLMSettings(_EndpointSettings):
 
 
 def _blank_to_none(value: object) -> object:
-    """Compose files and secret files hand over empty variables and closing newlines."""
+    # Compose files pass empty variables, and secret files end in a newline.
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     return (text.strip() or None) if isinstance(text, str) else value
 
 
 def _checked_key(value: SecretStr | None) -> SecretStr | None:
-    # Anything else cannot travel in a header, and the HTTP library's complaint would quote the key.
+    # A header takes nothing else, and the HTTP library's error would quote the key.
     if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
         raise ValueError("must be printable ASCII without spaces")
     return value

@@ -1,37 +1,38 @@
-"""Reads a streamed completion: bytes in, pieces of text or raw chunks out, and at the end what the whole came to.
+"""Reads a streamed completion: bytes in, pieces of text or raw chunks out, and the whole completion at the end.
 
-What comes is not always a stream of events: a proxy's page, the status of a job, or the whole completion from a server
-that ignores `stream`. A stream may also say half-way that the engine died, or simply end. None of that passes for the
-end of an answer: only a `finish_reason` does.
+The body is not always a stream of events. It may be a proxy's page, the status of a job, or the whole completion from a
+server that ignores `stream`. A stream may also report half-way that the engine died, or just stop. None of these ends
+an answer: only a `finish_reason` does.
 
-The events of OpenAI-compatible servers are one JSON document on one `data:` line each, so every such line counts by
-itself, wherever the transport cuts the bytes.
+Each event of an OpenAI-compatible server is one JSON document on one `data:` line. So each such line is read by itself,
+wherever the transport cuts the bytes.
 """
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from research.llm.completion import Completion, counts, decode, excerpt, raw, read, rejection, whole_text, word
-from vector_memory.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
+from research.llm.errors import LLMBusy, LLMRefused
+from vector_memory.errors import LLMReplyInvalid, LLMUnreachable, ServiceError
 
-# The longest answer has 4,000 tokens; a line or a body beyond this is none.
+# The longest answer has 4,000 tokens, so a longer line or body is no answer.
 _BYTES_MAX = 1_048_576
 
 _FIELDS = (b":", b"event:", b"id:", b"retry:")
 _DONE = "[DONE]"
 _BROKEN_OFF = "The LLM's stream broke off before the end of its answer; try again"
 
-# What vLLM and RunPod's edge mean by these codes inside an error object, as they do by HTTP statuses.
+# Codes inside an error object of vLLM or RunPod's edge. They mean the same as the HTTP statuses.
 _BUSY_CODES = (429, 503)
 _REFUSED_CODES = (400, 413, 422)
 
 
 Chunk: TypeAlias = dict[str, Any]
-"""One event of a stream as the server sent it: `choices` is a list of objects, empty in an event of usage alone."""
+"""One event of a stream as the server sent it. `choices` is a list of objects, and empty in an event of usage only."""
 
 
 class _EventReader:
-    """Takes bytes apart into events, and keeps apart what is no event."""
+    """Splits bytes into events, and collects the text outside of events."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
@@ -42,24 +43,24 @@ class _EventReader:
 
     @property
     def plain(self) -> str:
-        """What came outside of events."""
+        """The text outside of events."""
         return self._plain.decode("utf-8", "replace")
 
     def feed(self, chunk: bytes) -> list[tuple[object, str]]:
-        """Take some bytes; the events that they completed as JSON values, each with its text.
+        """Read some bytes, and return each event that they complete, as its JSON value and its text.
 
         Raises:
             ServiceError: as `StreamReader.feed`.
         """
         first, *rest = chunk.split(b"\n")
         self._line += first
-        found: list[tuple[object, str]] = []
+        events: list[tuple[object, str]] = []
         for line in rest:
-            found += self._take(bytes(self._line))
+            events += self._take(bytes(self._line))
             self._line = bytearray(line)
         if len(self._line) > _BYTES_MAX:
             raise LLMReplyInvalid("The LLM endpoint sent a line of more than 1 MiB, which is no part of an answer")
-        return found
+        return events
 
     def _take(self, line: bytes) -> list[tuple[object, str]]:
         line = line.strip(b"\r")
@@ -79,21 +80,26 @@ class _EventReader:
             return []
         reply = decode(data)
         match reply:
-            # Some servers carry `"error": null` in every event.
+            # Some servers send `"error": null` in every event.
             case {"error": error} if error is not None:
-                raise _reported(reply, data, self._secret)
+                raise _reported_error(reply, data, self._secret)
             case {"object": "error"}:
-                raise _reported(reply, data, self._secret)
+                raise _reported_error(reply, data, self._secret)
         return [(reply, data)]
 
 
 class StreamReader:
-    """One streamed answer. Feed it until `is_done` or until no more comes, then a line break, then ask for the end."""
+    """Reads one streamed answer as text.
+
+    Feed it all bytes until `is_done`, or a line break after the last bytes. Then take the `rest`.
+    """
 
     def __init__(self, *, model: str, secret: str) -> None:
-        """Args:
-        model: its name where the stream does not give one.
-        secret: the API key, which no error message may repeat.
+        """Begin an answer.
+
+        Args:
+            model: the model's name if the stream does not give one.
+            secret: the API key, which no error message may repeat.
         """
         self._model = model
         self._secret = secret
@@ -109,20 +115,20 @@ class StreamReader:
         return self._events.is_done
 
     def feed(self, chunk: bytes) -> list[str]:
-        """Take some bytes.
+        """Read some bytes.
 
         Returns:
-            The pieces of text that they completed, none of them empty.
+            The pieces of text that they complete, none of them empty.
 
         Raises:
             LLMReplyInvalid: the stream reports an error, or is no stream of completions.
-            LLMBusy: it reports that the endpoint is too busy.
-            LLMRefused: it reports that the request is wrong.
+            LLMBusy: the stream reports that the endpoint is too busy.
+            LLMRefused: the stream reports that the request is wrong.
         """
         return [piece for reply, data in self._events.feed(chunk) for piece in self._take(reply, data)]
 
     def rest(self) -> list[str | Completion]:
-        """What is left to tell at the end: the completion, and before it the text that no piece has told.
+        """Return the completion, and before it the text that `feed` did not return.
 
         Raises:
             ServiceError: as `end`.
@@ -131,11 +137,11 @@ class StreamReader:
         return [completion] if self._pieces else [completion.text, completion]
 
     def end(self) -> Completion:
-        """The completion; its text is what `feed` returned, save where no stream came and it was returned whole.
+        """Return the completion. Its text is all pieces joined, or the text of a body that was no stream.
 
         Raises:
             LLMUnreachable: the stream ended before the answer did.
-            ServiceError: as `completion.read`, when the body was no stream.
+            ServiceError: as `completion.read`, if the body was no stream.
         """
         if not self._events.has_events:
             return read(self._events.plain, model=self._model, secret=self._secret)
@@ -143,6 +149,7 @@ class StreamReader:
             raise LLMUnreachable(_BROKEN_OFF)
         text = "".join(self._pieces)
         if not text.strip():
+            # Report an answer without text as `completion.read` would.
             message: dict[str, object] = {"tool_calls": [{}]} if self._called_tool else {}
             reply = {"choices": [{"message": message, "finish_reason": self._finish_reason}]}
             raise rejection(reply, "", self._secret)
@@ -165,7 +172,7 @@ class StreamReader:
                 raise rejection(reply, data, self._secret)
 
     def _note(self, rest: dict[object, object]) -> None:
-        """The usage comes in a last event without choices; some servers repeat it in every one."""
+        # The usage comes in a last event without choices. Some servers repeat it in every event.
         self._model = word(rest.get("model")) or self._model
         self._usage = rest.get("usage") or self._usage
 
@@ -182,21 +189,24 @@ class StreamReader:
 
 
 class ChunkReader:
-    """One streamed answer whose events are handed on as they are. It is fed as `StreamReader` is.
+    """Reads one streamed answer as events, and passes them on as they are. It is fed as `StreamReader` is.
 
-    What comes before the first word (a role, an empty text) is held back until then, so that whoever asks can still
-    ask somebody else.
+    Events before the first word (a role, an empty text) are held back until then, so that another endpoint can still
+    be asked instead.
     """
 
     def __init__(self, *, secret: str) -> None:
-        """Args:
-        secret: the API key, which no error message may repeat.
+        """Begin an answer.
+
+        Args:
+            secret: the API key, which no error message may repeat.
         """
         self._secret = secret
         self._events = _EventReader(secret)
         self._held: list[Chunk] = []
-        self._has_told = False
-        self._unfinished: dict[object, bool] = {}
+        self._has_begun = False
+        # For each choice by its index, whether its end is still to come.
+        self._is_unfinished: dict[int, bool] = {}
 
     @property
     def is_done(self) -> bool:
@@ -204,28 +214,28 @@ class ChunkReader:
         return self._events.is_done
 
     def feed(self, chunk: bytes) -> list[Chunk]:
-        """Take some bytes; the events that may go on.
+        """Read some bytes, and return the events that may be passed on.
 
         Raises:
             ServiceError: as `StreamReader.feed`.
         """
         for reply, data in self._events.feed(chunk):
             self._held.append(self._checked(reply, data))
-        if not self._has_told:
+        if not self._has_begun:
             return []
-        told, self._held = self._held, []
-        return told
+        chunks, self._held = self._held, []
+        return chunks
 
     def rest(self) -> list[Chunk]:
-        """What is left at the end: nothing, or a whole completion, where no stream came, as one event.
+        """Return the remaining events: those held back, or a whole completion as one event if the body was no stream.
 
         Raises:
-            LLMUnreachable: the stream ended before each of its answers did.
-            ServiceError: as `completion.raw`, when the body was no stream.
+            LLMUnreachable: the stream ended before each of its choices did.
+            ServiceError: as `completion.raw`, if the body was no stream.
         """
         if not self._events.has_events:
             return [_as_chunk(raw(self._events.plain, secret=self._secret))]
-        if not self._unfinished or any(self._unfinished.values()):
+        if not self._is_unfinished or any(self._is_unfinished.values()):
             raise LLMUnreachable(_BROKEN_OFF)
         return self._held
 
@@ -238,10 +248,10 @@ class ChunkReader:
         for choice in chunk["choices"]:
             index, is_finished = choice.get("index", 0), choice.get("finish_reason") is not None
             if isinstance(index, int):
-                self._unfinished[index] = self._unfinished.get(index, True) and not is_finished
+                self._is_unfinished[index] = self._is_unfinished.get(index, True) and not is_finished
             delta = choice.get("delta")
-            says = isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
-            self._has_told = self._has_told or is_finished or says
+            has_word = isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
+            self._has_begun = self._has_begun or is_finished or has_word
         return chunk
 
 
@@ -253,11 +263,11 @@ def _as_chunk(reply: Mapping[str, Any]) -> Chunk:
     return {**reply, "object": "chat.completion.chunk", "choices": choices}
 
 
-def _reported(reply: object, data: str, secret: str) -> ServiceError:
-    said = excerpt(data, secret) or "it gives no reason"
+def _reported_error(reply: object, data: str, secret: str) -> ServiceError:
+    reason = excerpt(data, secret) or "it gives no reason"
     match reply:
         case {"error": {"code": int(code)}} | {"code": int(code)} if code in _BUSY_CODES:
-            return LLMBusy(f"The LLM endpoint is busy: {said}")
+            return LLMBusy(f"The LLM endpoint is busy: {reason}")
         case {"error": {"code": int(code)}} | {"code": int(code)} if code in _REFUSED_CODES:
-            return LLMRefused(f"The LLM endpoint refused the request: {said}")
-    return LLMReplyInvalid(f"The LLM endpoint failed while it answered: {said}")
+            return LLMRefused(f"The LLM endpoint refused the request: {reason}")
+    return LLMReplyInvalid(f"The LLM endpoint failed while it answered: {reason}")

@@ -231,7 +231,9 @@ async def test_an_answer_that_the_window_cuts_short_says_so() -> None:
     assert counted.window - 500 < counted.tokens < counted.window, "the filler must nearly fill the window"
     researcher = Researcher(ListRecall(MEMORIES), made, llm)
 
-    reply = await llm.complete([filler], max_tokens=500, temperature=1, deadline=Deadline.after(300))
+    reply = await llm.complete(
+        {"messages": [filler], "max_tokens": 500, "temperature": 1}, deadline=Deadline.after(300)
+    )
     await researcher.close()
 
     print(

@@ -8,13 +8,13 @@ import pytest
 from research.llm.client import LLMClient
 from research.llm.cold_start import ColdStart
 from research.llm.deadline import Deadline
-from research.llm.endpoints import Endpoints, Reply, connect
+from research.llm.endpoints import Endpoints, LLMReply, connect
+from research.llm.errors import LLMStarting
 from research.llm.settings import LLMSettings
 from tests.stand_in_llm import Script, StandInLLM, answering, hanging, in_turn, replying
-from vector_memory.errors import LLMReplyInvalid, LLMStarting
-from vector_memory.research import ChatMessage
+from vector_memory.errors import LLMReplyInvalid
 
-MESSAGES: tuple[ChatMessage, ...] = ({"role": "user", "content": "Why?"},)
+BODY = {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 200, "temperature": 0.5}
 BOUND_S = 20.0
 POLL_S = 0.01
 
@@ -55,8 +55,8 @@ def endpoints(url: str, *fallbacks: str) -> Endpoints:
     return made
 
 
-async def ask(llm: Endpoints, timeout_s: float = BOUND_S) -> Reply:
-    return await llm.complete(MESSAGES, max_tokens=200, temperature=0, deadline=Deadline.after(timeout_s))
+async def ask(llm: Endpoints, timeout_s: float = BOUND_S) -> LLMReply:
+    return await llm.complete(BODY, deadline=Deadline.after(timeout_s))
 
 
 def asked(server: StandInLLM, path: str) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from research.llm.client import LLMClient
 from research.llm.completion import Completion
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused
 from research.llm.settings import LLMSettings
 from tests.stand_in_llm import (
     Script,
@@ -24,19 +25,12 @@ from tests.stand_in_llm import (
     hanging_up,
     replying,
 )
-from vector_memory.errors import (
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMReplyInvalid,
-    LLMTimeout,
-    LLMUnreachable,
-    ServiceError,
-)
+from vector_memory.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 from vector_memory.research import ChatMessage
 
 KEY = "sk-very-secret"
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "system", "content": "Rules."}, {"role": "user", "content": "Why?"})
+BODY = {"messages": list(MESSAGES), "max_tokens": 200, "temperature": 0.5}
 
 # Long enough for a loaded machine to answer at once, and short enough to wait for on purpose.
 SHORT_TIMEOUT_S = 1.0
@@ -50,7 +44,7 @@ def client(base_url: str, **settings: object) -> LLMClient:
 
 async def ask(llm: LLMClient) -> Completion:
     try:
-        return await llm.complete(MESSAGES, max_tokens=200, temperature=0.5)
+        return await llm.complete(BODY)
     finally:
         await llm.close()
 
@@ -70,11 +64,18 @@ async def test_a_completion_comes_back_and_the_request_carries_everything() -> N
     with StandInLLM(answering("Grimsby [1].")) as server:
         answer = await ask(client(server.base_url))
 
-    assert answer == Completion("Grimsby [1].", "stand-in", 120, "stop", 100, 20)
+    assert answer == Completion(
+        text="Grimsby [1].",
+        model="stand-in",
+        tokens_used=120,
+        finish_reason="stop",
+        prompt_tokens=100,
+        completion_tokens=20,
+    )
     (request,) = server.requests
     assert request.path == "/v1/chat/completions"
     assert request.headers["authorization"] == f"Bearer {KEY}"
-    assert request.body == {"model": "m-8b", "messages": list(MESSAGES), "max_tokens": 200, "temperature": 0.5}
+    assert request.body == {"model": "m-8b", **BODY}
 
 
 async def test_settings_for_another_endpoint_are_not_sent_along(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,14 +214,14 @@ async def test_a_cancelled_request_stays_cancelled() -> None:
         llm = client(server.base_url)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(SHORT_TIMEOUT_S):
-                await llm.complete(MESSAGES, max_tokens=200, temperature=0.5)
+                await llm.complete(BODY)
         await llm.close()
 
 
 async def test_many_requests_at_once_share_one_client() -> None:
     with StandInLLM(answering("Yes.")) as server:
         llm = client(server.base_url)
-        answers = await asyncio.gather(*(llm.complete(MESSAGES, max_tokens=200, temperature=0.5) for _ in range(8)))
+        answers = await asyncio.gather(*(llm.complete(BODY) for _ in range(8)))
         await llm.close()
 
     assert [answer.text for answer in answers] == ["Yes."] * 8
@@ -231,8 +232,8 @@ def test_a_client_outlives_the_event_loop_of_its_first_request() -> None:
     """A serverless worker checks its health in one loop and works in another."""
     with StandInLLM(answering("Yes.")) as server:
         llm = client(server.base_url)
-        first = asyncio.run(llm.complete(MESSAGES, max_tokens=200, temperature=0.5))
-        second = asyncio.run(llm.complete(MESSAGES, max_tokens=200, temperature=0.5))
+        first = asyncio.run(llm.complete(BODY))
+        second = asyncio.run(llm.complete(BODY))
         asyncio.run(llm.close())
 
     assert (first.text, second.text) == ("Yes.", "Yes.")
@@ -287,7 +288,7 @@ NOT_MET = {
 
 @pytest.mark.parametrize("error", KNOWN, ids=lambda error: type(error).__name__)
 def test_every_exception_of_the_sdk_is_translated(error: openai.OpenAIError) -> None:
-    translated = client("http://127.0.0.1/v1").translated(error)
+    translated = client("http://127.0.0.1/v1").translate(error)
 
     assert type(translated) is KNOWN[error]
     assert translated.message

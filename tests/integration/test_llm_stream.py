@@ -9,6 +9,7 @@ import pytest
 
 from research.llm.client import LLMClient
 from research.llm.completion import Completion
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused
 from research.llm.settings import LLMSettings
 from tests.stand_in_llm import (
     USAGE,
@@ -22,19 +23,12 @@ from tests.stand_in_llm import (
     stream_of,
     streaming,
 )
-from vector_memory.errors import (
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMReplyInvalid,
-    LLMTimeout,
-    LLMUnreachable,
-    ServiceError,
-)
+from vector_memory.errors import LLMReplyInvalid, LLMTimeout, LLMUnreachable, ServiceError
 from vector_memory.research import ChatMessage
 
 KEY = "sk-very-secret"
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "user", "content": "Why?"},)
+BODY = {"messages": list(MESSAGES), "max_tokens": 200, "temperature": 0.5}
 BOUND_S = 10.0
 ENGINE_DIED = {"error": {"message": f"EngineCore encountered an issue. {KEY}", "type": "x", "code": 500}}
 
@@ -50,7 +44,7 @@ async def heard(llm: LLMClient, **limits: float) -> tuple[list[str], Completion 
     pieces: list[str] = []
     try:
         async with asyncio.timeout(BOUND_S):
-            async for event in llm.stream(MESSAGES, max_tokens=200, temperature=0.5, **limits):
+            async for event in llm.stream(BODY, **limits):
                 if isinstance(event, Completion):
                     return pieces, event
                 pieces.append(event)
@@ -66,7 +60,14 @@ async def test_pieces_come_one_by_one_and_then_the_completion() -> None:
         pieces, ended = await heard(client(server.base_url))
 
     assert pieces == ["Grims", "by [1]."]
-    assert ended == Completion("Grimsby [1].", "stand-in", 120, "stop", 100, 20)
+    assert ended == Completion(
+        text="Grimsby [1].",
+        model="stand-in",
+        tokens_used=120,
+        finish_reason="stop",
+        prompt_tokens=100,
+        completion_tokens=20,
+    )
     (request,) = server.requests
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert (request.body["stream"], request.body["stream_options"]) == (True, {"include_usage": True})
@@ -75,7 +76,7 @@ async def test_pieces_come_one_by_one_and_then_the_completion() -> None:
 async def test_a_piece_is_there_before_the_next_is_sent() -> None:
     with StandInLLM(streaming(chunk("first"), hang=True)) as server:
         llm = client(server.base_url)
-        async with aclosing(llm.stream(MESSAGES, max_tokens=200, temperature=0.5)) as events:
+        async with aclosing(llm.stream(BODY)) as events:
             async with asyncio.timeout(BOUND_S):
                 assert await anext(events) == "first"
         await llm.close()
@@ -165,7 +166,7 @@ async def test_a_stream_that_drips_for_ever_ends_with_its_time() -> None:
 async def test_closing_the_iterator_closes_the_connection() -> None:
     with StandInLLM(streaming(chunk("first"), hang=True)) as server:
         llm = client(server.base_url)
-        events = llm.stream(MESSAGES, max_tokens=200, temperature=0.5)
+        events = llm.stream(BODY)
         assert await anext(events) == "first"
         await events.aclose()
 

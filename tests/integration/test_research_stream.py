@@ -9,6 +9,7 @@ import pytest
 
 from research.grounding.extractive import NOTICE
 from research.llm.endpoints import connect
+from research.llm.errors import LLMNotConnected
 from research.llm.settings import LLMSettings
 from research.researcher import ABSTAINED, Researcher
 from tests.list_recall import ListRecall, memory
@@ -22,7 +23,7 @@ from tests.stand_in_llm import (
     stream_of,
     streaming,
 )
-from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMNotConnected, LLMUnreachable
+from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMUnreachable
 from vector_memory.research import Answer, Cited, Context, Failed, ResearchRequest, Step, Token
 
 MEMORIES = [

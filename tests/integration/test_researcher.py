@@ -14,6 +14,7 @@ from research.grounding.strictness import NOTHING_LEFT
 from research.llm.endpoints import connect
 from research.llm.settings import LLMSettings
 from research.researcher import ABSTAINED, Researcher
+from research.trace import Trace
 from tests.list_recall import ListRecall, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, replying
 from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMUnreachable
@@ -50,6 +51,22 @@ async def test_an_answer_cites_the_memories_that_its_marks_name() -> None:
     assert (answer.abstained, answer.truncated, answer.omitted, answer.prompt) == (False, False, (), None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer.timestamp)
     assert answer.latency_ms >= 0
+
+
+async def test_the_prompt_that_the_server_counts_is_the_one_that_it_answers_and_that_the_trace_keeps() -> None:
+    traces: list[Trace] = []
+    request = ResearchRequest(query=QUESTION.query, trace=True)
+    counting = {"/tokenize": replying('{"count": 300, "max_model_len": 8192}')}
+    with StandInLLM(answering("Now 62,000 euro [1]."), counting) as server:
+        settings = LLMSettings(base_url=server.base_url)
+        researcher = Researcher(ListRecall(MEMORIES), settings, connect(settings), keep_trace=traces.append)
+        answer = await researcher.research(request)
+        await researcher.close()
+    prepared = await research(ResearchRequest(query=QUESTION.query, context_only=True), LLMSettings())
+
+    assert answer.tokens_counted == "server"
+    (counted,), (asked,), (trace,) = server.other_requests, server.requests, traces
+    assert counted.body["messages"] == asked.body["messages"] == list(trace.prompt or ()) == list(prepared.prompt or ())
 
 
 async def test_every_citation_has_a_verdict_with_its_places_in_answer_and_memory() -> None:

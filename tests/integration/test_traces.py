@@ -8,7 +8,7 @@ import pytest
 
 from gateway.observability.traces import TTL_S, Traces
 from gateway.runpod.jobs import JobRunner
-from gateway.serving.shelves import LocalShelf
+from gateway.serving.response_cache import LocalShelf
 from gateway.serving.worker import Worker
 from research.trace import Trace
 from tests.integration.test_response_cache import redis_url, serving, settings, store
@@ -272,5 +272,28 @@ def test_a_trace_lasts_an_hour():
 
 
 def _trace():
-    empty = Answer("", None, 0, 0, "", (), (), (), (), (), (), abstained=True, nearest=(), truncated=False, prompt=None)
-    return Trace(ResearchRequest(query="Why?"), Retrieved(hits=(), mode=Mode.DENSE), None, empty, {}, 0)
+    empty = Answer(
+        result="",
+        model=None,
+        tokens_used=0,
+        latency_ms=0,
+        timestamp="",
+        citations=(),
+        unknown_citations=(),
+        uncited=(),
+        removed=(),
+        context=(),
+        omitted=(),
+        abstained=True,
+        nearest=(),
+        truncated=False,
+        prompt=None,
+    )
+    return Trace(
+        request=ResearchRequest(query="Why?"),
+        retrieved=Retrieved(hits=(), mode=Mode.DENSE),
+        prompt=None,
+        answer=empty,
+        timings_ms={},
+        asked_at_ms=0,
+    )

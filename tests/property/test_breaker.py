@@ -5,7 +5,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.llm.breaker import Breaker, Outcome, Pass, State
+from research.llm.breaker import AttemptOutcome, Breaker, BreakerState, Permit
 
 FAILURES_MAX = 3
 OPEN_S = 10.0
@@ -15,7 +15,7 @@ OPEN_S = 10.0
 EVENTS = st.lists(
     st.tuples(st.just("wait"), st.sampled_from([0.0, 1.0, 9.5, 10.0, 100.0]))
     | st.tuples(st.just("admit"), st.none())
-    | st.tuples(st.sampled_from(["first", "last"]), st.sampled_from(list(Outcome))),
+    | st.tuples(st.sampled_from(["first", "last"]), st.sampled_from(list(AttemptOutcome))),
     max_size=60,
 )
 
@@ -24,7 +24,7 @@ def made(now: Callable[[], float] = lambda: 0.0) -> Breaker:
     return Breaker(failures_max=FAILURES_MAX, open_s=OPEN_S, now=now)
 
 
-def admitted(breaker: Breaker) -> Pass:
+def admitted(breaker: Breaker) -> Permit:
     leave = breaker.admit()
     assert leave is not None
     return leave
@@ -34,7 +34,7 @@ def admitted(breaker: Breaker) -> Pass:
 def test_any_history_keeps_the_rules(events: list[tuple[str, object]]) -> None:
     clock = 0.0
     breaker = made(lambda: clock)
-    under_way: list[Pass] = []
+    under_way: list[Permit] = []
     opened_at, probe = -OPEN_S, None
     for kind, value in events:
         match kind, value:
@@ -46,27 +46,29 @@ def test_any_history_keeps_the_rules(events: list[tuple[str, object]]) -> None:
                 leave = breaker.admit()
                 assert (leave is not None) == could
                 match before:
-                    case State.CLOSED:
+                    case BreakerState.CLOSED:
                         assert leave is not None
-                    case State.OPEN:
+                    case BreakerState.OPEN:
                         assert (leave is not None) == (clock >= opened_at + OPEN_S)
                         if leave is not None:
                             probe = leave
-                    case State.PROBING:
+                    case BreakerState.PROBING:
                         assert leave is None, "one probe at a time"
                 if leave is not None:
                     under_way.append(leave)
-            case end, Outcome() as outcome if under_way:
+            case end, AttemptOutcome() as outcome if under_way:
                 leave = under_way.pop(0 if end == "first" else -1)
                 before, wait_before = breaker.state, breaker.wait_s
                 breaker.report(leave, outcome)
-                if before is State.PROBING and leave == probe:
-                    assert breaker.state is (State.CLOSED if outcome is Outcome.SUCCEEDED else State.OPEN)
-                    opened_at = clock if outcome is Outcome.FAILED else clock - OPEN_S
+                if before is BreakerState.PROBING and leave == probe:
+                    assert breaker.state is (
+                        BreakerState.CLOSED if outcome is AttemptOutcome.SUCCEEDED else BreakerState.OPEN
+                    )
+                    opened_at = clock if outcome is AttemptOutcome.FAILED else clock - OPEN_S
                     probe = None
-                elif before is not State.CLOSED:
+                elif before is not BreakerState.CLOSED:
                     assert (breaker.state, breaker.wait_s) == (before, wait_before), "a late report changes nothing"
-        if breaker.state is State.OPEN:
+        if breaker.state is BreakerState.OPEN:
             assert 0 <= breaker.wait_s <= OPEN_S
             if breaker.wait_s:
                 opened_at = clock + breaker.wait_s - OPEN_S
@@ -79,7 +81,7 @@ def test_it_is_never_stuck(events: list[tuple[str, object]]) -> None:
     """Once every request has ended and time has passed, the next is let through, and its success closes it."""
     clock = 0.0
     breaker = made(lambda: clock)
-    under_way: list[Pass] = []
+    under_way: list[Permit] = []
     for kind, value in events:
         match kind, value:
             case "wait", float(seconds):
@@ -87,17 +89,19 @@ def test_it_is_never_stuck(events: list[tuple[str, object]]) -> None:
             case "admit", _:
                 leave = breaker.admit()
                 under_way += [] if leave is None else [leave]
-            case _, Outcome() as outcome if under_way:
+            case _, AttemptOutcome() as outcome if under_way:
                 breaker.report(under_way.pop(0 if kind == "first" else -1), outcome)
     for leave in under_way:
-        breaker.report(leave, Outcome.ABANDONED)
+        breaker.report(leave, AttemptOutcome.ABANDONED)
     clock += OPEN_S
-    breaker.report(admitted(breaker), Outcome.SUCCEEDED)
-    assert breaker.state is State.CLOSED
+    breaker.report(admitted(breaker), AttemptOutcome.SUCCEEDED)
+    assert breaker.state is BreakerState.CLOSED
 
 
-@given(st.lists(st.sampled_from(list(Outcome)), max_size=40))
-def test_requests_one_after_the_other_open_it_exactly_at_so_many_failures_in_a_row(outcomes: list[Outcome]) -> None:
+@given(st.lists(st.sampled_from(list(AttemptOutcome)), max_size=40))
+def test_requests_one_after_the_other_open_it_exactly_at_so_many_failures_in_a_row(
+    outcomes: list[AttemptOutcome],
+) -> None:
     breaker = made()
     in_a_row = 0
     for outcome in outcomes:
@@ -107,9 +111,9 @@ def test_requests_one_after_the_other_open_it_exactly_at_so_many_failures_in_a_r
             return
         breaker.report(leave, outcome)
         match outcome:
-            case Outcome.SUCCEEDED:
+            case AttemptOutcome.SUCCEEDED:
                 in_a_row = 0
-            case Outcome.FAILED:
+            case AttemptOutcome.FAILED:
                 in_a_row += 1
 
 
@@ -117,11 +121,11 @@ def test_an_abandoned_probe_lets_the_next_request_probe_at_once() -> None:
     clock = 0.0
     breaker = made(lambda: clock)
     for _ in range(FAILURES_MAX):
-        breaker.report(admitted(breaker), Outcome.FAILED)
+        breaker.report(admitted(breaker), AttemptOutcome.FAILED)
     assert breaker.admit() is None
     clock = OPEN_S
 
-    breaker.report(admitted(breaker), Outcome.ABANDONED)
+    breaker.report(admitted(breaker), AttemptOutcome.ABANDONED)
 
     assert breaker.admit() is not None
 
@@ -130,8 +134,8 @@ def test_a_success_that_was_sent_before_it_opened_does_not_close_it() -> None:
     breaker = made()
     early = admitted(breaker)
     for _ in range(FAILURES_MAX):
-        breaker.report(admitted(breaker), Outcome.FAILED)
+        breaker.report(admitted(breaker), AttemptOutcome.FAILED)
 
-    breaker.report(early, Outcome.SUCCEEDED)
+    breaker.report(early, AttemptOutcome.SUCCEEDED)
 
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN

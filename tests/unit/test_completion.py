@@ -35,13 +35,20 @@ def read_json(body: object) -> Completion:
 
 
 def test_a_completion_is_read_as_it_stands() -> None:
-    assert read_json(completion("Grimsby [1].")) == Completion("Grimsby [1].", "stand-in", 120, "stop", 100, 20)
+    assert read_json(completion("Grimsby [1].")) == Completion(
+        text="Grimsby [1].",
+        model="stand-in",
+        tokens_used=120,
+        finish_reason="stop",
+        prompt_tokens=100,
+        completion_tokens=20,
+    )
 
 
 def test_what_a_lean_server_leaves_out_is_filled_in_honestly() -> None:
     lean = {"choices": [{"message": {"content": "Grimsby [1]."}}]}
 
-    assert read_json(lean) == Completion("Grimsby [1].", "asked-for", 0, None)
+    assert read_json(lean) == Completion(text="Grimsby [1].", model="asked-for", tokens_used=0, finish_reason=None)
 
 
 @pytest.mark.parametrize(

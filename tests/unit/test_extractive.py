@@ -23,6 +23,11 @@ def lines(extracted: Extract) -> list[str]:
     return extracted.text.splitlines()[2:]
 
 
+def cited(extracted: Extract) -> tuple[int, ...]:
+    """Return the numbers of the quoted passages, each once, in order of appearance."""
+    return tuple(dict.fromkeys(n for one in extracted.sentences for claim in one.claims for n in claim.numbers))
+
+
 def test_the_first_line_says_that_no_model_was_called() -> None:
     assert quoted("What is the budget?", "The budget is 48,000 euro.").text.splitlines()[:2] == [NOTICE, ""]
 
@@ -35,7 +40,7 @@ def test_the_sentence_that_answers_is_quoted_with_the_number_of_its_passage() ->
     )
 
     assert lines(extracted)[0] == "“The budget of Brightwater is 48,000 euro.” [2]"
-    assert extracted.cited[0] == 2
+    assert cited(extracted)[0] == 2
 
 
 def test_at_most_four_sentences_are_quoted() -> None:
@@ -60,7 +65,7 @@ def test_a_fact_and_its_correction_are_both_quoted_however_alike() -> None:
         "The yearly budget of Brightwater for all three sites is 62,000 euro.",
     )
 
-    assert extracted.cited == (1, 2)
+    assert cited(extracted) == (1, 2)
 
 
 def test_a_sentence_far_from_the_question_is_not_quoted_beside_a_good_one() -> None:
@@ -86,7 +91,7 @@ def test_a_sentence_counts_for_the_company_it_keeps() -> None:
 def test_a_question_among_the_memories_does_not_answer_the_question() -> None:
     extracted = quoted("What is the budget?", "What is the budget this year?", "The budget is 48,000 euro.")
 
-    assert extracted.cited[0] == 2
+    assert cited(extracted)[0] == 2
 
 
 def test_the_passage_with_the_best_sentence_comes_first_and_keeps_its_order() -> None:
@@ -109,7 +114,7 @@ def test_a_line_without_an_end_is_quoted_in_pieces() -> None:
 
 
 def test_a_question_of_stop_words_is_answered_by_meaning_alone() -> None:
-    assert quoted("Who are you?", "The budget is 48,000 euro.").cited == (1,)
+    assert cited(quoted("Who are you?", "The budget is 48,000 euro.")) == (1,)
 
 
 @given(st.text(min_size=1), st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=5))
@@ -117,9 +122,9 @@ def test_every_quotation_is_a_verbatim_stretch_of_the_passage_it_cites(question:
     extracted = quoted(question, *contents)
 
     quotations = extracted.text.removeprefix(f"{NOTICE}\n\n")
-    assert 1 <= len(extracted.cited) <= 4
+    assert 1 <= len(cited(extracted)) <= 4
     passages = pack(hits(*contents), ROOM).passages  # repetitions come behind the others
-    for n in extracted.cited:
+    for n in cited(extracted):
         text = passages[n - 1].content
         assert any(f"“{text[span.start : span.stop]}” [{n}]" in quotations for span in spans(text, 400))
 
@@ -160,4 +165,4 @@ def test_a_hostile_page_is_cut_in_linear_time(unit: str) -> None:
 def test_the_forms_of_a_word_count_as_one_word() -> None:
     extracted = quoted("Who raised the budgets?", "Rain fell on the harbour.", "Priya raises every budget.")
 
-    assert extracted.cited[0] == 2
+    assert cited(extracted)[0] == 2

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.llm.completion import Completion
+from research.llm.errors import LLMBusy, LLMRefused
 from research.llm.streaming import Chunk, ChunkReader, StreamReader
 from tests.stand_in_llm import USAGE, chunk, completion, stream_of
-from vector_memory.errors import LLMBusy, LLMRefused, LLMReplyInvalid, LLMUnreachable, ServiceError
+from vector_memory.errors import LLMReplyInvalid, LLMUnreachable, ServiceError
 
 SECRET = "sk-very-secret"
 
@@ -30,7 +31,14 @@ def test_a_usual_stream_gives_its_pieces_and_then_usage_reason_and_model() -> No
     pieces, whole = read(written(*stream_of("Grims", "by [1].")))
 
     assert pieces == ["Grims", "by [1]."]
-    assert whole == Completion("Grimsby [1].", "stand-in", 120, "stop", 100, 20)
+    assert whole == Completion(
+        text="Grimsby [1].",
+        model="stand-in",
+        tokens_used=120,
+        finish_reason="stop",
+        prompt_tokens=100,
+        completion_tokens=20,
+    )
 
 
 @given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=6), st.data())
@@ -72,7 +80,7 @@ def test_a_last_line_without_its_break_counts() -> None:
 def test_a_lean_server_without_usage_and_without_done_is_enough() -> None:
     _, whole = read(written({"choices": [{"delta": {"content": "Yes."}}]}, {"choices": [{"finish_reason": "length"}]}))
 
-    assert whole == Completion("Yes.", "asked-for", 0, "length")
+    assert whole == Completion(text="Yes.", model="asked-for", tokens_used=0, finish_reason="length")
 
 
 def test_usage_in_an_event_without_choices_or_in_every_event_counts_as_last_said() -> None:
@@ -113,7 +121,17 @@ def test_an_event_that_is_no_piece_ends_it_with_its_error(error: object, kind: t
 def test_a_body_that_is_the_whole_completion_is_taken_from_a_server_that_cannot_stream() -> None:
     pieces, whole = read(json.dumps(completion("Yes."), indent=2).encode())
 
-    assert (pieces, whole) == ([], Completion("Yes.", "stand-in", 120, "stop", 100, 20))
+    assert (pieces, whole) == (
+        [],
+        Completion(
+            text="Yes.",
+            model="stand-in",
+            tokens_used=120,
+            finish_reason="stop",
+            prompt_tokens=100,
+            completion_tokens=20,
+        ),
+    )
 
 
 @pytest.mark.parametrize(

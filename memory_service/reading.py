@@ -27,7 +27,7 @@ from memory_service.projection.applying import Projection
 from memory_service.retrieval.duplicates import near_duplicates
 from memory_service.retrieval.request import RETRIEVALS_MAX, Retrieval, Retrieved
 from memory_service.retrieval.retriever import Retriever
-from memory_service.retrieval.searching import Search
+from memory_service.retrieval.searching import PreparedQuery
 from vector_memory.errors import InvalidInput, NotFound
 
 
@@ -82,7 +82,7 @@ class MemoryReader:
                 raise
         return self._retrieved(searches)
 
-    def _retrieved(self, searches: Sequence[Search]) -> list[Retrieved]:
+    def _retrieved(self, searches: Sequence[PreparedQuery]) -> list[Retrieved]:
         return [self._retriever.retrieve(search) for search in self._retriever.embedded(searches)]
 
     def state(self, namespace: str, *, consistency: Consistency = Consistency.EVENTUAL) -> tuple[str, int]:

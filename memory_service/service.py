@@ -250,7 +250,12 @@ class MemoryService(MemoryReader):
         if dry_run:
             self._refresh(Consistency.EVENTUAL)
             present = self._catalog.ids(namespace, keys).keys()
-            return Deleted(namespace, tuple(sorted(present)), tuple(sorted(set(keys) - present)), dry_run=True)
+            return Deleted(
+                namespace=namespace,
+                keys=tuple(sorted(present)),
+                missing=tuple(sorted(set(keys) - present)),
+                dry_run=True,
+            )
         named = idempotency(idempotency_key, "delete_keys", {"namespace": namespace, "keys": keys})
         return self._delete(DeleteRequest(namespace, tuple(keys), None, named))
 
@@ -276,7 +281,12 @@ class MemoryService(MemoryReader):
             )
         if dry_run:
             self._refresh(Consistency.EVENTUAL)
-            return Deleted(namespace, tuple(self._catalog.matching_keys(namespace, wanted)), (), dry_run=True)
+            return Deleted(
+                namespace=namespace,
+                keys=tuple(self._catalog.matching_keys(namespace, wanted)),
+                missing=(),
+                dry_run=True,
+            )
         named = idempotency(idempotency_key, "delete_matching", {"namespace": namespace, "filter": filter})
         return self._delete(DeleteRequest(namespace, None, wanted, named))
 

@@ -15,6 +15,6 @@ needs the module that writes them.
 """
 
 from memory_service.doctor.examination import examine, plan, repair
-from memory_service.doctor.report import Finding, RepairRefused, Report, Severity, Totals, counted
+from memory_service.doctor.report import Diagnosis, RepairRefused, Report, Severity, Totals, counted
 
-__all__ = ["Finding", "RepairRefused", "Report", "Severity", "Totals", "counted", "examine", "plan", "repair"]
+__all__ = ["Diagnosis", "RepairRefused", "Report", "Severity", "Totals", "counted", "examine", "plan", "repair"]

@@ -16,14 +16,14 @@ import numpy as np
 
 from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Vectors
-from memory_service.journal.records import Delete, Put, Record, Reply
+from memory_service.journal.records import Deletion, Put, Record, RememberedReply
 
 UNIT_LENGTH_ERROR_MAX = 1e-3
 """A float32 vector of 384 components is normalised to within 1e-6; half precision would still be within this."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KeyState:
     """What the last record of a key says, with digests in place of texts and vectors.
 
     Attributes:
@@ -44,24 +44,24 @@ Name: TypeAlias = tuple[str, str]
 """Namespace and key."""
 
 
-State: TypeAlias = dict[Name, Entry]
+State: TypeAlias = dict[Name, KeyState]
 
 
-def change_of(record: Record) -> tuple[Name, Entry] | None:
+def change_of(record: Record) -> tuple[Name, KeyState] | None:
     """What a record changes; None for a reply, which changes no memory."""
     match record.mutation:
         case Put() as put:
             text = repr((put.content, put.metadata, put.created_at_ms, put.expires_at_ms)).encode()
             vectors = put.vectors.astype("<f4").tobytes()
-            entry = Entry(record.stamp, _digest(text), _digest(vectors), put.expires_at_ms)
+            entry = KeyState(record.stamp, _digest(text), _digest(vectors), put.expires_at_ms)
             return (put.namespace, put.key), entry
-        case Delete(namespace, key):
-            return (namespace, key), Entry(record.stamp)
-        case Reply():
+        case Deletion(namespace, key):
+            return (namespace, key), KeyState(record.stamp)
+        case RememberedReply():
             return None
 
 
-def last_of(changes: Iterable[tuple[Name, Entry]]) -> State:
+def last_of(changes: Iterable[tuple[Name, KeyState]]) -> State:
     """The last change of each memory, by their stamps."""
     state: State = {}
     for name, entry in changes:

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory_service.clock import Stamp
-from memory_service.doctor.entries import Entry, Name, change_of, vector_fault
-from memory_service.doctor.report import SENSELESS, Finding, Findings, counted
+from memory_service.doctor.entries import KeyState, Name, change_of, vector_fault
+from memory_service.doctor.report import SENSELESS, Diagnoses, Diagnosis, counted
 from memory_service.embedding.embedder import Fingerprint
 from memory_service.journal.data_folder import JOURNAL_FOLDER
 from memory_service.journal.files import frames, journal_paths, next_frame
-from memory_service.journal.records import Delete, Header, Put, Record, Reply, decode, decode_header
+from memory_service.journal.records import Deletion, Header, Put, Record, RememberedReply, decode, decode_header
 
 RESTORE = "Restore the file from a backup, or move it away to do without its memories."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExaminedJournal:
     """A journal as far as it can be read.
 
@@ -41,15 +41,15 @@ class ExaminedJournal:
     size: int
     end: int
     ends: frozenset[int]
-    changes: tuple[tuple[int, Name, Entry], ...]
+    changes: tuple[tuple[int, Name, KeyState], ...]
     records: int
     is_readable: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnosis, ...]
 
 
-def read_journals(folder: Path, embedder: Fingerprint | None) -> tuple[list[ExaminedJournal], Findings]:
+def read_journals(folder: Path, embedder: Fingerprint | None) -> tuple[list[ExaminedJournal], Diagnoses]:
     """All journals, each read and judged, and what is wrong with their folder."""
-    found = Findings(JOURNAL_FOLDER)
+    found = Diagnoses(JOURNAL_FOLDER)
     try:
         paths = journal_paths(folder / JOURNAL_FOLDER)
     except FileNotFoundError:
@@ -65,28 +65,37 @@ def read_journals(folder: Path, embedder: Fingerprint | None) -> tuple[list[Exam
 
 def _journal(path: Path, embedder: Fingerprint | None) -> ExaminedJournal | None:
     """Read and judge a journal; None for one that a compaction took away meanwhile."""
-    found = Findings(f"{JOURNAL_FOLDER}/{path.name}")
+    found = Diagnoses(f"{JOURNAL_FOLDER}/{path.name}")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         found.problem(f"cannot be read: {error.strerror}", "Make the file readable.")
-        return ExaminedJournal(path.stem, 0, 0, frozenset(), (), 0, is_readable=False, findings=tuple(found))
+        return ExaminedJournal(
+            writer=path.stem,
+            size=0,
+            end=0,
+            ends=frozenset(),
+            changes=(),
+            records=0,
+            is_readable=False,
+            findings=tuple(found),
+        )
     read = _read(data)
     _judge_records(read, found)
     is_readable = _judge_header(read.header, path.stem, embedder, found) and _judge_end(data, read, found)
     if not any(finding.severity == "problem" for finding in found):
         found.ok(_contents(read, len(data)))
     return ExaminedJournal(
-        path.stem,
-        len(data),
-        read.end,
-        frozenset(read.ends),
-        tuple(_changes(read.records)),
-        len(read.records),
-        is_readable,
-        tuple(found),
+        writer=path.stem,
+        size=len(data),
+        end=read.end,
+        ends=frozenset(read.ends),
+        changes=tuple(_changes(read.records)),
+        records=len(read.records),
+        is_readable=is_readable,
+        findings=tuple(found),
     )
 
 
@@ -125,7 +134,7 @@ def _read(data: bytes) -> _Read:
     return _Read(header, records, ends, None)
 
 
-def _judge_header(header: Header | None, writer: str, embedder: Fingerprint | None, found: Findings) -> bool:
+def _judge_header(header: Header | None, writer: str, embedder: Fingerprint | None, found: Diagnoses) -> bool:
     """Whether a start would accept the header."""
     if header is None:
         return True  # nothing was acknowledged yet, or `_judge_end` says what is wrong
@@ -139,7 +148,7 @@ def _judge_header(header: Header | None, writer: str, embedder: Fingerprint | No
     return False
 
 
-def _judge_end(data: bytes, read: _Read, found: Findings) -> bool:
+def _judge_end(data: bytes, read: _Read, found: Diagnoses) -> bool:
     """Whether the file is read to its end, but for what was never acknowledged."""
     rest = len(data) - read.end
     if read.senseless is not None:
@@ -157,7 +166,7 @@ def _judge_end(data: bytes, read: _Read, found: Findings) -> bool:
     return True
 
 
-def _judge_records(read: _Read, found: Findings) -> None:
+def _judge_records(read: _Read, found: Diagnoses) -> None:
     """What is wrong inside valid frames: one finding for each kind of fault, at its first place."""
     faults: dict[str, list[int]] = {}
     before: Stamp | None = None
@@ -187,12 +196,12 @@ def _is_object(metadata: str) -> bool:
 
 def _contents(read: _Read, size: int) -> str:
     kinds = Counter(type(record.mutation) for _, _, record in read.records)
-    names = {Put: "put", Delete: "delete", Reply: "reply"}
+    names = {Put: "put", Deletion: "delete", RememberedReply: "reply"}
     counts = [counted(kinds[kind], name) for kind, name in names.items() if kinds[kind]]
     return f"{', '.join(counts) or 'no records'} in {size:,} bytes"
 
 
-def _changes(records: Iterable[tuple[int, int, Record]]) -> Iterator[tuple[int, Name, Entry]]:
+def _changes(records: Iterable[tuple[int, int, Record]]) -> Iterator[tuple[int, Name, KeyState]]:
     for _, end, record in records:
         if (change := change_of(record)) is not None:
             yield end, *change

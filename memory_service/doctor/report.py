@@ -22,7 +22,7 @@ REBUILD = "Run the doctor with --repair: it removes this snapshot and writes a f
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One thing that was looked at.
 
     Attributes:
@@ -36,7 +36,7 @@ class Finding:
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """What the folder holds.
 
@@ -55,7 +55,7 @@ class Totals:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The outcome of an examination.
 
@@ -65,7 +65,7 @@ class Report:
     """
 
     folder: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnosis, ...]
     totals: Totals
     unusable: tuple[str, ...]
     refusal: str | None
@@ -80,8 +80,8 @@ class RepairRefused(Exception):
     """A repair might lose something, or there is nothing to repair."""
 
 
-class Findings(list[Finding]):
-    """Findings about one place."""
+class Diagnoses(list[Diagnosis]):
+    """Diagnoses about one place."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -89,15 +89,15 @@ class Findings(list[Finding]):
 
     def ok(self, what: str) -> None:
         """It is as it should be."""
-        self.append(Finding("ok", what, self.where))
+        self.append(Diagnosis("ok", what, self.where))
 
     def note(self, what: str, remedy: str = "", *, at: int | None = None) -> None:
         """Worth a word, and harmless."""
-        self.append(Finding("note", what, place(self.where, at), remedy))
+        self.append(Diagnosis("note", what, place(self.where, at), remedy))
 
     def problem(self, what: str, remedy: str, *, at: int | None = None) -> None:
         """It calls for action."""
-        self.append(Finding("problem", what, place(self.where, at), remedy))
+        self.append(Diagnosis("problem", what, place(self.where, at), remedy))
 
 
 def listed(folder: Path) -> list[Path]:

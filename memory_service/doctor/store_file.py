@@ -7,15 +7,15 @@ Above is `examination.py`; below is `report.py`.
 import json
 from pathlib import Path
 
-from memory_service.doctor.report import SENSELESS, Findings, listed
+from memory_service.doctor.report import SENSELESS, Diagnoses, listed
 from memory_service.embedding.embedder import Fingerprint
 from memory_service.journal.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER, STORE_FILE
 from memory_service.journal.records import FORMAT
 
 
-def read_store(folder: Path) -> tuple[Fingerprint | None, Findings]:
+def read_store(folder: Path) -> tuple[Fingerprint | None, Diagnoses]:
     """Whose vectors the folder holds. Not by `DataFolder`, which tries whether the folder takes writes."""
-    found = Findings(STORE_FILE)
+    found = Diagnoses(STORE_FILE)
     try:
         fields = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
         if fields["format"] != FORMAT:
@@ -33,7 +33,7 @@ def read_store(folder: Path) -> tuple[Fingerprint | None, Findings]:
     return embedder, found
 
 
-def _about_missing_store(folder: Path, found: Findings) -> None:
+def _about_missing_store(folder: Path, found: Diagnoses) -> None:
     if any((folder / name).is_dir() and listed(folder / name) for name in (JOURNAL_FOLDER, SNAPSHOT_FOLDER)):
         found.problem("is missing", "Start the worker with the embedder that the journals name: it writes it anew.")
     else:

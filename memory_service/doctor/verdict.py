@@ -8,9 +8,9 @@ Above is `examination.py`; below are `journals.py` and `snapshot_files.py`, whic
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from memory_service.doctor.entries import Entry, Name, State
+from memory_service.doctor.entries import KeyState, Name, State
 from memory_service.doctor.journals import ExaminedJournal
-from memory_service.doctor.report import REBUILD, Finding, Findings, counted, place
+from memory_service.doctor.report import REBUILD, Diagnoses, Diagnosis, counted, place
 from memory_service.doctor.snapshot_files import ExaminedSnapshot
 from memory_service.journal.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER
 from memory_service.journal.files import SUFFIX
@@ -20,7 +20,7 @@ RESTORE_JOURNAL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What follows from snapshots and journals together.
 
@@ -29,7 +29,7 @@ class Verdict:
         refusal: why nothing may be repaired, if so.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnosis, ...]
     unusable: tuple[ExaminedSnapshot, ...]
     refusal: str | None
     alive: frozenset[Name]
@@ -64,11 +64,11 @@ def reach_verdict(
         *(_about_differences(usable, differences, are_whole=are_whole) if is_comparable else _uncompared(sound)),
     )
     return Verdict(
-        findings,
-        tuple(unusable),
-        _refusal(held, unusable, kept, are_whole=are_whole),
-        frozenset(name for name, entry in measure.items() if entry.is_alive(now_ms)),
-        sum(entry.text is None for entry in measure.values()),
+        findings=findings,
+        unusable=tuple(unusable),
+        refusal=_refusal(held, unusable, kept, are_whole=are_whole),
+        alive=frozenset(name for name, entry in measure.items() if entry.is_alive(now_ms)),
+        tombstones=sum(entry.text is None for entry in measure.values()),
     )
 
 
@@ -96,10 +96,10 @@ def _lost(snapshots: Iterable[ExaminedSnapshot], held: Mapping[str, ExaminedJour
 
 def _about_lost(
     lost: Mapping[str, int], held: Mapping[str, ExaminedJournal], *, is_compacted: bool
-) -> Iterator[Finding]:
+) -> Iterator[Diagnosis]:
     removed = 0
     for writer, end in sorted(lost.items()):
-        found = Findings(f"{JOURNAL_FOLDER}/{writer}{SUFFIX}")
+        found = Diagnoses(f"{JOURNAL_FOLDER}/{writer}{SUFFIX}")
         journal = held.get(writer)
         if journal is None and is_compacted:
             removed += 1
@@ -112,7 +112,9 @@ def _about_lost(
             found.problem(what, RESTORE_JOURNAL, at=journal.end)
         yield from found
     if removed:
-        yield Finding("ok", f"compaction removed {counted(removed, 'journal')}, which snapshots cover", JOURNAL_FOLDER)
+        yield Diagnosis(
+            "ok", f"compaction removed {counted(removed, 'journal')}, which snapshots cover", JOURNAL_FOLDER
+        )
 
 
 def _lacks(snapshot: ExaminedSnapshot, lost: Mapping[str, int]) -> list[str]:
@@ -120,21 +122,21 @@ def _lacks(snapshot: ExaminedSnapshot, lost: Mapping[str, int]) -> list[str]:
     return sorted(writer for writer, end in lost.items() if snapshot.journals.get(writer, 0) < end)
 
 
-def _about_lacking(snapshot: ExaminedSnapshot, lost: Mapping[str, int]) -> Finding:
+def _about_lacking(snapshot: ExaminedSnapshot, lost: Mapping[str, int]) -> Diagnosis:
     names = ", ".join(
         f"{writer}{SUFFIX} beyond byte {snapshot.journals.get(writer, 0)}" for writer in _lacks(snapshot, lost)
     )
     what = f"needs what is gone: {names}"
-    return Finding("problem", what, f"{SNAPSHOT_FOLDER}/{snapshot.path.name}", REBUILD)
+    return Diagnosis("problem", what, f"{SNAPSHOT_FOLDER}/{snapshot.path.name}", REBUILD)
 
 
-def _about_boundaries(snapshot: ExaminedSnapshot, held: Mapping[str, ExaminedJournal]) -> Iterator[Finding]:
+def _about_boundaries(snapshot: ExaminedSnapshot, held: Mapping[str, ExaminedJournal]) -> Iterator[Diagnosis]:
     """A watermark lies behind some frame, or the journal under this name is another one."""
     for writer, end in snapshot.journals.items():
         journal = held.get(writer)
         if journal is not None and end <= journal.end and end not in journal.ends:
             where = place(f"{JOURNAL_FOLDER}/{writer}{SUFFIX}", end)
-            yield Finding(
+            yield Diagnosis(
                 "problem", f"no frame ends here, but snapshot {snapshot.path.name} does", where, RESTORE_JOURNAL
             )
 
@@ -149,7 +151,7 @@ def _difference(state: State, measure: State, now_ms: int) -> str | None:
     return f"{counted(len(names), 'memory')}, the first is {first[1]!r} in namespace {first[0]!r} ({kind})"
 
 
-def _agree(one: Entry | None, other: Entry | None, now_ms: int) -> bool:
+def _agree(one: KeyState | None, other: KeyState | None, now_ms: int) -> bool:
     """Whether both mean the same. An expired memory is none; a worker buries it under its own stamp."""
     if one == other:
         return True
@@ -158,7 +160,7 @@ def _agree(one: Entry | None, other: Entry | None, now_ms: int) -> bool:
     return not (one and one.is_alive(now_ms)) and not (other and other.is_alive(now_ms))
 
 
-def _kind(one: Entry | None, measure: Entry | None, now_ms: int) -> str:
+def _kind(one: KeyState | None, measure: KeyState | None, now_ms: int) -> str:
     if one is None or not one.is_alive(now_ms):
         return "missing"
     if measure is None or not measure.is_alive(now_ms):
@@ -170,14 +172,14 @@ def _kind(one: Entry | None, measure: Entry | None, now_ms: int) -> str:
 
 def _about_differences(
     usable: Sequence[ExaminedSnapshot], differences: Sequence[str | None], *, are_whole: bool
-) -> Iterator[Finding]:
+) -> Iterator[Diagnosis]:
     measure = (
         "the journals alone" if are_whole else f"snapshot {usable[-1].path.name if usable else ''} and the journals"
     )
     compared = len(usable) if are_whole else len(usable) - 1
     remedy = REBUILD if are_whole else "Restore one of the two from a backup: nothing here tells which is right."
     for snapshot, difference in list(zip(usable, differences, strict=True))[: max(compared, 0)]:
-        found = Findings(f"{SNAPSHOT_FOLDER}/{snapshot.path.name}")
+        found = Diagnoses(f"{SNAPSHOT_FOLDER}/{snapshot.path.name}")
         if difference is None:
             found.ok(f"with the journals beyond it the same memories as {measure}")
         else:
@@ -185,9 +187,9 @@ def _about_differences(
         yield from found
 
 
-def _uncompared(sound: Sequence[ExaminedSnapshot]) -> Iterator[Finding]:
+def _uncompared(sound: Sequence[ExaminedSnapshot]) -> Iterator[Diagnosis]:
     if sound:
-        yield Finding("note", "not compared with the journals, since not every journal can be read", SNAPSHOT_FOLDER)
+        yield Diagnosis("note", "not compared with the journals, since not every journal can be read", SNAPSHOT_FOLDER)
 
 
 def _refusal(

@@ -42,7 +42,7 @@ class _Joint(IntEnum):
     BLOCK = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Atom:
     """A stretch of text that is not cut any more, with what it ends."""
 
@@ -125,7 +125,7 @@ class Chunker:
         whole = block.kind in (BlockKind.CODE, BlockKind.TABLE)
         tokens = self._count(text[block.start : block.end])
         if whole and self._fits(tokens, block.end - block.start, self._body):
-            yield _Atom(block.start, block.end, tokens, _Joint.BLOCK, shared=False)
+            yield _Atom(start=block.start, end=block.end, tokens=tokens, joint=_Joint.BLOCK, shared=False)
             return
         # A chunk does not end with a heading if it can help it.
         last = _Joint.WORD if block.kind is BlockKind.HEADING else _Joint.BLOCK
@@ -137,14 +137,14 @@ class Chunker:
     def _atoms_of_sentence(self, text: str, start: int, end: int, joint: _Joint, *, shared: bool) -> Iterator[_Atom]:
         tokens = self._count(text[start:end])
         if self._fits(tokens, end - start, self._body):
-            yield _Atom(start, end, tokens, joint, shared)
+            yield _Atom(start=start, end=end, tokens=tokens, joint=joint, shared=shared)
             return
         spans = list(_parts(text, start, end, _WORD_END))
         for begin, stop in spans:
             ending = joint if stop == end else _Joint.WORD
             tokens = self._count(text[begin:stop])
             if self._fits(tokens, stop - begin, self._body):
-                yield _Atom(begin, stop, tokens, ending, shared)
+                yield _Atom(start=begin, end=stop, tokens=tokens, joint=ending, shared=shared)
             else:
                 yield from self._pieces(text, begin, stop, ending)
 
@@ -159,7 +159,9 @@ class Chunker:
                 size = mark or size
             stop = start + size
             tokens = self._count(text[start:stop])
-            yield _Atom(start, stop, tokens, joint if stop == end else _Joint.PIECE, shared=False)
+            yield _Atom(
+                start=start, end=stop, tokens=tokens, joint=joint if stop == end else _Joint.PIECE, shared=False
+            )
             start = stop
 
     def _count(self, text: str) -> int:

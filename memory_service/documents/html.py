@@ -18,7 +18,7 @@ _BLOCKS = frozenset(f"{_PARTS} {_LISTS}".split()) | _HEADINGS.keys()
 _ROLES_LEFT_OUT = frozenset({"navigation", "banner", "contentinfo", "search", "complementary"})
 
 
-class _Writer:
+class _BlockWriter:
     """Puts a text together, block by block."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ def read_html(text: str) -> Extracted:
     titles = [node.text().strip() for node in page.css("title")]
     articles = page.css("article")
     root = page.css_first("main, [role=main]") or (articles[0] if len(articles) == 1 else page.body)
-    writer = _Writer()
+    writer = _BlockWriter()
     kinds: list[tuple[BlockKind, int]] = [(BlockKind.TEXT, 0)]
     for node, is_beginning in _walk(root):
         tag = node.tag or ""
@@ -102,7 +102,7 @@ _BREAK = "\v"
 """Stands for a line break within a paragraph, where other white space is one space."""
 
 
-def _begin(writer: _Writer, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
+def _begin(writer: _BlockWriter, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
     if tag in _BLOCKS:
         writer.close(*kinds[-1])
         match tag:
@@ -120,7 +120,7 @@ def _begin(writer: _Writer, tag: str, kinds: list[tuple[BlockKind, int]]) -> Non
         writer.write(" | ")
 
 
-def _finish(writer: _Writer, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
+def _finish(writer: _BlockWriter, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
     if tag in _BLOCKS:
         writer.close(*kinds[-1])
         kinds.pop()

@@ -98,7 +98,7 @@ class Libraries:
             return self._beginnings(library, tokens, namespace)
         found = self._memories.retrieve(
             Retrieval(
-                topic,
+                query=topic,
                 k=CANDIDATES_MAX,
                 namespace=namespace,
                 filter={**names.is_any_chunk(), "library": library},
@@ -122,14 +122,14 @@ class Libraries:
             if spent + cost > tokens:
                 break
             spent += cost
-            chosen.append(Hit(memory, 0.0))
+            chosen.append(Hit(memory=memory, score=0.0))
         hits = tuple(sorted(chosen, key=lambda hit: _place(hit.memory)))
         return LibraryDocs(library, hits, spent, len(chosen) < len(rounds) or page.cursor is not None)
 
     def _by_meaning(self, name: str, namespace: str) -> list[str]:
         """Libraries whose chunks come nearest."""
         query = Retrieval(
-            name, k=50, namespace=namespace, filter={**names.is_any_chunk(), "library": {"$exists": True}}
+            query=name, k=50, namespace=namespace, filter={**names.is_any_chunk(), "library": {"$exists": True}}
         )
         return list(dict.fromkeys(str(hit.memory.metadata["library"]) for hit in self._memories.retrieve(query).hits))
 

@@ -105,12 +105,12 @@ class DocumentService:
         end = 0
         for key, content, chunk, number in zip(keys, contents, chunks, numbers, strict=True):
             metadata = {**common, **_own(chunk, number, end - chunk.start, page_of(extracted.pages, chunk))}
-            memories.append(NewMemory(content, key, namespace, metadata))
+            memories.append(NewMemory(content=content, key=key, namespace=namespace, metadata=metadata))
             end = chunk.end
         first = memories[0]
         head = {**(first.metadata or {}), "document": _vouching(document, data, keys)}
         stored = self._store(memories[1:])
-        stored += self._store([NewMemory(first.content, first.key, namespace, head)])
+        stored += self._store([NewMemory(content=first.content, key=first.key, namespace=namespace, metadata=head)])
         present = [memory.key for memory in self._chunks(namespace, id, Consistency.STRONG)]
         vanished = sorted(set(present).difference(keys))
         for at in range(0, len(vanished), checks.BATCH_ITEMS_MAX):
@@ -118,11 +118,11 @@ class DocumentService:
         counts = {status: sum(item.status is status for item in stored) for status in StoreStatus}
         is_complete = set(keys).issubset(present)  # another worker may have deleted the document meanwhile
         return Uploaded(
-            _document(id, namespace, head, len(keys), stored[-1].updated_at_ms, is_complete=is_complete),
-            counts[StoreStatus.STORED],
-            counts[StoreStatus.UPDATED],
-            counts[StoreStatus.UNCHANGED],
-            len(vanished),
+            document=_document(id, namespace, head, len(keys), stored[-1].updated_at_ms, is_complete=is_complete),
+            stored=counts[StoreStatus.STORED],
+            updated=counts[StoreStatus.UPDATED],
+            unchanged=counts[StoreStatus.UNCHANGED],
+            deleted=len(vanished),
         )
 
     def _store(self, memories: Sequence[NewMemory]) -> list[Stored]:
@@ -340,17 +340,17 @@ def _document(
 ) -> Document:
     told = _told_in(metadata)
     return Document(
-        id,
-        namespace,
-        metadata.get("title", id),
-        metadata.get("library"),
-        metadata.get("topic"),
-        told.get("form"),
-        told.get("bytes"),
-        told.get("sha256"),
-        chunks,
-        is_complete,
-        updated_at_ms,
+        id=id,
+        namespace=namespace,
+        title=metadata.get("title", id),
+        library=metadata.get("library"),
+        topic=metadata.get("topic"),
+        form=told.get("form"),
+        bytes=told.get("bytes"),
+        sha256=told.get("sha256"),
+        chunks=chunks,
+        is_complete=is_complete,
+        updated_at_ms=updated_at_ms,
     )
 
 

@@ -36,7 +36,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class TextWindow:
     """A stretch of a text that the model reads whole.
 
     Attributes:
@@ -55,13 +55,13 @@ class Embedder(Protocol):
     def fingerprint(self) -> Fingerprint:
         """The model's identity."""
 
-    def windows(self, text: str) -> list[Window]:
+    def windows(self, text: str) -> list[TextWindow]:
         """Cut a text into overlapping windows that together cover all of it; one when it is short enough.
 
         Windows begin at word starts. An empty text gives one window.
         """
 
-    def embed(self, windows: Sequence[Window]) -> Vectors:
+    def embed(self, windows: Sequence[TextWindow]) -> Vectors:
         """Embed windows, in their order.
 
         Returns:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
-from memory_service.embedding.embedder import Fingerprint, Vectors, Window
+from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
 from memory_service.embedding.windows import Cutter, padded
 from vector_memory.errors import StartupError
 
@@ -85,11 +85,11 @@ class MiniLM:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         return cls(_session(folder, threads, precision), Cutter(tokenizer, PIECES_MAX), precision)
 
-    def windows(self, text: str) -> list[Window]:
+    def windows(self, text: str) -> list[TextWindow]:
         """Windows of at most 254 pieces with [CLS] and [SEP] around them; see `Cutter.cut`."""
         return self._cutter.cut(text)
 
-    def embed(self, windows: Sequence[Window]) -> Vectors:
+    def embed(self, windows: Sequence[TextWindow]) -> Vectors:
         """Embed windows in one run of the model, every row padded to the longest.
 
         Time and memory grow with rows times the longest row, so callers make batches of similar lengths and bound

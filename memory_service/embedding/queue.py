@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from memory_service.batching import Batcher
-from memory_service.embedding.embedder import Embedder, Vectors, Window
+from memory_service.embedding.embedder import Embedder, TextWindow, Vectors
 
 EMBED_TOKENS_MAX = 256
 """Padded tokens of one run of the model. Larger runs are no faster on a CPU, and a query waits for the one before."""
@@ -26,7 +26,7 @@ class EmbeddingQueue:
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
         self._dim = embedder.fingerprint.dim
-        self._batcher: Batcher[Window, Vectors] = Batcher(
+        self._batcher: Batcher[TextWindow, Vectors] = Batcher(
             "embedder",
             lambda windows: list(embedder.embed(windows)),
             cost=lambda window: len(window.ids),

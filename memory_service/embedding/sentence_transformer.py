@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from memory_service.embedding import minilm
-from memory_service.embedding.embedder import Fingerprint, Vectors, Window
+from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
 from memory_service.embedding.windows import Cutter, padded
 from vector_memory.errors import StartupError
 
@@ -56,15 +56,15 @@ class SentenceTransformerEmbedder:
         name = minilm.MODEL if revision == minilm.REVISION else _name(model)
         return cls(loaded, name, revision)
 
-    def windows(self, text: str) -> list[Window]:
+    def windows(self, text: str) -> list[TextWindow]:
         """Windows of at most the model's own limit; see `Cutter.cut`."""
         return self._cutter.cut(text)
 
-    def embed(self, windows: Sequence[Window]) -> Vectors:
+    def embed(self, windows: Sequence[TextWindow]) -> Vectors:
         """Embed windows in one run of the model, every row padded to the longest; callers batch by tokens."""
         return self._run(windows) if windows else np.empty((0, self.fingerprint.dim), np.float32)
 
-    def _run(self, windows: Sequence[Window]) -> Vectors:
+    def _run(self, windows: Sequence[TextWindow]) -> Vectors:
         import torch
 
         ids, mask = (torch.from_numpy(part).long().to(self._model.device) for part in padded(windows, self._pad_id))

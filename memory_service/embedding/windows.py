@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from memory_service.embedding.embedder import Window
+from memory_service.embedding.embedder import TextWindow
 from vector_memory.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Cutter:
         self._limit = pieces_max - len(self._prefix) - len(self._suffix)
         self._overlap = min(OVERLAP_PIECES, self._limit // 2)
 
-    def cut(self, text: str) -> list[Window]:
+    def cut(self, text: str) -> list[TextWindow]:
         """Windows that together hold every character of the text; one that is the text itself if it fits.
 
         Raises:
@@ -55,8 +55,8 @@ class Cutter:
         ranges = window_ranges(_word_starts(text, starts, pieces), self._limit, self._overlap)
         return [self._window(text[edges[begin] : edges[end]], ids[begin:end]) for begin, end in ranges]
 
-    def _window(self, text: str, ids: Sequence[int]) -> Window:
-        return Window(text, (*self._prefix, *ids, *self._suffix))
+    def _window(self, text: str, ids: Sequence[int]) -> TextWindow:
+        return TextWindow(text, (*self._prefix, *ids, *self._suffix))
 
 
 def window_ranges(word_starts: Sequence[bool], limit: int, overlap: int) -> list[tuple[int, int]]:
@@ -96,7 +96,7 @@ def _allowed_cuts(word_starts: Sequence[bool], limit: int) -> list[int]:
     return cuts
 
 
-def padded(windows: Sequence[Window], pad_id: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def padded(windows: Sequence[TextWindow], pad_id: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The windows' ids, each row filled up to the longest one's length.
 
     Returns:

@@ -90,7 +90,7 @@ def _payload_at(data: bytes, at: int) -> bytes | None:
     return payload
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
     """What a journal held beyond a known offset.
 
@@ -124,7 +124,13 @@ def read_tail(path: Path, offset: int = 0, header: Header | None = None, *, past
         if header is None and offset > 0:
             header = _header(file.read(HEADER_BYTES_MAX)) or past_damage
             if header is None:
-                return Tail(None, [], offset, 0, (DamagedJournal(path, 0, "its header cannot be read"),))
+                return Tail(
+                    header=None,
+                    records=[],
+                    end=offset,
+                    torn_bytes=0,
+                    damage=(DamagedJournal(path, 0, "its header cannot be read"),),
+                )
         file.seek(offset)
         data = file.read()
     contents, damage, at = _Contents(header), [], 0
@@ -134,10 +140,22 @@ def read_tail(path: Path, offset: int = 0, header: Header | None = None, *, past
         if fault is not None:
             damage.append(DamagedJournal(path, offset + at, fault))
             if past_damage is None:
-                return Tail(contents.header, contents.records, offset + at, 0, tuple(damage))
+                return Tail(
+                    header=contents.header,
+                    records=contents.records,
+                    end=offset + at,
+                    torn_bytes=0,
+                    damage=tuple(damage),
+                )
             contents.header = contents.header or past_damage
         at = start if start > at else start + _PREFIX.size + len(payload)
-    return Tail(contents.header, contents.records, offset + at, len(data) - at, tuple(damage))
+    return Tail(
+        header=contents.header,
+        records=contents.records,
+        end=offset + at,
+        torn_bytes=len(data) - at,
+        damage=tuple(damage),
+    )
 
 
 @dataclass(slots=True)

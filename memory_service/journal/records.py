@@ -23,7 +23,7 @@ FORMAT = 1
 """Version of the journal: frames, field names and their meaning."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
     """A memory as it is from now on.
 
@@ -42,7 +42,7 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class Deletion:
     """A memory that is no more.
 
     Attributes:
@@ -56,7 +56,7 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RememberedReply:
     """What a request under an idempotency key was answered, so that its repetition gets the same.
 
     Attributes:
@@ -70,7 +70,7 @@ class Reply:
     result: Any
 
 
-Mutation: TypeAlias = Put | Delete | Reply
+Mutation: TypeAlias = Put | Deletion | RememberedReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +127,9 @@ def encode(record: Record) -> bytes:
                     "expires": put.expires_at_ms,
                 }
             )
-        case Delete(namespace, key):
+        case Deletion(namespace, key):
             return _packed({"op": "delete", "at": at, "ns": namespace, "key": key})
-        case Reply(namespace, key, request, result):
+        case RememberedReply(namespace, key, request, result):
             return _packed(
                 {
                     "op": "reply",
@@ -158,18 +158,18 @@ def _mutation(fields: dict[str, Any], dim: int) -> Mutation:
         case "put":
             vectors = np.frombuffer(fields["vectors"], dtype="<f4").reshape(-1, dim)
             return Put(
-                fields["ns"],
-                fields["key"],
-                fields["content"],
-                fields["meta"],
-                vectors,
-                fields["created"],
-                fields["expires"],
+                namespace=fields["ns"],
+                key=fields["key"],
+                content=fields["content"],
+                metadata=fields["meta"],
+                vectors=vectors,
+                created_at_ms=fields["created"],
+                expires_at_ms=fields["expires"],
             )
         case "delete":
-            return Delete(fields["ns"], fields["key"])
+            return Deletion(fields["ns"], fields["key"])
         case "reply":
-            return Reply(fields["ns"], fields["key"], fields["request"], fields["result"])
+            return RememberedReply(fields["ns"], fields["key"], fields["request"], fields["result"])
         case unknown:
             raise ValueError(f"unknown operation {unknown!r}")
 

@@ -24,7 +24,7 @@ from memory_service.clock import HybridClock, Stamp
 from memory_service.embedding.embedder import Fingerprint, Vectors
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import DamagedJournal, journal_paths, read_tail
-from memory_service.journal.records import Delete, Header, Put, Record, Reply
+from memory_service.journal.records import Deletion, Header, Put, Record, RememberedReply
 from memory_service.namespaces.conversation import Text
 from memory_service.namespaces.index import Entry, NamespaceIndex
 from memory_service.namespaces.resident import AT_ONCE, Residents
@@ -327,9 +327,9 @@ class Projection:
         match record.mutation:
             case Put() as put:
                 self._apply_put(put, record.stamp, changes)
-            case Delete() as delete:
+            case Deletion() as delete:
                 self._apply_delete(delete, record.stamp, changes)
-            case Reply() as reply:
+            case RememberedReply() as reply:
                 self.catalog.remember(reply, record.stamp)
                 self._note_expiry(record.stamp.ms + REPLY_KEPT_MS + FORGETTING_SLACK_MS)
 
@@ -350,7 +350,7 @@ class Projection:
         if put.expires_at_ms is not None:
             self._note_expiry(put.expires_at_ms)
 
-    def _apply_delete(self, delete: Delete, stamp: Stamp, changes: _Changes) -> None:
+    def _apply_delete(self, delete: Deletion, stamp: Stamp, changes: _Changes) -> None:
         """The memory goes if it is older, and so do all older versions, known or still to be read."""
         newest = self.catalog.newest(delete.namespace, delete.key)
         if newest is not None and newest[1] <= stamp:

@@ -25,7 +25,7 @@ from memory_service.embedding.embedder import Vectors
 from memory_service.filters.grammar import EVERYTHING, Filter
 from memory_service.filters.ids import Ids, RecentIds, matching_ids, read_ids
 from memory_service.filters.sql import attributes, condition
-from memory_service.journal.records import Delete, Put, Record, Reply
+from memory_service.journal.records import Deletion, Put, Record, RememberedReply
 from memory_service.model import Memory
 from memory_service.namespaces.conversation import Text
 from memory_service.private_folder import PrivateFolder
@@ -274,7 +274,7 @@ class Catalog:
         self._writer.execute(sql, parameters)
         self._writer.execute(f"DELETE FROM superseded WHERE {condition}", parameters)
 
-    def remember(self, reply: Reply, stamp: Stamp) -> None:
+    def remember(self, reply: RememberedReply, stamp: Stamp) -> None:
         """Keep the answer given under an idempotency key."""
         row = (reply.namespace, reply.idempotency_key, reply.request, msgpack.packb(reply.result), stamp.ms)
         self._writer.execute("INSERT OR REPLACE INTO reply VALUES (?,?,?,?,?)", row)
@@ -463,16 +463,16 @@ class Catalog:
             vectors: the vectors of a memory, by namespace and id.
         """
         for namespace, key, *stamp, expired_at_ms, deleted_at_ms in self._all("SELECT * FROM tombstone"):
-            yield Record(Stamp(*stamp), Delete(namespace, key, expired_at_ms))
+            yield Record(Stamp(*stamp), Deletion(namespace, key, expired_at_ms))
             if expired_at_ms is not None and deleted_at_ms is not None:
-                yield Record(Stamp(deleted_at_ms, 0, ""), Delete(namespace, key))
+                yield Record(Stamp(deleted_at_ms, 0, ""), Deletion(namespace, key))
         for *row, _, windows, data in self._all("SELECT * FROM superseded"):
             yield _record(row, _vectors(windows, data))
         for row in self._all("SELECT * FROM memory"):
             id, namespace, *_ = row
             yield _record(row, vectors(namespace, id))
         for namespace, key, request, result, stamp_ms in self._all("SELECT * FROM reply"):
-            yield Record(Stamp(stamp_ms, 0, ""), Reply(namespace, key, request, msgpack.unpackb(result)))
+            yield Record(Stamp(stamp_ms, 0, ""), RememberedReply(namespace, key, request, msgpack.unpackb(result)))
 
     def check(self) -> None:
         """Have SQLite check the whole file.
@@ -600,7 +600,15 @@ def _tombstone(row: Sequence[Any]) -> Tombstone:
 def _record(row: Sequence[Any], vectors: Vectors) -> Record:
     """The record that leads to a version."""
     _, namespace, key, content, metadata, ms, counter, writer, created_at_ms, expires_at_ms = row
-    put = Put(namespace, key, content, metadata, vectors, created_at_ms, expires_at_ms)
+    put = Put(
+        namespace=namespace,
+        key=key,
+        content=content,
+        metadata=metadata,
+        vectors=vectors,
+        created_at_ms=created_at_ms,
+        expires_at_ms=expires_at_ms,
+    )
     return Record(Stamp(ms, counter, writer), put)
 
 
@@ -620,4 +628,12 @@ def _vectors(windows: int, data: bytes) -> Vectors:
 
 def _memory(row: Sequence[Any]) -> Memory:
     namespace, key, content, metadata, created_at_ms, stamp_ms, expires_at_ms = row
-    return Memory(namespace, key, content, json.loads(metadata), created_at_ms, stamp_ms, expires_at_ms)
+    return Memory(
+        namespace=namespace,
+        key=key,
+        content=content,
+        metadata=json.loads(metadata),
+        created_at_ms=created_at_ms,
+        updated_at_ms=stamp_ms,
+        expires_at_ms=expires_at_ms,
+    )

@@ -5,13 +5,13 @@ import numpy as np
 from indexes.group_index import Groups
 from memory_service.filters.grammar import EVERYTHING, AllOf, AnyOf, Filter, Not, shown
 from memory_service.projection.applying import Projection
-from memory_service.retrieval.ranking import Ranked
+from memory_service.retrieval.ranking import Ranking
 from memory_service.retrieval.request import Condition, Explanation, Retrieval, WhyNot
-from memory_service.retrieval.searching import Look, Search, eligible, ranked
+from memory_service.retrieval.searching import PreparedQuery, SearchResult, eligible, ranked
 from memory_service.retrieval.selection import Places
 
 
-def explain(projection: Projection, search: Search, look: Look, returned: Places) -> Explanation:
+def explain(projection: Projection, search: PreparedQuery, look: SearchResult, returned: Places) -> Explanation:
     """How an answer came about.
 
     Args:
@@ -50,34 +50,38 @@ def _condition(projection: Projection, namespace: str, wanted: Filter) -> Condit
     return Condition(shown(wanted), matches)
 
 
-def _signals(found: Ranked, at: int) -> dict[str, float]:
+def _signals(found: Ranking, at: int) -> dict[str, float]:
     return {name: float(part[at]) for name, part in found.parts.items()}
 
 
-def _why_not(projection: Projection, search: Search, look: Look, returned: Places, key: str) -> WhyNot:
+def _why_not(projection: Projection, search: PreparedQuery, look: SearchResult, returned: Places, key: str) -> WhyNot:
     """The first reason, in the order in which memories are left out."""
     namespace = search.retrieval.namespace
     index = projection.index(namespace)
     found = projection.catalog.find(namespace, key)
     if found is None or index is None:
-        return WhyNot(key, "missing", f"There is no memory with key {key!r} in namespace {namespace!r}.")
+        return WhyNot(
+            key=key, reason="missing", message=f"There is no memory with key {key!r} in namespace {namespace!r}."
+        )
     id, _ = found
     if id == search.itself:
-        return WhyNot(key, "is_itself", "It is the memory that the others are to be like.")
+        return WhyNot(key=key, reason="is_itself", message="It is the memory that the others are to be like.")
     if (failed := _failed(projection, namespace, search.wanted, id)) is not None:
-        return WhyNot(key, "filter", f"It does not match the filter: {failed}.")
+        return WhyNot(key=key, reason="filter", message=f"It does not match the filter: {failed}.")
     if look.candidates is not None and id not in look.candidates:
-        return WhyNot(key, "time", "It happened before `after`, or not before `before`.")
+        return WhyNot(key=key, reason="time", message="It happened before `after`, or not before `before`.")
     everything = ranked(projection, search, index, look.candidates, max(1, look.count))
     places = np.flatnonzero(everything.ids == id)
     if not len(places):
-        return WhyNot(key, "missing", "It was stored or deleted just now; ask again.")
+        return WhyNot(key=key, reason="missing", message="It was stored or deleted just now; ask again.")
     at = int(places[0])
     reason, message = _why_not_chosen(search.retrieval, look, returned, everything, at)
-    return WhyNot(key, reason, message, rank=at + 1, signals=_signals(everything, at))
+    return WhyNot(key=key, reason=reason, message=message, rank=at + 1, signals=_signals(everything, at))
 
 
-def _why_not_chosen(retrieval: Retrieval, look: Look, returned: Places, everything: Ranked, at: int) -> tuple[str, str]:
+def _why_not_chosen(
+    retrieval: Retrieval, look: SearchResult, returned: Places, everything: Ranking, at: int
+) -> tuple[str, str]:
     """Why a candidate did not come back that has this place in a ranking of all candidates: the reason, a sentence."""
     id, rank, score = everything.ids[at], at + 1, float(everything.scores[at])
     chosen = look.ranked.ids[look.chosen]
@@ -98,7 +102,7 @@ def _why_not_chosen(retrieval: Retrieval, look: Look, returned: Places, everythi
     return "rank", f"It is number {rank} of {look.count} candidates: its score is {score:.4f}{behind}."
 
 
-def _last_rank(everything: Ranked, chosen: Groups) -> int:
+def _last_rank(everything: Ranking, chosen: Groups) -> int:
     """The rank, from 1, of the lowest of those chosen; 0 if there is none."""
     places = np.flatnonzero(np.isin(everything.ids, chosen))
     return int(places[-1]) + 1 if len(places) else 0

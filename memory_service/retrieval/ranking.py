@@ -75,8 +75,8 @@ _HALF = np.float32(0.5)
 _WHEN = re.compile(r"\W*(when|how long ago|what (date|day|month|year|time))\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalyzedQuery:
     """A query, prepared for a namespace.
 
     Attributes:
@@ -94,8 +94,8 @@ class Question:
     called: frozenset[str] = frozenset()
 
 
-class Signals(NamedTuple):
-    """What speaks for a memory: as the attributes of `Ranked`."""
+class HitSignals(NamedTuple):
+    """What speaks for a memory: as the attributes of `Ranking`."""
 
     score: float
     dense: float | None = None
@@ -124,8 +124,8 @@ class Boosts:
 NO_BOOSTS = Boosts()
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
     """Memories, best first.
 
     Attributes:
@@ -144,18 +144,20 @@ class Ranked:
     relevance: Scores | None = None
     parts: Mapping[str, Scores] = field(default_factory=dict)
 
-    def signals(self) -> list[Signals]:
+    def signals(self) -> list[HitSignals]:
         """What speaks for each."""
         absent = [None] * len(self.ids)
         known = (absent if found is None else found.tolist() for found in (self.dense, self.lexical, self.relevance))
-        return [Signals(*each) for each in zip(self.scores.tolist(), *known, strict=True)]
+        return [HitSignals(*each) for each in zip(self.scores.tolist(), *known, strict=True)]
 
 
-def prepared(query: str, index: NamespaceIndex | None) -> Question:
+def prepared(query: str, index: NamespaceIndex | None) -> AnalyzedQuery:
     """A query for a namespace; None for one that never had a memory."""
     is_about_when = _WHEN.match(query) is not None
     if index is None:
-        return Question(query, tuple(asked(query)), frozenset(), is_about_when)
+        return AnalyzedQuery(
+            meaning=query, terms=tuple(asked(query)), speakers=frozenset(), is_about_when=is_about_when
+        )
     found = set(words(query))
     texts = index.texts
     known, _, least = texts.talk.known()
@@ -168,7 +170,13 @@ def prepared(query: str, index: NamespaceIndex | None) -> Question:
         names = set(called)
     speakers = frozenset(named) if len(named) < count or count == 1 else frozenset[str]()
     terms = tuple(asked(query, frozenset(names)))
-    return Question(_without(query, names & found), terms, speakers, is_about_when, called)
+    return AnalyzedQuery(
+        meaning=_without(query, names & found),
+        terms=terms,
+        speakers=speakers,
+        is_about_when=is_about_when,
+        called=called,
+    )
 
 
 def _without(query: str, names: Collection[str]) -> str:
@@ -182,9 +190,9 @@ def _without(query: str, names: Collection[str]) -> str:
 
 def by_meaning(
     vector: Vectors, index: NamespaceIndex, k: int, among: Groups | None, *, boosts: Boosts = NO_BOOSTS
-) -> Ranked:
+) -> Ranking:
     """The k memories whose best window is nearest to a vector (dim,)."""
-    view = _View(index)
+    view = Candidates(index)
     view.compare(vector, among)
     rows = view.nearest(max(CANDIDATES, k) if boosts else k, among)
     if boosts:
@@ -196,10 +204,10 @@ def by_meaning(
 
 
 def by_words(
-    question: Question, index: NamespaceIndex, k: int, among: Groups | None, *, boosts: Boosts = NO_BOOSTS
-) -> Ranked:
+    question: AnalyzedQuery, index: NamespaceIndex, k: int, among: Groups | None, *, boosts: Boosts = NO_BOOSTS
+) -> Ranking:
     """The k memories that have most of the question's words; those without any come last."""
-    view = _View(index)
+    view = Candidates(index)
     lexical = view.lexical(question.terms)
     rows = view.largest(lexical, np.flatnonzero(view.allowed(among)), max(CANDIDATES, k) if boosts else k)
     rows = np.union1d(rows, view.boosted(boosts, among)) if boosts else rows
@@ -208,14 +216,14 @@ def by_words(
 
 
 def by_all(
-    question: Question,
+    question: AnalyzedQuery,
     vector: Vectors | Callable[[], Vectors],
     index: NamespaceIndex,
     k: int,
     among: Groups | None,
     *,
     boosts: Boosts = NO_BOOSTS,
-) -> Ranked:
+) -> Ranking:
     """The k best memories by all that is known of them.
 
     Args:
@@ -226,7 +234,7 @@ def by_all(
         among: ids of the candidates; None admits all.
         boosts: what counts besides.
     """
-    view = _View(index)
+    view = Candidates(index)
     lexical = view.lexical(question.terms)
     count = max(CANDIDATES, k)
     with_words = view.largest(lexical, np.flatnonzero((lexical > 0) & view.allowed(among)), count)
@@ -267,7 +275,7 @@ def _relevance(scores: Scores, dense: Scores, lexical: Scores) -> Scores:
     return relevance
 
 
-class _View:
+class Candidates:
     """A namespace as it is for one question."""
 
     def __init__(self, index: NamespaceIndex) -> None:
@@ -364,14 +372,21 @@ class _View:
         *,
         dense: Scores | None = None,
         lexical: Scores | None = None,
-    ) -> Ranked:
+    ) -> Ranking:
         """The k of these rows whose parts make the largest sums."""
         scores = _total(parts)
         at = self.order(rows, scores)[:k]
         ids, scores = self.texts.lexical.groups[rows[at]], scores[at]
         dense, lexical = (None if each is None else each[at] for each in (dense, lexical))
         relevance = None if dense is None or lexical is None else _relevance(scores, dense, lexical)
-        return Ranked(ids, scores, dense, lexical, relevance, {name: part[at] for name, part in parts.items()})
+        return Ranking(
+            ids=ids,
+            scores=scores,
+            dense=dense,
+            lexical=lexical,
+            relevance=relevance,
+            parts={name: part[at] for name, part in parts.items()},
+        )
 
     def trust(self, rows: Rows) -> Scores:
         """(n,) 0 to 1: how much the neighbours of these rows count."""
@@ -466,7 +481,7 @@ class _View:
         lent[is_there] = np.where(np.isnan(values), lent[is_there], values)
         return NEAR_MEANING * self.mixed(rows, lent[: len(rows)] + lent[len(rows) :], 2 * dense)
 
-    def priors(self, rows: Rows, question: Question) -> dict[str, Scores]:
+    def priors(self, rows: Rows, question: AnalyzedQuery) -> dict[str, Scores]:
         """By name what speaks for a row whatever the words, (n,) each."""
         talk = self.texts.talk
         lengths = self.texts.lexical.lengths[rows]

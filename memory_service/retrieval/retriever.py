@@ -15,9 +15,9 @@ from memory_service.namespaces.index import NamespaceIndex
 from memory_service.namespaces.words import frequencies
 from memory_service.projection.applying import Projection
 from memory_service.retrieval import explaining, ranking
-from memory_service.retrieval.ranking import Boosts, Question
+from memory_service.retrieval.ranking import AnalyzedQuery, Boosts
 from memory_service.retrieval.request import Retrieval, Retrieved
-from memory_service.retrieval.searching import Look, Search, look
+from memory_service.retrieval.searching import PreparedQuery, SearchResult, look
 from memory_service.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
 from vector_memory.errors import NotFound
 
@@ -33,7 +33,7 @@ class Retriever:
         self._embedding = embedding
         self._clock = clock
 
-    def understood(self, retrieval: Retrieval) -> Search:
+    def understood(self, retrieval: Retrieval) -> PreparedQuery:
         """What is asked, by what the namespace holds; not embedded yet.
 
         Raises:
@@ -48,11 +48,19 @@ class Retriever:
         index = self._projection.index(retrieval.namespace)
         if retrieval.query is not None:
             question = ranking.prepared(retrieval.query, index)
-            return Search(retrieval, wanted, question, None, as_of_ms, boosts)
+            return PreparedQuery(
+                retrieval=retrieval, wanted=wanted, question=question, vector=None, as_of_ms=as_of_ms, boosts=boosts
+            )
         assert retrieval.like is not None, "a retrieval has a query or is like a memory"
-        return self._like(Search(retrieval, wanted, _NO_QUESTION, None, as_of_ms, boosts), retrieval.like, index)
+        return self._like(
+            PreparedQuery(
+                retrieval=retrieval, wanted=wanted, question=_NO_QUESTION, vector=None, as_of_ms=as_of_ms, boosts=boosts
+            ),
+            retrieval.like,
+            index,
+        )
 
-    def embedded(self, searches: Sequence[Search]) -> list[Search]:
+    def embedded(self, searches: Sequence[PreparedQuery]) -> list[PreparedQuery]:
         """Begin to embed what needs a vector; all queries share the model's runs."""
         is_asked = [it.vector is None and it.retrieval.ranked_by is not Mode.LEXICAL for it in searches]
         meanings = [it.question.meaning for it, asked in zip(searches, is_asked, strict=True) if asked]
@@ -61,15 +69,15 @@ class Retriever:
             replace(it, vector=next(vectors)) if asked else it for it, asked in zip(searches, is_asked, strict=True)
         ]
 
-    def retrieve(self, search: Search) -> Retrieved:
-        """Search, then fetch; should a writer have changed something in between, once more without writers."""
+    def retrieve(self, search: PreparedQuery) -> Retrieved:
+        """PreparedQuery, then fetch; should a writer have changed something in between, once more without writers."""
         found, is_whole = look(self._projection, search)
         if not is_whole:
             with self._projection.undisturbed():
                 found, _ = look(self._projection, search)
         return self._retrieved(search, found)
 
-    def _like(self, search: Search, key: str, index: NamespaceIndex | None) -> Search:
+    def _like(self, search: PreparedQuery, key: str, index: NamespaceIndex | None) -> PreparedQuery:
         """What is like a memory has its vectors' mean direction and its rarest words; neither names nor times."""
         namespace = search.retrieval.namespace
         found = self._projection.catalog.find(namespace, key)
@@ -82,7 +90,7 @@ class Retriever:
         direction = mean_direction(windows)
         return replace(search, question=question, vector=lambda: direction, itself=id)
 
-    def _retrieved(self, search: Search, found: Look) -> Retrieved:
+    def _retrieved(self, search: PreparedQuery, found: SearchResult) -> Retrieved:
         retrieval = search.retrieval
         hits = found.hits(found.chosen)
         places, tokens = list(range(len(hits))), None
@@ -93,16 +101,16 @@ class Retriever:
             returned = [found.chosen[at] for at in places]
             explanation = explaining.explain(self._projection, search, found, returned)
         return Retrieved(
-            tuple(hits[at] for at in places),
-            retrieval.ranked_by,
-            tuple(found.hits(found.nearest)),
+            hits=tuple(hits[at] for at in places),
+            mode=retrieval.ranked_by,
+            nearest=tuple(found.hits(found.nearest)),
             truncated=len(places) < len(hits),
             tokens=tokens,
             explanation=explanation,
         )
 
 
-_NO_QUESTION = Question("", (), frozenset(), is_about_when=False)
+_NO_QUESTION = AnalyzedQuery(meaning="", terms=(), speakers=frozenset(), is_about_when=False)
 
 
 def _fitting(hits: Sequence[Hit], max_tokens: int) -> tuple[list[int], int]:

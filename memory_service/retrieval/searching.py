@@ -11,7 +11,7 @@ from memory_service.model import Hit, Memory, Mode
 from memory_service.namespaces.index import NamespaceIndex
 from memory_service.projection.applying import Projection
 from memory_service.retrieval import ranking
-from memory_service.retrieval.ranking import Boosts, Question, Ranked
+from memory_service.retrieval.ranking import AnalyzedQuery, Boosts, Ranking
 from memory_service.retrieval.request import Retrieval
 from memory_service.retrieval.selection import POOL_FACTOR, POOL_MIN, Places, select
 
@@ -19,8 +19,8 @@ NEAREST_MAX = 3
 """Hits that are shown where none is relevant."""
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedQuery:
     """A retrieval whose query is understood and embedded.
 
     Attributes:
@@ -34,15 +34,15 @@ class Search:
 
     retrieval: Retrieval
     wanted: Filter
-    question: Question
+    question: AnalyzedQuery
     vector: Awaited | None
     as_of_ms: int | None
     boosts: Boosts
     itself: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
     """What one look at index and catalog finds.
 
     Attributes:
@@ -56,7 +56,7 @@ class Look:
 
     candidates: Groups | None
     count: int
-    ranked: Ranked
+    ranked: Ranking
     chosen: Places
     nearest: Places
     memories: dict[int, Memory]
@@ -67,7 +67,7 @@ class Look:
         return [Hit(self.memories[ids[at]], *signals[at]) for at in places]
 
 
-def look(projection: Projection, search: Search) -> tuple[Look, bool]:
+def look(projection: Projection, search: PreparedQuery) -> tuple[SearchResult, bool]:
     """The best memories that index and catalog both know, and whether these are as many as there should be."""
     retrieval = search.retrieval
     index = projection.index(retrieval.namespace)
@@ -79,10 +79,12 @@ def look(projection: Projection, search: Search) -> tuple[Look, bool]:
     memories = projection.catalog.by_ids(list(ids.values()), search.as_of_ms)
     is_whole = len(ranked.ids) >= min(retrieval.k, count) and len(memories) == len(ids)
     chosen, nearest = ([at for at in places if ids[at] in memories] for places in (chosen, nearest))
-    return Look(among, count, ranked, chosen, nearest, memories), is_whole
+    return SearchResult(
+        candidates=among, count=count, ranked=ranked, chosen=chosen, nearest=nearest, memories=memories
+    ), is_whole
 
 
-def candidates(projection: Projection, search: Search, index: NamespaceIndex | None) -> Groups | None:
+def candidates(projection: Projection, search: PreparedQuery, index: NamespaceIndex | None) -> Groups | None:
     """The ids, ascending, of what may be found; None admits all."""
     retrieval = search.retrieval
     found: Groups | None = None
@@ -98,17 +100,17 @@ def candidates(projection: Projection, search: Search, index: NamespaceIndex | N
 
 
 def ranked(
-    projection: Projection, search: Search, index: NamespaceIndex | None, among: Groups | None, k: int
-) -> Ranked:
+    projection: Projection, search: PreparedQuery, index: NamespaceIndex | None, among: Groups | None, k: int
+) -> Ranking:
     """The k best of the candidates, by ids and what speaks for them."""
     if search.as_of_ms is not None:
         assert search.vector is not None, "looking back is by meaning"
         found = projection.nearest_then(search.retrieval.namespace, search.vector(), k, among)
         ids = np.array([id for id, _ in found], np.int64)
         scores = np.array([score for _, score in found], np.float32)
-        return Ranked(ids, scores, scores)
+        return Ranking(ids=ids, scores=scores, dense=scores)
     if index is None:
-        return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
+        return Ranking(ids=np.empty(0, np.int64), scores=np.empty(0, np.float32))
     if search.vector is None or search.retrieval.ranked_by is Mode.LEXICAL:
         return ranking.by_words(search.question, index, k, among, boosts=search.boosts)
     if search.retrieval.ranked_by is Mode.DENSE:
@@ -117,8 +119,8 @@ def ranked(
 
 
 def _chosen(
-    projection: Projection, search: Search, index: NamespaceIndex | None, among: Groups | None
-) -> tuple[Ranked, Places, Places]:
+    projection: Projection, search: PreparedQuery, index: NamespaceIndex | None, among: Groups | None
+) -> tuple[Ranking, Places, Places]:
     """The best, the places of those that are good enough, and of these the ones to return."""
     retrieval = search.retrieval
     if index is None or not retrieval.is_selective:
@@ -137,12 +139,12 @@ def _chosen(
         pool *= POOL_FACTOR
 
 
-def _ends(found: Ranked, retrieval: Retrieval) -> bool:
+def _ends(found: Ranking, retrieval: Retrieval) -> bool:
     """Whether all that comes after has too low a score."""
     return retrieval.min_score is not None and bool(found.scores[-1] < retrieval.min_score)
 
 
-def eligible(found: Ranked, retrieval: Retrieval) -> Places:
+def eligible(found: Ranking, retrieval: Retrieval) -> Places:
     """The places, ascending, of what is good enough."""
     good = np.ones(len(found.ids), np.bool_)
     if retrieval.min_score is not None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from indexes.group_index import Vectors
 from memory_service.namespaces.conversation import NONE
 from memory_service.namespaces.index import NamespaceIndex
-from memory_service.retrieval.ranking import Ranked
+from memory_service.retrieval.ranking import Ranking
 
 Places = list[int]
 
@@ -17,7 +17,7 @@ POOL_MIN, POOL_FACTOR = 200, 4
 
 
 def select(
-    ranked: Ranked, eligible: Places, index: NamespaceIndex, k: int, *, diversity: float, per_session: int | None
+    ranked: Ranking, eligible: Places, index: NamespaceIndex, k: int, *, diversity: float, per_session: int | None
 ) -> Places:
     """The places in the ranking of at most k memories, in the order in which they are returned.
 

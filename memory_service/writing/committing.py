@@ -113,7 +113,7 @@ class Committer:
             now_ms = self._clock.now_ms()
             self._projection.expire(now_ms)
             writer = self._journal.begin()
-            group = Group(self._projection, lambda: self._clock.tick(writer), now_ms)
+            group = Group(projection=self._projection, tick=lambda: self._clock.tick(writer), now_ms=now_ms)
             with self._projection.standing_still():
                 plans = [plan(request, group) for request in requests]
             if not group.records:

@@ -10,7 +10,7 @@ from typing import Any
 
 from memory_service import checks
 from memory_service.digests import is_versioned, request_digest
-from memory_service.journal.records import Reply
+from memory_service.journal.records import RememberedReply
 from memory_service.model import Deleted, Stored, StoreStatus
 from memory_service.writing.group import Group
 from memory_service.writing.requests import (
@@ -75,7 +75,7 @@ def remember(request: WriteRequest, outcome: WriteOutcome, group: Group) -> None
     """Add the reply to the group."""
     if request.idempotency is None or isinstance(outcome, Stale):
         return
-    reply = Reply(request.namespace, request.idempotency.key, request.idempotency.digest, _encode(outcome))
+    reply = RememberedReply(request.namespace, request.idempotency.key, request.idempotency.digest, _encode(outcome))
     group.write(group.tick(), reply)
 
 
@@ -89,7 +89,18 @@ def _encode(outcome: list[Any] | Deleted) -> list[Any]:
 def _decode(result: Any) -> WriteOutcome:
     match result:
         case ["stored", rows]:
-            return [Stored(namespace, key, StoreStatus(status), *times) for namespace, key, status, *times in rows]
+            return [
+                Stored(
+                    namespace=namespace,
+                    key=key,
+                    status=StoreStatus(status),
+                    created_at_ms=created_at_ms,
+                    updated_at_ms=updated_at_ms,
+                )
+                for namespace, key, status, created_at_ms, updated_at_ms in rows
+            ]
         case ["deleted", namespace, keys, missing, receipt]:
-            return Deleted(namespace, tuple(keys), tuple(missing), dry_run=False, receipt=receipt)
+            return Deleted(
+                namespace=namespace, keys=tuple(keys), missing=tuple(missing), dry_run=False, receipt=receipt
+            )
     raise ValueError("The journal holds a reply of an unknown form.")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory_service import metadata
-from memory_service.journal.records import Delete, Put
+from memory_service.journal.records import Deletion, Put
 from memory_service.model import Deleted, Refused, Stored, StoreStatus
 from memory_service.projection.catalog import Version
 from memory_service.projection.receipts import receipt_id
@@ -84,7 +84,13 @@ def _lacks_vectors(item: PreparedMemory, group: Group) -> bool:
 def _store(item: PreparedMemory, group: Group) -> Stored:
     current = group.version(item.namespace, item.key)
     if current is not None and _is_unchanged(current, item):
-        return Stored(item.namespace, item.key, StoreStatus.UNCHANGED, current.created_at_ms, current.stamp.ms)
+        return Stored(
+            namespace=item.namespace,
+            key=item.key,
+            status=StoreStatus.UNCHANGED,
+            created_at_ms=current.created_at_ms,
+            updated_at_ms=current.stamp.ms,
+        )
     vectors = item.vectors
     if vectors is None:
         assert current is not None, "an item comes without vectors only if its content is held"
@@ -94,10 +100,20 @@ def _store(item: PreparedMemory, group: Group) -> Stored:
     if created_at_ms is None:
         created_at_ms = current.created_at_ms if current else stamp.ms
     expires_at_ms = item.expires_at_ms if item.ttl_ms is None else group.now_ms + item.ttl_ms
-    put = Put(item.namespace, item.key, item.content, item.metadata, vectors, created_at_ms, expires_at_ms)
+    put = Put(
+        namespace=item.namespace,
+        key=item.key,
+        content=item.content,
+        metadata=item.metadata,
+        vectors=vectors,
+        created_at_ms=created_at_ms,
+        expires_at_ms=expires_at_ms,
+    )
     group.write(stamp, put)
     status = StoreStatus.UPDATED if current else StoreStatus.STORED
-    return Stored(item.namespace, item.key, status, created_at_ms, stamp.ms)
+    return Stored(
+        namespace=item.namespace, key=item.key, status=status, created_at_ms=created_at_ms, updated_at_ms=stamp.ms
+    )
 
 
 def _is_unchanged(version: Version, item: PreparedMemory) -> bool:
@@ -128,10 +144,24 @@ def _plan_update(request: UpdateRequest, group: Group) -> Plan:
     status, updated_at_ms = StoreStatus.UNCHANGED, current.stamp.ms
     if (content, text, expires_at_ms) != (current.content, current.metadata, current.expires_at_ms):
         stamp = group.tick()
-        put = Put(request.namespace, request.key, content, text, vectors, current.created_at_ms, expires_at_ms)
+        put = Put(
+            namespace=request.namespace,
+            key=request.key,
+            content=content,
+            metadata=text,
+            vectors=vectors,
+            created_at_ms=current.created_at_ms,
+            expires_at_ms=expires_at_ms,
+        )
         group.write(stamp, put)
         status, updated_at_ms = StoreStatus.UPDATED, stamp.ms
-    stored = Stored(request.namespace, request.key, status, current.created_at_ms, updated_at_ms)
+    stored = Stored(
+        namespace=request.namespace,
+        key=request.key,
+        status=status,
+        created_at_ms=current.created_at_ms,
+        updated_at_ms=updated_at_ms,
+    )
     return Plan([stored], [len(group.records)])
 
 
@@ -143,10 +173,12 @@ def _plan_delete(request: DeleteRequest, group: Group) -> Plan:
     receipt = None
     for key in present:
         stamp = group.tick()
-        group.write(stamp, Delete(request.namespace, key))
+        group.write(stamp, Deletion(request.namespace, key))
         receipt = receipt_id(stamp)
     missing = sorted(set(keys).difference(present))
-    deleted = Deleted(request.namespace, tuple(sorted(present)), tuple(missing), dry_run=False, receipt=receipt)
+    deleted = Deleted(
+        namespace=request.namespace, keys=tuple(sorted(present)), missing=tuple(missing), dry_run=False, receipt=receipt
+    )
     return Plan(deleted, [len(group.records)])
 
 

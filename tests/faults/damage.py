@@ -14,7 +14,7 @@ from pathlib import Path
 
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import frames, journal_paths, read_tail
-from memory_service.journal.records import Delete, Put, Record
+from memory_service.journal.records import Deletion, Put, Record
 from memory_service.model import Mode, NewMemory
 from memory_service.projection import snapshots
 from memory_service.retrieval.request import Retrieval
@@ -199,7 +199,7 @@ def _state(records: Iterable[Record]) -> State:
         match record.mutation:
             case Put() as put:
                 held[put.namespace, put.key] = put.content
-            case Delete(namespace, key):
+            case Deletion(namespace, key):
                 held[namespace, key] = None
     return {name: content for name, content in held.items() if content is not None}
 

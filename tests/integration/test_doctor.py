@@ -122,7 +122,18 @@ def journal_with(folder, minilm, *records):
 def put(minilm, key, counter=0, vectors=None, metadata="{}", expires_at_ms=None):
     if vectors is None:
         vectors = minilm.embed(minilm.windows(COFFEE))
-    return Record(Stamp(1_000, counter, ""), Put("default", key, COFFEE, metadata, vectors, 1_000, expires_at_ms))
+    return Record(
+        Stamp(1_000, counter, ""),
+        Put(
+            namespace="default",
+            key=key,
+            content=COFFEE,
+            metadata=metadata,
+            vectors=vectors,
+            created_at_ms=1_000,
+            expires_at_ms=expires_at_ms,
+        ),
+    )
 
 
 # -- healthy folders -------------------------------------------------------------------------------------------------

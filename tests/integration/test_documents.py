@@ -10,7 +10,7 @@ from memory_service.documents import service as documents_service
 from memory_service.documents.libraries import Libraries
 from memory_service.documents.model import Form, NewDocument
 from memory_service.documents.service import BATCH_CHUNKS, DocumentService
-from memory_service.embedding.embedder import Window
+from memory_service.embedding.embedder import TextWindow
 from memory_service.model import NewMemory
 from memory_service.retrieval.request import Retrieval
 from vector_memory.errors import InvalidInput, NotFound, StorageUnavailable, Unavailable
@@ -57,7 +57,7 @@ class Counting:
         self.fingerprint = model.fingerprint
         self.embedded = 0
 
-    def windows(self, text: str) -> list[Window]:
+    def windows(self, text: str) -> list[TextWindow]:
         return self._model.windows(text)
 
     def embed(self, windows):

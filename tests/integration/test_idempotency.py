@@ -5,7 +5,7 @@ import pytest
 from memory_service.clock import HybridClock
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import JournalWriter
-from memory_service.journal.records import Record, Reply
+from memory_service.journal.records import Record, RememberedReply
 from memory_service.model import Deleted, NewMemory, Stored, StoreStatus
 from memory_service.service import MemoryService
 from tests.faults.embedder import HashEmbedder
@@ -39,7 +39,7 @@ def service_with_old_reply(open_service, tmp_path):
         open_service().close()  # makes the folder this embedder's
         writer = JournalWriter(folder.journal, HashEmbedder().fingerprint, clock.next_ms)
         stamp = clock.tick(writer.begin())
-        assert writer.append([Record(stamp, Reply("default", "job-1", OLD_DIGEST, result))]).error is None
+        assert writer.append([Record(stamp, RememberedReply("default", "job-1", OLD_DIGEST, result))]).error is None
         writer.close()
         return open_service()
 

@@ -11,14 +11,25 @@ from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Fingerprint
 from memory_service.journal import files as journal
 from memory_service.journal.files import JournalWriter, frame, read_tail
-from memory_service.journal.records import Delete, Header, Put, Record, Reply
+from memory_service.journal.records import Deletion, Header, Put, Record, RememberedReply
 
 FINGERPRINT = Fingerprint("test-model", "ab" * 32, 4, "mean")
 
 
 def put(key: str, counter: int, writer: str, content: str = "some text") -> Record:
     vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
-    return Record(Stamp(1_000, counter, writer), Put("ns", key, content, '{"a":1}', vectors, 1_000, None))
+    return Record(
+        Stamp(1_000, counter, writer),
+        Put(
+            namespace="ns",
+            key=key,
+            content=content,
+            metadata='{"a":1}',
+            vectors=vectors,
+            created_at_ms=1_000,
+            expires_at_ms=None,
+        ),
+    )
 
 
 def written(folder, count=3):
@@ -43,8 +54,10 @@ def test_every_kind_of_record_is_read_back_as_it_was_written(tmp_path):
     name = writer.begin()
     records = [
         put("schlüssel/ключ/🔑", 1, name, content="a\x00b 🔑 \u2028"),
-        Record(Stamp(1_000, 2, name), Delete("ns", "gone")),
-        Record(Stamp(1_001, 0, name), Reply("ns", "idem", "digest", ["stored", [["ns", "k", "stored", 1, 2]]])),
+        Record(Stamp(1_000, 2, name), Deletion("ns", "gone")),
+        Record(
+            Stamp(1_001, 0, name), RememberedReply("ns", "idem", "digest", ["stored", [["ns", "k", "stored", 1, 2]]])
+        ),
     ]
     outcome = writer.append(records)
     writer.close()

@@ -61,7 +61,7 @@ class MemoryReader:
             NotFound: there is no memory with the key of `like`.
         """
         self._refresh(retrieval.consistency)  # preparing a query already reads the namespace
-        return self._retrieved([self._retriever.understood(retrieval)])[0]
+        return self._retrieve([self._retriever.prepare(retrieval)])[0]
 
     def retrieve_batch(self, retrievals: Sequence[Retrieval]) -> list[Retrieved]:
         """Answer up to 100 retrievals in their order. Their queries share the model's runs.
@@ -73,17 +73,17 @@ class MemoryReader:
         checks.count(len(retrievals), "queries", RETRIEVALS_MAX)
         is_strong = any(retrieval.consistency is Consistency.STRONG for retrieval in retrievals)
         self._refresh(Consistency.STRONG if is_strong else Consistency.EVENTUAL)
-        searches = []
+        queries = []
         for position, retrieval in enumerate(retrievals):
             try:
-                searches.append(self._retriever.understood(retrieval))
+                queries.append(self._retriever.prepare(retrieval))
             except (InvalidInput, NotFound) as error:
                 error.field = f"queries[{position}].{error.field}"
                 raise
-        return self._retrieved(searches)
+        return self._retrieve(queries)
 
-    def _retrieved(self, searches: Sequence[PreparedQuery]) -> list[Retrieved]:
-        return [self._retriever.retrieve(search) for search in self._retriever.embedded(searches)]
+    def _retrieve(self, queries: Sequence[PreparedQuery]) -> list[Retrieved]:
+        return [self._retriever.retrieve(query) for query in self._retriever.embed(queries)]
 
     def state(self, namespace: str, *, consistency: Consistency = Consistency.EVENTUAL) -> tuple[str, int]:
         """Return a fingerprint of the namespace's contents and a change counter, for the keys of caches.

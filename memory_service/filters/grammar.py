@@ -220,7 +220,7 @@ class _Parser:
             raise InvalidInput(f"{path}: a filter has at most {OPERANDS_MAX} values.", field=path)
 
 
-def shown(filter: Filter) -> str:
+def to_json(filter: Filter) -> str:
     """A filter as JSON text in the grammar, save that times are in milliseconds."""
     return metadata.canonical_json(_raw(filter))
 

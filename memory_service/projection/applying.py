@@ -4,7 +4,7 @@ Reading the journals at start and writing a memory both end in `apply`; there is
 for each (namespace, key), so the outcome does not depend on the order in which journals are read.
 
 Catalog and indexes change one right after the other. A reader in between may hold ids that only one of the two knows;
-it sees that by their number and looks again under `undisturbed`.
+it sees that by their number and looks again under `publish_lock`.
 """
 
 import contextlib
@@ -100,8 +100,8 @@ class Projection:
         self._coverage: dict[str, dict[str, int] | None] = {}
         self._next_id = 1
         self._next_expiry_ms: int | None = None
-        self._writing = threading.Lock()
-        self._publishing = threading.Lock()
+        self.apply_lock = threading.Lock()
+        self.publish_lock = threading.Lock()
 
     def restore(self, snapshot: Snapshot) -> None:
         """Begin with a snapshot, whose catalog is the one that this projection was made with."""
@@ -128,9 +128,9 @@ class Projection:
             for id, text in self.catalog.texts(namespace):
                 index.add_text(id, text)
         self._indexes.changed([namespace])
-        self._indexes.fit(self._writing)
+        self._indexes.fit(self.apply_lock)
 
-    def make_up_for_removed(self, folder: DataFolder) -> list[str]:
+    def merge_compacted_snapshots(self, folder: DataFolder) -> list[str]:
         """Merge the snapshots that hold what was never applied here and whose journal is gone by now.
 
         A worker that slept while others compacted, or began with a snapshot that one of them wrote, needs this.
@@ -185,13 +185,13 @@ class Projection:
         Raises:
             Unavailable: an index is lost (`resident.py`).
         """
-        with self._indexes.frozen(self._writing) as indexes:
+        with self._indexes.frozen(self.apply_lock) as indexes:
             self.records_since_freeze = 0
             return FrozenProjection(self.catalog.freeze(), indexes, self._next_id)
 
     def close(self) -> None:
         """Close the catalog, and remove what is on local disk, when no thread is writing to it."""
-        with self._writing:
+        with self.apply_lock:
             self.catalog.close()
             self._indexes.close()
 
@@ -206,14 +206,6 @@ class Projection:
     def memories_held(self) -> int:
         """How many memories there are."""
         return self._indexes.memories
-
-    def undisturbed(self) -> threading.Lock:
-        """While it is held, catalog and indexes agree and nothing changes; hold it for a millisecond or two."""
-        return self._publishing
-
-    def standing_still(self) -> threading.Lock:
-        """While it is held nothing is applied, so that what is planned is planned against one state."""
-        return self._writing
 
     def torn_bytes(self) -> dict[str, int]:
         """Bytes behind the last valid frame of each journal that has any: unacknowledged rests of a crash."""
@@ -271,7 +263,7 @@ class Projection:
     def apply(self, records: Sequence[Record], applied: Mapping[str, int]) -> None:
         """Apply records, and note how far journals are applied by that."""
         changes = _Changes()
-        with self._writing, self.catalog.transaction():
+        with self.apply_lock, self.catalog.transaction():
             for record in records:
                 self._apply_one(record, changes)
                 self._clock.observe(record.stamp)
@@ -280,7 +272,7 @@ class Projection:
             self._publish(changes)
         self._applied |= applied
         self.records_since_freeze += len(records)
-        self._indexes.fit(self._writing, max(AT_ONCE, 2 * len(changes.namespaces())))
+        self._indexes.fit(self.apply_lock, max(AT_ONCE, 2 * len(changes.namespaces())))
 
     def expire(self, now_ms: int) -> None:
         """Drop the memories whose time is over, and old replies. Cheap when nothing is due.
@@ -288,12 +280,12 @@ class Projection:
         What expires is buried under its own stamp, so that an older record of the key, read later, stays dead. Every
         call comes by here, so this is also where indexes are evicted that are beyond the budget.
         """
-        self._indexes.fit(self._writing)
+        self._indexes.fit(self.apply_lock)
         due = self._next_expiry_ms
         if due is None or now_ms < due:
             return
         changes = _Changes()
-        with self._writing, self.catalog.transaction():
+        with self.apply_lock, self.catalog.transaction():
             for namespace, key, stamp, expires_at_ms, id in self.catalog.expired(now_ms):
                 if id is not None:
                     self.catalog.remove(id)
@@ -404,7 +396,7 @@ class Projection:
 
     def _publish(self, changes: _Changes) -> None:
         changing = {namespace: self._indexes.to_change(namespace) for namespace in changes.namespaces()}
-        with self._publishing:
+        with self.publish_lock:
             self.catalog.commit()
             _apply_to_indexes(changes, {namespace: index for namespace, index in changing.items() if index is not None})
         self._indexes.changed(changing)

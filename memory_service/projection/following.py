@@ -82,7 +82,7 @@ class Follower:
             for path in journal_paths(self._folder.journal):
                 if path.stem != self._own_writer():
                     self._follow_one(path, problems, trust_size=trust_sizes)
-            for name in self._projection.make_up_for_removed(self._folder):
+            for name in self._projection.merge_compacted_snapshots(self._folder):
                 problems[name] = f"journals were removed, and the snapshot {name} that covers them cannot be used"
         except OSError as error:
             problems[str(self._folder.path)] = f"{self._folder.path} cannot be read ({error.strerror})"

@@ -68,7 +68,7 @@ def recover(
         )
         try:
             records, damaged = _replay(projection, folder, skip_damage=skip_damage)
-            projection.make_up_for_removed(folder)
+            projection.merge_compacted_snapshots(folder)
             folder.claim(embedder)
         except BaseException:
             projection.catalog.close()

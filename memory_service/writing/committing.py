@@ -114,7 +114,7 @@ class Committer:
             self._projection.expire(now_ms)
             writer = self._journal.begin()
             group = Group(projection=self._projection, tick=lambda: self._clock.tick(writer), now_ms=now_ms)
-            with self._projection.standing_still():
+            with self._projection.apply_lock:
                 plans = [plan(request, group) for request in requests]
             if not group.records:
                 return [planned.outcome for planned in plans]

@@ -19,7 +19,7 @@ KNOWS = {
 
 HOMES = {
     "faiss": {"indexes/"},
-    "sqlite3": {"memory_service/projection/catalog.py", "gateway/exchange/chroma.py"},
+    "sqlite3": {"memory_service/projection/catalog", "gateway/exchange/chroma.py"},
     "onnxruntime": {"memory_service/embedding/minilm.py"},
     "tokenizers": {"memory_service/embedding/minilm.py", "memory_service/embedding/sentence_transformer.py"},
     "onnx": {"scripts/minilm_graph.py"},
@@ -28,7 +28,7 @@ HOMES = {
     "torch": {"memory_service/embedding/sentence_transformer.py"},
     "msgpack": {
         "memory_service/journal/records.py",
-        "memory_service/projection/catalog.py",
+        "memory_service/projection/catalog",
         "memory_service/namespaces/index.py",
         "memory_service/projection/snapshots.py",
     },

@@ -22,7 +22,8 @@ from memory_service.embedding.embedder import Fingerprint
 from memory_service.filters.grammar import EVERYTHING
 from memory_service.journal.data_folder import SNAPSHOT_FOLDER
 from memory_service.journal.records import FORMAT
-from memory_service.projection.catalog import SCHEMAS_READ, Catalog, UnsoundCatalog, examined
+from memory_service.projection.catalog import Catalog, UnsoundCatalog, open_copy
+from memory_service.projection.catalog_schema import SCHEMAS_READ
 
 if TYPE_CHECKING:  # it brings FAISS
     from memory_service.projection.snapshots import Snapshot
@@ -61,7 +62,7 @@ def read_snapshot(path: Path, embedder: Fingerprint | None, scratch: Path | None
         return ExaminedSnapshot(path, {}, None, is_complete=False, findings=tuple(found))
     try:
         snapshot = _loaded(path, embedder)
-        with examined(snapshot.catalog, scratch) as catalog:
+        with open_copy(snapshot.catalog, scratch) as catalog:
             _judge_catalog(catalog, snapshot)
             changes = (change_of(record) for record in catalog.records(snapshot.vectors))
             state = last_of(change for change in changes if change is not None)
@@ -174,7 +175,7 @@ def _watermarks(path: Path, scratch: Path | None) -> dict[str, int]:
     from memory_service.projection.snapshots import CATALOG, coverage
 
     try:
-        with examined(path / CATALOG, scratch) as catalog:
+        with open_copy(path / CATALOG, scratch) as catalog:
             return catalog.watermarks()
     except (UnsoundCatalog, OSError):
         return coverage(path) or {}

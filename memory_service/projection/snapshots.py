@@ -47,7 +47,8 @@ from memory_service.namespaces.index import (
     unpacked_texts,
 )
 from memory_service.namespaces.spilling import Aside, Extent, Spill, Spilled, Unspillable, filled
-from memory_service.projection.catalog import SCHEMA_VERSION, SCHEMAS_READ, FrozenCatalog
+from memory_service.projection.catalog import FrozenCatalog
+from memory_service.projection.catalog_schema import SCHEMA_VERSION, SCHEMAS_READ
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Vectors
 from memory_service.journal.records import Deletion, Mutation, Put, Record, RememberedReply
 from memory_service.projection.applying import Projection
-from memory_service.projection.catalog import Version
+from memory_service.projection.catalog_schema import Version
 from vector_memory.errors import Unavailable
 
 

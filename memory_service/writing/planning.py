@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from memory_service import metadata
 from memory_service.journal.records import Deletion, Put
 from memory_service.model import Deleted, Refused, Stored, StoreStatus
-from memory_service.projection.catalog import Version
+from memory_service.projection.catalog_schema import Version
 from memory_service.projection.receipts import receipt_id
 from memory_service.writing.group import Group
 from memory_service.writing.idempotency import remember, remembered_outcome

@@ -27,8 +27,8 @@ from benchmarks.texts import SEED
 from memory_service.clock import HybridClock
 from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import JournalWriter
 from memory_service.journal.records import Put, Record
+from memory_service.journal.writer import JournalWriter
 from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings

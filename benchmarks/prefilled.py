@@ -15,8 +15,8 @@ from benchmarks.texts import SEED, metadata
 from memory_service.clock import HybridClock
 from memory_service.embedding.embedder import Fingerprint, Vectors
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import JournalWriter
 from memory_service.journal.records import Put, Record
+from memory_service.journal.writer import JournalWriter
 from memory_service.metadata import canonical
 from memory_service.model import DEFAULT_NAMESPACE
 

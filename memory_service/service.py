@@ -12,7 +12,7 @@ from memory_service.embedding.embedder import Embedder
 from memory_service.embedding.queue import EmbeddingQueue
 from memory_service.filters.grammar import EVERYTHING, parse
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import storage_unavailable
+from memory_service.journal.writer import storage_unavailable
 from memory_service.metadata import canonical
 from memory_service.model import (
     DEFAULT_NAMESPACE,

@@ -18,7 +18,8 @@ from memory_service.doctor.entries import KeyState, Name, change_of, vector_faul
 from memory_service.doctor.report import SENSELESS, Diagnoses, Diagnosis, counted
 from memory_service.embedding.embedder import Fingerprint
 from memory_service.journal.data_folder import JOURNAL_FOLDER
-from memory_service.journal.files import frames, journal_paths, next_frame
+from memory_service.journal.files import journal_paths
+from memory_service.journal.frames import frames, next_frame
 from memory_service.journal.records import Deletion, Header, Put, Record, RememberedReply, decode, decode_header
 
 RESTORE = "Restore the file from a backup, or move it away to do without its memories."

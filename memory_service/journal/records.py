@@ -1,13 +1,13 @@
 """Records, the unit of truth: one mutation with its stamp, and its form in bytes.
 
-A record's payload is a msgpack map with short, fixed field names (the format version of the journal covers them):
+A record's payload is a msgpack map with short, fixed field names. The journal's format version covers them:
 
     put     {op: "put", at: [ms, counter], ns, key, content, meta, vectors, created, expires}
     delete  {op: "delete", at: [ms, counter], ns, key}
     reply   {op: "reply", at: [ms, counter], ns, key, request, result}
 
-`meta` is JSON text, so that what a caller stored comes back byte for byte; `vectors` are little-endian float32.
-The stamp's writer is the journal's own name and stands once, in its header.
+`meta` is JSON text, so what a caller stored comes back byte for byte. `vectors` are little-endian float32. The stamp's
+writer is the journal's own name, which stands once, in the header.
 """
 
 from dataclasses import dataclass
@@ -43,11 +43,11 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A memory that is no more.
+    """The end of a memory.
 
     Attributes:
-        expired_at_ms: when its time was over, for one that nobody deleted. Such a record comes from a snapshot and is
-            never journaled: whoever reads the put knows.
+        expired_at_ms: when the memory expired; None if it was deleted. Such a record comes from a snapshot and is never
+            written to a journal, where the put itself says when it expires.
     """
 
     namespace: str
@@ -57,16 +57,16 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class RememberedReply:
-    """What a request under an idempotency key was answered, so that its repetition gets the same.
+    """The answer to a request with an idempotency key, so that its repetition gets the same answer.
 
     Attributes:
-        request: digest of the request; the same key with another request is a conflict.
-        result: the outcome as plain msgpack values.
+        digest: of the request; the same key with another digest is a conflict.
+        result: the outcome as msgpack values.
     """
 
     namespace: str
     idempotency_key: str
-    request: str
+    digest: str
     result: Any
 
 
@@ -83,14 +83,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first frame of every journal: who writes it, in which format, with vectors of which model."""
+    """The first frame of every journal: who writes it, and which model makes its vectors."""
 
     writer: str
     embedder: Fingerprint
 
 
 def encode_header(header: Header) -> bytes:
-    """The payload of a journal's first frame."""
+    """Return the payload of a journal's first frame."""
     fields = {"op": "journal", "format": FORMAT, "writer": header.writer, "embedder": header.embedder.as_dict()}
     return _packed(fields)
 
@@ -99,7 +99,7 @@ def decode_header(payload: bytes) -> Header:
     """Read a journal's first frame.
 
     Raises:
-        ValueError: it is no header, or one of a format that this version does not know.
+        ValueError: the payload is not a header, or its format is unknown to this version.
     """
     fields = msgpack.unpackb(payload)
     if fields.get("op") != "journal":
@@ -110,7 +110,7 @@ def decode_header(payload: bytes) -> Header:
 
 
 def encode(record: Record) -> bytes:
-    """The payload of a record's frame."""
+    """Return the payload of a record's frame."""
     at = [record.stamp.ms, record.stamp.counter]
     match record.mutation:
         case Put() as put:
@@ -129,24 +129,16 @@ def encode(record: Record) -> bytes:
             )
         case Deletion(namespace, key):
             return _packed({"op": "delete", "at": at, "ns": namespace, "key": key})
-        case RememberedReply(namespace, key, request, result):
-            return _packed(
-                {
-                    "op": "reply",
-                    "at": at,
-                    "ns": namespace,
-                    "key": key,
-                    "request": request,
-                    "result": result,
-                }
-            )
+        case RememberedReply(namespace, key, digest, result):
+            reply = {"op": "reply", "at": at, "ns": namespace, "key": key, "request": digest, "result": result}
+            return _packed(reply)
 
 
 def decode(payload: bytes, header: Header) -> Record:
     """Read a record of the journal that has this header.
 
     Raises:
-        ValueError: the operation is unknown, or the vectors do not fit the header's embedder.
+        ValueError: the operation is unknown, or the vectors do not have the embedder's dimension.
     """
     fields = msgpack.unpackb(payload)
     ms, counter = fields["at"]
@@ -156,13 +148,12 @@ def decode(payload: bytes, header: Header) -> Record:
 def _mutation(fields: dict[str, Any], dim: int) -> Mutation:
     match fields["op"]:
         case "put":
-            vectors = np.frombuffer(fields["vectors"], dtype="<f4").reshape(-1, dim)
             return Put(
                 namespace=fields["ns"],
                 key=fields["key"],
                 content=fields["content"],
                 metadata=fields["meta"],
-                vectors=vectors,
+                vectors=np.frombuffer(fields["vectors"], dtype="<f4").reshape(-1, dim),
                 created_at_ms=fields["created"],
                 expires_at_ms=fields["expires"],
             )

@@ -210,7 +210,7 @@ class Catalog(CatalogReader):
 
     def remember(self, reply: RememberedReply, stamp: Stamp) -> None:
         """Keep the answer given under an idempotency key."""
-        row = (reply.namespace, reply.idempotency_key, reply.request, msgpack.packb(reply.result), stamp.ms)
+        row = (reply.namespace, reply.idempotency_key, reply.digest, msgpack.packb(reply.result), stamp.ms)
         self._writer.execute("INSERT OR REPLACE INTO reply VALUES (?,?,?,?,?)", row)
 
     def forget_replies(self, before_ms: int) -> None:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import HEADER_BYTES_MAX, journal_paths, read_tail, storage_unavailable, sync_folder
+from memory_service.journal.files import HEADER_BYTES_MAX, journal_paths, read_tail
+from memory_service.journal.writer import storage_unavailable, sync_folder
 from memory_service.model import Compacted
 from memory_service.projection import snapshots
 from memory_service.projection.snapshotting import Snapshotter

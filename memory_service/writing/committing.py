@@ -12,8 +12,8 @@ from pathlib import Path
 from memory_service.batching import Batcher
 from memory_service.clock import HybridClock
 from memory_service.embedding.embedder import Fingerprint
-from memory_service.journal.files import JournalWriter, storage_unavailable
 from memory_service.journal.records import Record
+from memory_service.journal.writer import JournalWriter, storage_unavailable
 from memory_service.projection.applying import Projection
 from memory_service.writing.group import Group
 from memory_service.writing.planning import plan, settle

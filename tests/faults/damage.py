@@ -13,7 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import frames, journal_paths, read_tail
+from memory_service.journal.files import journal_paths, read_tail
+from memory_service.journal.frames import frames
 from memory_service.journal.records import Deletion, Put, Record
 from memory_service.model import Mode, NewMemory
 from memory_service.projection import snapshots

@@ -15,8 +15,9 @@ import pytest
 from memory_service.clock import Stamp
 from memory_service.doctor import RepairRefused, examine, plan, repair
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import JournalWriter, frame, frames
+from memory_service.journal.frames import frame, frames
 from memory_service.journal.records import Put, Record
+from memory_service.journal.writer import JournalWriter
 from memory_service.model import NewMemory
 from memory_service.service import MemoryService
 from tests.manifests import rewritten

@@ -4,8 +4,8 @@ import pytest
 
 from memory_service.clock import HybridClock
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import JournalWriter
 from memory_service.journal.records import Record, RememberedReply
+from memory_service.journal.writer import JournalWriter
 from memory_service.model import Deleted, NewMemory, Stored, StoreStatus
 from memory_service.service import MemoryService
 from tests.faults.embedder import HashEmbedder

@@ -1,4 +1,4 @@
-"""Filters: a small JSON grammar that says which memories are meant.
+"""Filters: a small JSON grammar for conditions on memories.
 
     {"lead": "acme"}                                    the field equals the value
     {"importance": {"$gte": 0.5, "$lt": 0.9}}           several conditions on a field: all must hold
@@ -13,7 +13,7 @@ Comparison is typed: a number never equals a string, `true` is not 1, and orderi
 strings (by code point) only. `$ne` and `$nin` are the exact opposites of `$eq` and `$in`, so they also match memories
 without the field; `null` equals an explicit null only, and `$exists` tells absence.
 
-This module parses and checks. `catalog.py` turns the result into SQL.
+This module parses and checks. `sql.py` turns the result into SQL.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from vector_memory.errors import InvalidInput
 DEPTH_MAX = 16
 NODES_MAX = 300
 OPERANDS_MAX = 2_000
-"""Bounds of one filter: levels of nesting, filters and conditions in all, values compared with in all."""
+"""Bounds of one filter: levels of nesting, conditions in all, and values to compare with in all."""
 
 TIME_FIELDS = ("created_at", "updated_at", "expires_at")
 OWN_FIELDS = ("key", *TIME_FIELDS)
@@ -39,7 +39,7 @@ Ordering = Literal["$gt", "$gte", "$lt", "$lte"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a condition looks at: one of the memory's own fields, or a path into its metadata."""
+    """The subject of a condition: one of the memory's own fields, or a path into its metadata."""
 
     name: str
     own: bool
@@ -55,7 +55,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """The field compares so with the value: both numbers or both strings."""
+    """The field compares with the value by the operator; both are numbers or both are strings."""
 
     field: Field
     operator: Ordering
@@ -72,14 +72,14 @@ class Contains:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """The field is there, be it null."""
+    """The field is present; its value may be null."""
 
     field: Field
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Every part holds; without parts, everything matches."""
+    """Every part holds. Without parts, everything matches."""
 
     parts: "tuple[Filter, ...]"
 
@@ -104,10 +104,10 @@ EVERYTHING = AllOf(())
 
 
 def parse(raw: Mapping[str, JSON] | None) -> Filter:
-    """Read a filter; None and {} mean everything.
+    """Parse a filter; None and {} match everything.
 
     Raises:
-        InvalidInput: with the path of the offending node, such as `filter.$or[1].price.$gt`.
+        InvalidInput: the field is the path of the offending node, such as `filter.$or[1].price.$gt`.
     """
     if raw is None:
         return EVERYTHING
@@ -116,7 +116,7 @@ def parse(raw: Mapping[str, JSON] | None) -> Filter:
 
 
 class _Parser:
-    """Walks a raw filter, counting what it meets against the bounds."""
+    """Parses one filter and counts its conditions and values against the bounds."""
 
     def __init__(self) -> None:
         self._nodes = 0
@@ -192,7 +192,10 @@ class _Parser:
 
     def _contains(self, field: Field, raw: Any, path: str) -> Contains:
         if field.own and (field.name != "key" or not isinstance(raw, str)):
-            raise InvalidInput(f"{path}: {field.name} contains no such thing; $contains a string fits key.", field=path)
+            raise InvalidInput(
+                f"{path}: $contains needs a list or text; of the own fields only key takes it, with a string.",
+                field=path,
+            )
         return Contains(field, self._operand(field, raw, path))
 
     def _operands_of(self, field: Field, raw: Any, path: str) -> tuple[JSON, ...]:
@@ -221,7 +224,7 @@ class _Parser:
 
 
 def to_json(filter: Filter) -> str:
-    """A filter as JSON text in the grammar, save that times are in milliseconds."""
+    """Return a filter as JSON text in this grammar. Times are in milliseconds instead of ISO 8601."""
     return metadata.canonical_json(_raw(filter))
 
 
@@ -263,10 +266,10 @@ def _field(name: str, path: str) -> Field:
 
 
 def time_ms(raw: Any, path: str) -> int:
-    """An ISO 8601 time as milliseconds since the epoch; a date alone is its midnight in UTC.
+    """Parse an ISO 8601 time into milliseconds since the epoch; a date alone is its midnight in UTC.
 
     Raises:
-        InvalidInput: not such a string, or a time of day without its offset from UTC.
+        InvalidInput: the value is not such a string, or a time of day has no offset from UTC.
     """
     remedy = f'{path} must be an ISO 8601 time such as "2026-09-14T08:00:00Z" or a date such as "2026-09-14".'
     if not isinstance(raw, str):

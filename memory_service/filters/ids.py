@@ -1,7 +1,7 @@
-"""The ids of the memories that a filter matches: one query for each condition, joined as sets of numbers.
+"""The ids of the memories that a filter matches: one query for each condition, combined as sets of numbers.
 
-SQLite joins sets row by row, and a row costs about a microsecond on its way to Python. So each query returns its ids as
-one text, which numpy reads at ten nanoseconds an id, and numpy joins them.
+SQLite combines sets row by row, and a row takes about a microsecond on its way to Python. So each query returns its ids
+as one text. numpy parses it at ten nanoseconds an id, and combines the sets.
 """
 
 import threading
@@ -18,14 +18,14 @@ from memory_service.filters.sql import ALL_IDS, Condition, leaf_queries
 
 Ids: TypeAlias = NDArray[np.int64]
 Ask: TypeAlias = Callable[[Condition], str | None]
-"""Puts a query of a namespace to the catalog; the answer is one value."""
+"""Runs a query of one namespace and returns its only value."""
 
 KEPT_MAX = 1_000_000
-"""Ids that are kept of recent filters, all together: 8 MB."""
+"""Ids kept of all recent filters together: 8 MB."""
 
 
 def matching_ids(ask: Ask, filter: Filter) -> Ids:
-    """The ids, ascending, if all queries are answered as of one moment."""
+    """Return the ids that match, ascending. The caller makes sure that all queries see the same state."""
     match filter:
         case AllOf(parts):
             demanded = [part for part in parts if not isinstance(part, Not)]
@@ -40,12 +40,13 @@ def matching_ids(ask: Ask, filter: Filter) -> Ids:
 
 
 def read_ids(text: str | None) -> Ids:
-    """Ids that are joined by commas, as numbers: ascending, each once; None is none."""
+    """Parse ids joined by commas into (n,) int64, ascending, each once. None stands for no ids."""
     return _ascending(np.fromstring(text or "", dtype=np.int64, sep=","))
 
 
 def _ascending(ids: Ids) -> Ids:
-    """Sorted, each once; `np.unique` takes ten times as long for 100,000."""
+    """The ids sorted, each once."""
+    # np.unique takes ten times as long for 100,000 ids.
     ids = np.sort(ids)
     return ids[np.concatenate([[True], ids[1:] != ids[:-1]])] if len(ids) else ids
 
@@ -67,10 +68,10 @@ def _without(ids: Ids, excluded: Ids) -> Ids:
 
 
 class RecentIds:
-    """The ids that recent filters matched in namespaces to which nothing was written since. Thread-safe.
+    """A cache of the ids that recent filters matched, until something is written to the namespace. Thread-safe.
 
-    Every write to a namespace begins an epoch of it. Who asks the catalog notes the epoch first; what was found is kept
-    only if the same one still lasts.
+    Every write to a namespace starts a new epoch of it. A reader gets the epoch before it queries the catalog, and its
+    result is kept only if the epoch is still the same.
     """
 
     def __init__(self, ids_max: int = KEPT_MAX) -> None:
@@ -81,15 +82,15 @@ class RecentIds:
         self._epochs: Counter[str] = Counter()
 
     def find(self, namespace: str, filter: Hashable) -> tuple[Ids | None, int]:
-        """The ids, if they are known, and the epoch."""
+        """Return the ids if the cache has them, and the current epoch."""
         with self._lock:
-            found = self._kept.get((namespace, filter))
-            if found is not None:
+            ids = self._kept.get((namespace, filter))
+            if ids is not None:
                 self._kept.move_to_end((namespace, filter))
-            return found, self._epochs[namespace]
+            return ids, self._epochs[namespace]
 
     def keep(self, namespace: str, filter: Hashable, ids: Ids, epoch: int) -> None:
-        """Keep what was found by a query that began in that epoch, in place of what was not asked for longest."""
+        """Keep the result of a query that began in this epoch, and drop the least recently used results."""
         with self._lock:
             if self._epochs[namespace] != epoch or len(ids) > self._ids_max:
                 return
@@ -100,7 +101,7 @@ class RecentIds:
                 self._drop(next(iter(self._kept)))
 
     def forget(self, namespaces: Collection[str]) -> None:
-        """Begin an epoch of these namespaces: right after what was written there became visible."""
+        """Start a new epoch of these namespaces. Call it right after a write there became visible."""
         with self._lock:
             for namespace in namespaces:
                 self._epochs[namespace] += 1

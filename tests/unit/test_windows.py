@@ -73,7 +73,7 @@ def test_a_seam_gives_up_overlap_where_the_next_word_needs_the_whole_window() ->
 def test_a_tokenizer_without_words_is_cut_at_white_space() -> None:
     """Such a tokenizer takes the whole text for one word; here every character is a piece."""
     tokenizer = Tokenizer(models.BPE({character: i for i, character in enumerate("abc ")}, []))
-    cuts = Cutter(tokenizer, pieces_max=8).cut("abc abc abc abc abc")
+    cuts = Cutter(tokenizer, tokens_max=8).cut("abc abc abc abc abc")
     assert [window.text for window in cuts] == ["abc abc ", "abc abc ", "abc abc ", "abc abc"]
 
 

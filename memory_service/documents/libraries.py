@@ -1,4 +1,4 @@
-"""Libraries: documents under one name, found by that name, and read within a budget of tokens."""
+"""Libraries: documents under one name. A name finds them, and a budget of tokens bounds what is read of them."""
 
 import difflib
 from collections.abc import Sequence
@@ -15,15 +15,19 @@ from vector_memory.errors import NotFound
 
 NAME_CHARS_MAX = 200
 KNOWN_MAX = 10_000
-"""Names that are compared in spelling; ten milliseconds' work for each thousand."""
+"""Libraries whose names are compared with the one sought; a thousand take ten milliseconds."""
 
 TOPICS_MAX = 50
+"""Topics that an answer lists for a library."""
+
 CANDIDATES_MAX = 200
+"""Chunks considered for a topic, more than a usual budget of 5,000 tokens holds."""
+
 BEGINNING_CHUNKS = 3
-"""Of each document, where no topic is given: about a page."""
+"""Chunks read of each document if no topic is given: about a page."""
 
 _NEAR = 0.6
-"""difflib's own cutoff for close matches."""
+"""Least similarity of a close match: difflib's own default."""
 
 
 class Libraries:
@@ -40,13 +44,13 @@ class Libraries:
         limit: int = LIBRARIES_MAX,
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> list[Library]:
-        """The libraries that a name may mean, best first: spelt so, beginning so, spelt nearly so, or by meaning.
+        """Return the libraries that a name may mean, best first: equal, by prefix, by spelling, or by meaning.
 
         Args:
-            name: as a person would say it; None for all, in order of id.
-            namespace: in which.
+            name: as a person would say it; None returns all libraries, in order of id.
+            namespace: the one to search.
             limit: 1 to 10.
-            consistency: what is seen of other workers' writes.
+            consistency: what the call sees of other workers' writes.
         """
         checks.namespace(namespace)
         checks.whole_number(limit, "limit", 1, LIBRARIES_MAX)
@@ -56,16 +60,17 @@ class Libraries:
         if name is None:
             return [self._library(id, namespace, "all") for id in known[:limit]]
         wanted = names.library_id(name)
-        found = {wanted: "exact"} if wanted in known else {}
+        matches = {wanted: "exact"} if wanted in known else {}
         if wanted:
-            found |= {id: "prefix" for id in known if _begins(id, wanted) and id not in found}
+            matches |= {id: "prefix" for id in known if _begins_with(id, wanted) and id not in matches}
             near = difflib.get_close_matches(wanted, known, n=limit, cutoff=_NEAR)
+            # People often leave out what comes before the slash, as in `react` for `facebook/react`.
             last = {id.rpartition("/")[2]: id for id in known}
             near += [last[part] for part in difflib.get_close_matches(wanted, last, n=limit, cutoff=_NEAR)]
-            found |= {id: "near" for id in near if id not in found}
-        if not found and name.strip():
-            found = dict.fromkeys(self._by_meaning(name, namespace), "meaning")
-        return [self._library(id, namespace, match) for id, match in list(found.items())[:limit]]
+            matches |= {id: "near" for id in near if id not in matches}
+        if not matches and name.strip():
+            matches = dict.fromkeys(self._by_meaning(name, namespace), "meaning")
+        return [self._library(id, namespace, match) for id, match in list(matches.items())[:limit]]
 
     def docs(
         self,
@@ -76,14 +81,14 @@ class Libraries:
         namespace: str = DEFAULT_NAMESPACE,
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> LibraryDocs:
-        """What a library says on a topic, or how its documents begin.
+        """Return what a library says about a topic; without a topic, the first chunks of its documents.
 
         Args:
-            id: as `resolve` gives it.
+            id: `Library.id`.
             topic: a question or some words.
-            tokens: what may be returned, by an estimate that is rather too high; 1 to 1,000,000.
-            namespace: in which.
-            consistency: what is seen of other workers' writes.
+            tokens: budget of the answer, by an estimate that is rather too high; 1 to 1,000,000.
+            namespace: the one to search.
+            consistency: what the call sees of other workers' writes.
 
         Raises:
             NotFound: there is no such library.
@@ -96,7 +101,7 @@ class Libraries:
             raise NotFound(f"There is no library {id!r} in namespace {namespace!r}; GET /v1/libraries finds names.")
         if topic is None:
             return self._beginnings(library, tokens, namespace)
-        found = self._memories.retrieve(
+        result = self._memories.retrieve(
             Retrieval(
                 query=topic,
                 k=CANDIDATES_MAX,
@@ -105,7 +110,7 @@ class Libraries:
                 max_tokens=tokens,
             )
         )
-        return LibraryDocs(library, _in_reading_order(found.hits), found.tokens or 0, found.truncated)
+        return LibraryDocs(library, _in_reading_order(result.hits), result.tokens or 0, result.truncated)
 
     def _beginnings(self, library: str, tokens: int, namespace: str) -> LibraryDocs:
         first: dict[str, JSON] = {**names.is_any_chunk(), "library": library, "chunk": {"$lte": BEGINNING_CHUNKS * GAP}}
@@ -113,8 +118,8 @@ class Libraries:
         waiting: dict[str, list[Memory]] = {}
         for memory in sorted(page.memories, key=_place):
             waiting.setdefault(_place(memory)[0], []).append(memory)
-        # The first chunk of every document before the second of any.
-        rounds = [of[turn] for turn in range(BEGINNING_CHUNKS) for of in waiting.values() if turn < len(of)]
+        # The first chunks of all documents come before the second chunk of any document.
+        rounds = [chunks[turn] for turn in range(BEGINNING_CHUNKS) for chunks in waiting.values() if turn < len(chunks)]
         chosen: list[Hit] = []
         spent = 0
         for memory in rounds:
@@ -127,17 +132,17 @@ class Libraries:
         return LibraryDocs(library, hits, spent, len(chosen) < len(rounds) or page.cursor is not None)
 
     def _by_meaning(self, name: str, namespace: str) -> list[str]:
-        """Libraries whose chunks come nearest."""
+        """The libraries of the chunks that are nearest to the name."""
         query = Retrieval(
             query=name, k=50, namespace=namespace, filter={**names.is_any_chunk(), "library": {"$exists": True}}
         )
         return list(dict.fromkeys(str(hit.memory.metadata["library"]) for hit in self._memories.retrieve(query).hits))
 
     def _library(self, id: str, namespace: str, match: str) -> Library:
-        of_heads = {"document.library": id}
-        spelt = self._values("document.library_name", namespace, 2, of_heads)
-        topics = self._values("topic", namespace, TOPICS_MAX, of_heads)
-        documents = sum(count for _, count in self._values("document.library", namespace, 1, of_heads))
+        heads = {"document.library": id}
+        spelt = self._values("document.library_name", namespace, 2, heads)
+        topics = self._values("topic", namespace, TOPICS_MAX, heads)
+        documents = sum(count for _, count in self._values("document.library", namespace, 1, heads))
         chunks = sum(count for _, count in self._values("library", namespace, 1, {"library": id}))
         return Library(id, spelt[0][0] if spelt else id, documents, chunks, tuple(t for t, _ in topics), match)
 
@@ -152,8 +157,8 @@ class Libraries:
         return self._memories.values(field, namespace=namespace, filter=filter, limit=limit, consistency=consistency)
 
 
-def _begins(id: str, wanted: str) -> bool:
-    """Whether an id, or its part behind the last slash, begins so."""
+def _begins_with(id: str, wanted: str) -> bool:
+    """Whether an id, or its part after the last slash, begins with a text."""
     return id.startswith(wanted) or id.rpartition("/")[2].startswith(wanted)
 
 
@@ -163,7 +168,7 @@ def _place(memory: Memory) -> tuple[str, int]:
 
 
 def _in_reading_order(hits: Sequence[Hit]) -> tuple[Hit, ...]:
-    """The document with the best hit first, and within it as it is read."""
+    """The document with the best hit first, and each document in its own order."""
     rank: dict[str, int] = {}
     for hit in hits:
         rank.setdefault(_place(hit.memory)[0], len(rank))

@@ -1,10 +1,7 @@
-"""What an examination says: findings with their severity and remedy, totals, and whether a repair may be done.
+"""The report of an examination: findings with severity and remedy, totals, and whether a repair is possible.
 
-It knows the form of a report and not what is examined: nothing of frames, snapshots or memories. A few small things
-that every examiner needs are here too, among them how a place and a number are worded.
-
-Above are the modules that look at files, `verdict.py`, `examination.py`, and the command line, which prints a report.
-Below is nothing of ours.
+This module knows the form of a report and nothing of frames, snapshots or memories. It also has the few functions that
+all examining modules need.
 """
 
 from dataclasses import dataclass
@@ -15,7 +12,7 @@ Severity: TypeAlias = Literal["ok", "note", "problem"]
 
 
 SENSELESS = (ValueError, KeyError, TypeError, AttributeError)
-"""What reading a payload raises that has a right checksum and makes no sense."""
+"""Errors of decoding a payload whose checksum is right and whose contents are not."""
 
 
 REBUILD = "Run the doctor with --repair: it removes this snapshot and writes a fresh one."
@@ -23,11 +20,11 @@ REBUILD = "Run the doctor with --repair: it removes this snapshot and writes a f
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One thing that was looked at.
+    """The finding about one thing that was examined.
 
     Attributes:
-        where: path inside the data folder, with the offset where there is one; "." is the folder.
-        remedy: what to do about it; empty when there is nothing to do.
+        where: path inside the data folder, and the offset if there is one; "." is the folder itself.
+        remedy: what to do about it; empty if there is nothing to do.
     """
 
     severity: Severity
@@ -38,13 +35,13 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What the folder holds.
+    """The numbers of what a folder holds.
 
     Attributes:
-        memories: number of memories in each namespace, expired ones left out.
-        tombstones: keys whose last record is a delete.
-        records: in the journals that are there.
-        bytes: of all files in the folder.
+        memories: number of memories in each namespace, without expired ones.
+        tombstones: number of keys whose last record is a delete.
+        records: number of records in the journals.
+        bytes: size of all files in the folder.
     """
 
     memories: dict[str, int]
@@ -61,7 +58,7 @@ class Report:
 
     Attributes:
         unusable: names of the snapshots that a repair would remove.
-        refusal: why a repair may not be done; None when it may.
+        refusal: why a repair is refused; None if it is possible.
     """
 
     folder: str
@@ -72,7 +69,7 @@ class Report:
 
     @property
     def problems(self) -> int:
-        """How many findings call for action."""
+        """Number of findings that need action."""
         return sum(finding.severity == "problem" for finding in self.findings)
 
 
@@ -81,27 +78,27 @@ class RepairRefused(Exception):
 
 
 class Diagnoses(list[Diagnosis]):
-    """Diagnoses about one place."""
+    """The findings about one place."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
         self.where = where
 
     def ok(self, what: str) -> None:
-        """It is as it should be."""
+        """Add that something is in order."""
         self.append(Diagnosis("ok", what, self.where))
 
     def note(self, what: str, remedy: str = "", *, at: int | None = None) -> None:
-        """Worth a word, and harmless."""
+        """Add something harmless that the operator may want to know."""
         self.append(Diagnosis("note", what, place(self.where, at), remedy))
 
     def problem(self, what: str, remedy: str, *, at: int | None = None) -> None:
-        """It calls for action."""
+        """Add something that needs action."""
         self.append(Diagnosis("problem", what, place(self.where, at), remedy))
 
 
 def listed(folder: Path) -> list[Path]:
-    """What is in a folder, oldest name first; nothing when there is no such folder."""
+    """Return the entries of a folder, oldest name first; none if there is no such folder."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -109,12 +106,12 @@ def listed(folder: Path) -> list[Path]:
 
 
 def place(where: str, at: int | None) -> str:
-    """A path inside the data folder, with the offset where there is one."""
+    """Return a path inside the data folder, with the offset if there is one."""
     return where if at is None else f"{where}, byte {at}"
 
 
 def counted(count: int, noun: str) -> str:
-    """A number with its noun: 1 journal, 2 journals, 3 memories, 4 replies."""
+    """Return a number with its noun: 1 journal, 2 journals, 3 memories, 4 replies."""
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"

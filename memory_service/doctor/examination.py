@@ -13,7 +13,7 @@ from pathlib import Path
 
 from memory_service.clock import HybridClock, wall_ms
 from memory_service.doctor.journals import ExaminedJournal, read_journals
-from memory_service.doctor.report import RepairRefused, Report, Totals, listed
+from memory_service.doctor.report import RepairRefused, Report, Totals, entries_in
 from memory_service.doctor.snapshot_files import ExaminedSnapshot, is_complete, read_snapshot
 from memory_service.doctor.store_file import read_store
 from memory_service.doctor.verdict import Verdict, reach_verdict
@@ -40,7 +40,7 @@ def examine(folder: Path, scratch: Path | None = None) -> Report:
 def _examine(folder: Path, scratch: Path | None) -> tuple[Report, bool]:
     """The report, and whether no snapshot was removed since; removed ones are not in the report."""
     embedder, about_store = read_store(folder)
-    begun = [read_snapshot(path, embedder, scratch) for path in listed(folder / SNAPSHOT_FOLDER)]
+    begun = [read_snapshot(path, embedder, scratch) for path in entries_in(folder / SNAPSHOT_FOLDER)]
     journals, about_journals = read_journals(folder, embedder)
     snapshots = [each for each in begun if not each.is_complete or is_complete(each.path)]
     is_compacted = (folder / COMPACTED_FILE).exists()

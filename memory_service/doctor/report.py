@@ -97,7 +97,7 @@ class Diagnoses(list[Diagnosis]):
         self.append(Diagnosis("problem", what, place(self.where, at), remedy))
 
 
-def listed(folder: Path) -> list[Path]:
+def entries_in(folder: Path) -> list[Path]:
     """Return the entries of a folder, oldest name first; none if there is no such folder."""
     try:
         return sorted(folder.iterdir())

@@ -6,7 +6,7 @@ If it is missing, this module also looks whether there are journals or snapshots
 import json
 from pathlib import Path
 
-from memory_service.doctor.report import SENSELESS, Diagnoses, listed
+from memory_service.doctor.report import SENSELESS, Diagnoses, entries_in
 from memory_service.embedding.embedder import Fingerprint
 from memory_service.journal.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER, STORE_FILE
 from memory_service.journal.records import FORMAT
@@ -34,7 +34,7 @@ def read_store(folder: Path) -> tuple[Fingerprint | None, Diagnoses]:
 
 
 def _about_missing_store(folder: Path, diagnoses: Diagnoses) -> None:
-    if any((folder / name).is_dir() and listed(folder / name) for name in (JOURNAL_FOLDER, SNAPSHOT_FOLDER)):
+    if any((folder / name).is_dir() and entries_in(folder / name) for name in (JOURNAL_FOLDER, SNAPSHOT_FOLDER)):
         diagnoses.problem(
             "is missing", "Start the worker with the embedder that the journals name, which writes it again."
         )

@@ -1,6 +1,6 @@
 """Whether journals and snapshots agree, and which snapshots a repair may remove.
 
-This module compares what `journals.py` and `snapshot_files.py` have read. It opens no file, and knows nothing of frames,
+This module compares what `journals.py` and `snapshot_files.py` have read. It opens no file and knows nothing of frames,
 checksums and SQLite.
 """
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 
 from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
-from memory_service.embedding.windows import Cutter, padded
+from memory_service.embedding.windows import Cutter, pad_windows
 from vector_memory.errors import StartupError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class MiniLM:
         """
         if not windows:
             return np.empty((0, DIM), np.float32)
-        ids, mask = padded(windows, PAD_ID)
+        ids, mask = pad_windows(windows, PAD_ID)
         vectors: Vectors = self._session.run(["vectors"], {"ids": ids, "mask": mask})[0]
         return vectors
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from memory_service.embedding import minilm
 from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
-from memory_service.embedding.windows import Cutter, padded
+from memory_service.embedding.windows import Cutter, pad_windows
 from vector_memory.errors import StartupError
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ class SentenceTransformerEmbedder:
     def _run(self, windows: Sequence[TextWindow]) -> Vectors:
         import torch
 
-        ids, mask = (torch.from_numpy(part).long().to(self._model.device) for part in padded(windows, self._pad_id))
+        ids, mask = (
+            torch.from_numpy(part).long().to(self._model.device) for part in pad_windows(windows, self._pad_id)
+        )
         with torch.inference_mode():
             vectors = self._model({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
             unit: Vectors = torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()

@@ -98,7 +98,7 @@ def _allowed_cuts(word_starts: Sequence[bool], limit: int) -> list[int]:
     return cuts
 
 
-def padded(windows: Sequence[TextWindow], pad_id: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def pad_windows(windows: Sequence[TextWindow], pad_id: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return the windows' ids, with each row filled up on the right to the length of the longest.
 
     Returns:

@@ -92,7 +92,7 @@ class Header:
 def encode_header(header: Header) -> bytes:
     """Return the payload of a journal's first frame."""
     fields = {"op": "journal", "format": FORMAT, "writer": header.writer, "embedder": header.embedder.as_dict()}
-    return _packed(fields)
+    return _pack(fields)
 
 
 def decode_header(payload: bytes) -> Header:
@@ -114,7 +114,7 @@ def encode(record: Record) -> bytes:
     at = [record.stamp.ms, record.stamp.counter]
     match record.mutation:
         case Put() as put:
-            return _packed(
+            return _pack(
                 {
                     "op": "put",
                     "at": at,
@@ -128,10 +128,10 @@ def encode(record: Record) -> bytes:
                 }
             )
         case Deletion(namespace, key):
-            return _packed({"op": "delete", "at": at, "ns": namespace, "key": key})
+            return _pack({"op": "delete", "at": at, "ns": namespace, "key": key})
         case RememberedReply(namespace, key, digest, result):
             reply = {"op": "reply", "at": at, "ns": namespace, "key": key, "request": digest, "result": result}
-            return _packed(reply)
+            return _pack(reply)
 
 
 def decode(payload: bytes, header: Header) -> Record:
@@ -165,6 +165,6 @@ def _mutation(fields: dict[str, Any], dim: int) -> Mutation:
             raise ValueError(f"unknown operation {unknown!r}")
 
 
-def _packed(fields: dict[str, Any]) -> bytes:
+def _pack(fields: dict[str, Any]) -> bytes:
     packed: bytes = msgpack.packb(fields)
     return packed

@@ -42,9 +42,9 @@ MERGE_RECORDS = 1_000
 class OtherEmbedder(Exception):
     """A journal holds vectors of another embedding model."""
 
-    def __init__(self, path: Path, found: Fingerprint) -> None:
-        self.path, self.found = path, found
-        super().__init__(f"{path} holds vectors of {found.model} (revision {found.revision[:12]})")
+    def __init__(self, path: Path, fingerprint: Fingerprint) -> None:
+        self.path, self.fingerprint = path, fingerprint
+        super().__init__(f"{path} holds vectors of {fingerprint.model} (revision {fingerprint.revision[:12]})")
 
 
 class Projection:
@@ -100,7 +100,7 @@ class Projection:
         """Return the number of memories."""
         return self._indexes.memories
 
-    def nearest_then(self, namespace: str, vector: Vectors, k: int, among: Groups | None) -> list[tuple[int, float]]:
+    def nearest_at(self, namespace: str, vector: Vectors, k: int, among: Groups | None) -> list[tuple[int, float]]:
         """Return the k nearest of current and superseded versions as (id, score), best first.
 
         Args:

@@ -131,5 +131,5 @@ def _replay(projection: Projection, folder: DataFolder, *, skip_damage: bool) ->
             except DamagedJournal as error:
                 damaged.append(error)
     except OtherEmbedder as error:
-        raise StartupError(mismatch(error.path, error.found, projection.embedder)) from error
+        raise StartupError(mismatch(error.path, error.fingerprint, projection.embedder)) from error
     return records, tuple(damaged)

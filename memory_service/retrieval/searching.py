@@ -120,7 +120,7 @@ def rank(
     """Return the k best candidates in the retrieval's mode."""
     if query.as_of_ms is not None:
         assert query.vector is not None, "looking back is by meaning"
-        pairs = projection.nearest_then(query.retrieval.namespace, query.vector(), k, among)
+        pairs = projection.nearest_at(query.retrieval.namespace, query.vector(), k, among)
         ids = np.array([id for id, _ in pairs], np.int64)
         scores = np.array([score for _, score in pairs], np.float32)
         return Ranking(ids=ids, scores=scores, dense=scores)

@@ -37,7 +37,7 @@ def idempotency(key: str | None, operation: str, request: Mapping[str, Any]) -> 
     return Idempotency(key, request_digest(operation, request))
 
 
-def remembered_outcome(request: WriteRequest, group: Group) -> WriteOutcome | None:
+def recall_outcome(request: WriteRequest, group: Group) -> WriteOutcome | None:
     """Return what the same request was answered before; None for a new request.
 
     Raises:

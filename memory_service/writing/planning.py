@@ -13,7 +13,7 @@ from memory_service.model import Deleted, Refused, Stored, StoreStatus
 from memory_service.projection.catalog_schema import Version
 from memory_service.projection.receipts import receipt_id
 from memory_service.writing.group import Group
-from memory_service.writing.idempotency import remember, remembered_outcome
+from memory_service.writing.idempotency import recall_outcome, remember
 from memory_service.writing.preparing import PreparedMemory
 from memory_service.writing.requests import (
     DeleteRequest,
@@ -41,7 +41,7 @@ class Plan:
 def plan(request: WriteRequest, group: Group) -> Plan:
     """Plan one request, and add its records to the group."""
     try:
-        outcome = remembered_outcome(request, group)
+        outcome = recall_outcome(request, group)
     except Conflict as conflict:
         return Plan(conflict, [])
     if outcome is not None:

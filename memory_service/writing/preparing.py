@@ -54,7 +54,7 @@ class Preparer:
     def check(self, memory: NewMemory) -> PreparedMemory | Refused:
         """Check one memory, and decode the vectors that it brings, if this service's embedder made them."""
         try:
-            return _checked(memory, self._fingerprint, self._now_ms())
+            return _check(memory, self._fingerprint, self._now_ms())
         except InvalidInput as error:
             return Refused(memory.namespace, memory.key, error)
 
@@ -85,7 +85,7 @@ class Preparer:
         )
 
 
-def _checked(memory: NewMemory, fingerprint: Fingerprint, now_ms: int) -> PreparedMemory:
+def _check(memory: NewMemory, fingerprint: Fingerprint, now_ms: int) -> PreparedMemory:
     checks.namespace(memory.namespace)
     checks.content(memory.content)
     if memory.key is not None:

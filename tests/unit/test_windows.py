@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from memory_service.embedding.embedder import TextWindow
-from memory_service.embedding.windows import Cutter, padded, window_ranges
+from memory_service.embedding.windows import Cutter, pad_windows, window_ranges
 
 WORD_STARTS = st.lists(st.booleans(), max_size=400)
 LIMITS = st.integers(1, 40).flatmap(lambda limit: st.tuples(st.just(limit), st.integers(0, limit - 1)))
@@ -78,6 +78,6 @@ def test_a_tokenizer_without_words_is_cut_at_white_space() -> None:
 
 
 def test_padding_goes_to_the_right_and_is_masked() -> None:
-    ids, mask = padded([TextWindow("a", (5, 6, 7)), TextWindow("b", (8,))], pad_id=1)
+    ids, mask = pad_windows([TextWindow("a", (5, 6, 7)), TextWindow("b", (8,))], pad_id=1)
     assert ids.tolist() == [[5, 6, 7], [8, 1, 1]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]

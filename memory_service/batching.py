@@ -82,6 +82,7 @@ class Batcher(Generic[Item, Result]):
                 raise Unavailable("The service is stopping.")
             if len(self._urgent) + len(self._patient) + len(jobs) > self._waiting_max and self._has_waiting():
                 raise Unavailable(f"More than {self._waiting_max} items are waiting already; try again later.")
+            # A single batch that finds the batcher idle needs no thread switch: its caller runs it.
             is_idle = not self._running and not self._has_waiting()
             run_here = is_idle and not background and self._is_one_batch(items)
             if run_here:
@@ -89,6 +90,7 @@ class Batcher(Generic[Item, Result]):
             else:
                 (self._urgent if urgent else self._patient).extend(jobs)
                 self._changed.notify()
+        # Outside the lock, so that others can submit while this batch runs.
         if run_here:
             self._finish(jobs)
         return [job.future for job in jobs]
@@ -112,13 +114,14 @@ class Batcher(Generic[Item, Result]):
             with self._changed:
                 self._changed.wait_for(lambda: not self._running and (self._has_waiting() or self._closed))
                 if not self._has_waiting():
-                    return
+                    return  # closed, and nothing is left
                 batch = self._take()
                 self._running = True
             self._finish(batch)
 
     def _take(self) -> list[_Job[Item, Result]]:
         """The next batch. It comes from one lane only, so an urgent batch is never delayed by long texts in it."""
+        # Alternate between the lanes if both have items.
         patient_turn = self._last_was_urgent or not self._urgent
         lane = self._patient if self._patient and patient_turn else self._urgent
         self._last_was_urgent = lane is self._urgent
@@ -126,6 +129,7 @@ class Batcher(Generic[Item, Result]):
         longest = self._cost(batch[0].item)
         while lane:
             longest = max(longest, self._cost(lane[0].item))
+            # All items are padded to the longest, so one long item makes the whole batch dear.
             if longest * (len(batch) + 1) > self._batch_cost_max:
                 break
             batch.append(lane.popleft())

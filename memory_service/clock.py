@@ -61,6 +61,7 @@ class HybridClock:
         with self._lock:
             ms, counter = self._last
             now = self._now_ms()
+            # While the wall clock is behind the last stamp, only the counter advances.
             self._last = (now, 0) if now > ms else (ms, counter + 1)
             return Stamp(*self._last, writer)
 

@@ -26,9 +26,10 @@ class PrivateFolder:
         _remove_abandoned(parent)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         unnamed = self.path / "locking"
+        # The file is locked before it gets its name, or another process might remove the folder in between.
         self._lock_file = unnamed.open("w")
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-        unnamed.rename(self.path / LOCK_NAME)  # under its name the file is always locked while its process lives
+        unnamed.rename(self.path / LOCK_NAME)
 
     def close(self) -> None:
         """Remove the folder."""

@@ -71,6 +71,7 @@ class MemoryReader:
             NotFound: there is no memory with the key of a `like`.
         """
         checks.count(len(retrievals), "queries", RETRIEVALS_MAX)
+        # One look at the journals serves all of them.
         is_strong = any(retrieval.consistency is Consistency.STRONG for retrieval in retrievals)
         self._refresh(Consistency.STRONG if is_strong else Consistency.EVENTUAL)
         queries = []
@@ -148,6 +149,7 @@ class MemoryReader:
             namespace, key, self._clock.now_ms() - self._projection.superseded_kept_ms
         )
         events = [_stored_event(memory) for memory in versions]
+        # A version that was stored after the expiry makes it history of an earlier memory.
         if tombstone is not None and tombstone.expired_at_ms is not None and not versions:
             events.append(Event(EventKind.EXPIRED, tombstone.expired_at_ms, None))
         if tombstone is not None and tombstone.deleted_at_ms is not None:

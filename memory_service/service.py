@@ -101,6 +101,7 @@ class MemoryService(MemoryReader):
 
     def close(self) -> None:
         """Finish what was accepted, then release everything."""
+        # In the order of a write: embedding, commit, snapshot. Each one finishes what it has accepted.
         self.is_closed = True
         self._embedding.close()
         self._committer.close()
@@ -191,7 +192,7 @@ class MemoryService(MemoryReader):
         current = self._content(namespace, key)
         if current is None and named is None:
             raise no_such_memory(namespace, key)
-        text = None if content == current else content
+        text = None if content == current else content  # the text to embed; None reuses the vectors
         while True:
             request_now = UpdateRequest(
                 namespace=namespace,
@@ -205,7 +206,7 @@ class MemoryService(MemoryReader):
             outcome = self._commit(request_now)
             if not isinstance(outcome, Stale):
                 break
-            # The text has changed since, or its vectors are lost.
+            # The text has changed since, or its vectors are lost. Embed the text that is there now, and try again.
             text = content or self._content(namespace, key)
             if text is None:
                 raise no_such_memory(namespace, key)

@@ -22,7 +22,7 @@ CHARS_PER_TOKEN_MAX = 12 // _SPACE
 def estimate_tokens(text: str) -> int:
     """Estimate the tokens of a text, rather too high than too low."""
     twelfths = sum(count * _twelfths(char) for char, count in Counter(text).items())
-    return -(-twelfths // 12)
+    return -(-twelfths // 12)  # rounded up
 
 
 def _twelfths(char: str) -> int:

@@ -42,6 +42,7 @@ def _examine(folder: Path, scratch: Path | None) -> tuple[Report, bool]:
     embedder, about_store = read_store(folder)
     begun = [read_snapshot(path, embedder, scratch) for path in entries_in(folder / SNAPSHOT_FOLDER)]
     journals, about_journals = read_journals(folder, embedder)
+    # A snapshot that was removed since it was read is not reported.
     snapshots = [each for each in begun if not each.is_complete or is_complete(each.path)]
     is_compacted = (folder / COMPACTED_FILE).exists()
     verdict = reach_verdict(snapshots, journals, is_compacted=is_compacted, now_ms=wall_ms())

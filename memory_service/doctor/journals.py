@@ -82,6 +82,7 @@ def _journal(path: Path, embedder: Fingerprint | None) -> ExaminedJournal | None
         )
     read = _read(data)
     _judge_records(read, diagnoses)
+    # The end is judged only behind a header that a start would accept.
     is_readable = _judge_header(read.header, path.stem, embedder, diagnoses) and _judge_end(data, read, diagnoses)
     if not any(finding.severity == "problem" for finding in diagnoses):
         diagnoses.ok(_contents(read, len(data)))

@@ -52,6 +52,7 @@ def reach_verdict(
     states = [_replayed(each, journals) for each in usable]
     measure = states[-1] if states and not are_complete else _replayed(None, journals)
     differences = [_difference(state, measure, now_ms) for state in states]
+    # With an unreadable journal, a difference would say nothing about the snapshots.
     is_comparable = all(journal.is_readable for journal in journals)
     differing = [
         each for each, word in zip(usable, differences, strict=True) if word and are_complete and is_comparable
@@ -180,6 +181,7 @@ def _about_differences(
     measure = (
         "the journals alone" if are_complete else f"snapshot {usable[-1].path.name if usable else ''} and the journals"
     )
+    # Without complete journals, the last snapshot is the reference itself.
     compared = len(usable) if are_complete else len(usable) - 1
     remedy = (
         REBUILD
@@ -214,6 +216,7 @@ def _refusal(
             return f"{name} cannot be read to its end, and a repair never touches a journal."
     if unusable and not kept and not are_complete:
         return "the journals are not complete, and no snapshot can replace them: restore one from a backup."
+    # An unusable snapshot must not be the only file that covers a part of a journal.
     for snapshot in unusable:
         for writer, end in snapshot.journals.items():
             reach = max([each.journals.get(writer, 0) for each in kept], default=0)

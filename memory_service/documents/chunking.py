@@ -63,7 +63,8 @@ class Chunker:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._special = self.tokens("")
+        self._special = self.tokens("")  # special tokens of one window
+        # A window of the model may be smaller than a chunk would be.
         window = len(embedder.windows("a " * (2 * CHUNK_TOKENS_MAX))[0].ids)
         self.tokens_max = min(CHUNK_TOKENS_MAX, window)
         self._overlap = min(OVERLAP_TOKENS, self.tokens_max // 8)
@@ -83,6 +84,7 @@ class Chunker:
         while begin < len(atoms):
             end = self._end(text, atoms, begin)
             start = atoms[begin].start
+            # Code and tables are not repeated in the next chunk.
             if begin and atoms[begin - 1].shared:
                 start = self._overlapping(text, atoms[begin - 1].start, start, atoms[end - 1].end)
             yield Chunk(start, atoms[end - 1].end, headings)
@@ -120,6 +122,7 @@ class Chunker:
             starts = [offset + match.end() for match in ends.finditer(before) if offset + match.end() < start]
             if earliest == offset:
                 starts.insert(0, earliest)
+            # The first start that fits shares the most.
             for begin in starts:
                 if self._count(text[begin:start]) <= self._overlap and self._fits(
                     self._count(text[begin:end]), end - begin, self._body + self._overlap
@@ -193,6 +196,7 @@ def _sections(blocks: Sequence[Block]) -> Iterator[tuple[tuple[str, ...], list[B
             if any(it.kind is not BlockKind.HEADING for it in section):
                 yield tuple(title for _, title in path), section
                 section = []
+            # A heading closes all sections of its own level and below.
             path = [*((level, title) for level, title in path if level < block.level), (block.level, block.title)]
         section.append(block)
     if section:

@@ -58,6 +58,7 @@ def read_html(text: str) -> Extracted:
     page = LexborHTMLParser(text)
     titles = [node.text().strip() for node in page.css("title")]
     articles = page.css("article")
+    # With several articles, none of them is the subject of the page.
     root = page.css_first("main, [role=main]") or (articles[0] if len(articles) == 1 else page.body)
     writer = _BlockWriter()
     kinds: list[tuple[BlockKind, int]] = [(BlockKind.TEXT, 0)]
@@ -113,6 +114,7 @@ def _begin(writer: _BlockWriter, tag: str, kinds: list[tuple[BlockKind, int]]) -
             case _:
                 kinds.append((BlockKind.TEXT, 0))
         if tag == "li":
+            # Items of a list are told apart by their dashes, as in Markdown.
             writer.write("- ")
     elif tag in ("td", "th"):
         writer.write(" | ")

@@ -125,7 +125,7 @@ class Libraries:
         for memory in rounds:
             cost = estimate_tokens(memory.content)
             if spent + cost > tokens:
-                break
+                break  # and no shorter chunk instead: it would be out of turn
             spent += cost
             chosen.append(Hit(memory=memory, score=0.0))
         hits = tuple(sorted(chosen, key=lambda hit: _place(hit.memory)))

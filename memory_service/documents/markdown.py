@@ -32,8 +32,10 @@ def read_markdown(text: str) -> Extracted:
     front = _FRONT_MATTER.match(text)
     skipped = front.end() if front else 0
     parser = MarkdownIt("commonmark", {"maxNesting": NESTING_MAX}).enable("table")
+    # Only the blocks are wanted, so inline parsing is switched off.
     parser.core.ruler.enableOnly(["normalize", "block"])
     tokens = parser.parse(text[skipped:].replace("\0", "�"))
+    # The offset at which every line of the text begins.
     lines = list(accumulate((len(line) + 1 for line in text[skipped:].split("\n")), initial=skipped))
     blocks = [Block(0, skipped, BlockKind.TEXT)] if front else []
     end = skipped

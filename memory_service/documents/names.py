@@ -78,6 +78,7 @@ def chunk_keys(id: str, contents: list[str]) -> list[str]:
     keys = []
     for content in contents:
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        # A text that occurs again gets a number, since keys are unique.
         seen[digest] = seen.get(digest, 0) + 1
         keys.append(f"{PREFIX}{id}#{digest}" + (f".{seen[digest]}" if seen[digest] > 1 else ""))
     return keys

@@ -48,6 +48,7 @@ def read(data: bytes, form: Form) -> Extracted:
 
 
 def _from_process(data: bytes, form: Form) -> Extracted:
+    # The process gets the document on standard input, and this interpreter's import paths as an argument.
     command = [sys.executable, "-c", _START, json.dumps(sys.path), form.value]
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=READ_S_MAX, check=False)  # noqa: S603

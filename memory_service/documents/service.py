@@ -111,6 +111,7 @@ class DocumentService:
         head = NewMemory(content=first.content, key=first.key, namespace=namespace, metadata=metadata)
         # The head is stored by itself and last, because it says that all other chunks are there.
         stored = [*self._store(memories[1:]), *self._store([head])]
+        # All chunks that are there now: of this version, of earlier ones, and of uploads that broke off.
         present = [memory.key for memory in self._chunks(namespace, id, Consistency.STRONG)]
         removed = sorted(set(present).difference(keys))
         for start in range(0, len(removed), checks.BATCH_ITEMS_MAX):

@@ -70,6 +70,7 @@ class SentenceTransformerEmbedder:
         ids, mask = (
             torch.from_numpy(part).long().to(self._model.device) for part in pad_windows(windows, self._pad_id)
         )
+        # ids and mask are (windows, tokens), the vectors (windows, dim).
         with torch.inference_mode():
             vectors = self._model({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
             unit: Vectors = torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
@@ -147,6 +148,7 @@ def _weights_sha256(folder: Path) -> str:
         message = f"There are no weights in {folder}."
         raise StartupError(message)
     sums = [_sha256(file) for file in files]
+    # One file counts by its own sum, so the sha256 that a hub shows is the revision.
     if len(sums) == 1:
         return sums[0]
     lines = (f"{digest}  {file.relative_to(folder)}\n" for digest, file in zip(sums, files, strict=True))

@@ -76,6 +76,7 @@ def window_ranges(word_starts: Sequence[bool], limit: int, overlap: int) -> list
         (begin, end) pairs, both rising from range to range, from 0 to the number of tokens without a gap.
     """
     cuts = _allowed_cuts(word_starts, limit)
+    # Neighbouring cuts are at most `limit` apart, so every range ends behind its beginning.
     begin, ranges = 0, []
     while True:
         last = bisect_right(cuts, begin + limit) - 1
@@ -83,6 +84,7 @@ def window_ranges(word_starts: Sequence[bool], limit: int, overlap: int) -> list
         ranges.append((begin, end))
         if end == len(word_starts):
             return ranges
+        # The next range begins at a cut that leaves `overlap` tokens before the end of this one.
         shared = cuts[max(0, bisect_right(cuts, end - overlap) - 1)]
         # The next range must reach further than this one, so it cannot begin before this.
         earliest = cuts[bisect_left(cuts, cuts[last + 1] - limit)]

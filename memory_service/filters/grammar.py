@@ -149,6 +149,7 @@ class _Parser:
         return tuple(self.filter(part, f"{path}[{at}]", depth + 1) for at, part in enumerate(raw))
 
     def _conditions_on(self, field: Field, raw: Any, path: str, depth: int) -> Filter:
+        # An object without operators is a value to compare with, as in {"address": {"city": "Ulm"}}.
         if not isinstance(raw, Mapping) or not any(str(name).startswith("$") for name in raw):
             return OneOf(field, (self._operand(field, raw, path),))
         if depth > DEPTH_MAX:
@@ -186,6 +187,7 @@ class _Parser:
 
     def _ordered(self, field: Field, operator: Ordering, raw: Any, path: str) -> Ordered:
         value = self._operand(field, raw, path)
+        # true would otherwise count as the number 1.
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise InvalidInput(f"{path} compares with a number or a string only.", field=path)
         return Ordered(field, operator, value)
@@ -205,6 +207,7 @@ class _Parser:
 
     def _operand(self, field: Field, raw: Any, path: str) -> Any:
         self._count_operand(path)
+        # What metadata cannot hold cannot be compared with them.
         metadata.check(raw, path)
         if field.own and field.name in TIME_FIELDS:
             return time_ms(raw, path)

@@ -28,6 +28,7 @@ def matching_ids(ask: Ask, filter: Filter) -> Ids:
     """Return the ids that match, ascending. The caller makes sure that all queries see the same state."""
     match filter:
         case AllOf(parts):
+            # "a and not b" is computed as a without b, and not as a and (everything without b).
             demanded = [part for part in parts if not isinstance(part, Not)]
             excluded = [part.part for part in parts if isinstance(part, Not)]
             held = reduce(_both, (matching_ids(ask, part) for part in demanded)) if demanded else _all(ask)
@@ -97,6 +98,7 @@ class RecentIds:
             self._drop((namespace, filter))
             self._kept[namespace, filter] = ids
             self._count += len(ids)
+            # The first entry is the least recently used one.
             while self._count > self._ids_max:
                 self._drop(next(iter(self._kept)))
 

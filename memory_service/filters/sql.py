@@ -30,6 +30,7 @@ SIGNS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 def typed(value: JSON) -> tuple[str, Any]:
     """Return a JSON value as (type, comparable value): number n, string s, boolean b, null z, array or object j."""
     match value:
+        # bool comes before int, because True is an int in Python.
         case bool():
             return "b", int(value)
         case int() | float():
@@ -116,6 +117,7 @@ def _own(leaf: Leaf) -> Condition:
             sql, parameters = f"instr({column}, ?) > 0", [value]
         case Exists():
             return f"{column} IS NOT NULL", []
+    # NULL would make both a condition and its negation false.
     return (f"COALESCE({sql}, 0)" if leaf.field.name in NULLABLE else sql), parameters
 
 
@@ -123,6 +125,7 @@ def _attributes_of(leaf: Leaf) -> list[Condition]:
     """Conditions on rows of `attribute`. The leaf holds for a memory that has a row which meets one of them."""
     match leaf:
         case OneOf(_, values):
+            # One query for each type among the values, since a row has exactly one type.
             by_type: dict[str, list[Any]] = {}
             for value in values:
                 type_, comparable = typed(value)
@@ -134,6 +137,7 @@ def _attributes_of(leaf: Leaf) -> list[Condition]:
             type_, comparable = typed(value)
             conditions = [_attribute(leaf, 1, f"type = '{type_}' AND value = ?", [comparable])]
             if isinstance(value, str):
+                # A string may be an element of an array, or a part of a text.
                 conditions.append(_attribute(leaf, 0, "type = 's' AND instr(value, ?) > 0", [value]))
             return conditions
         case Exists():

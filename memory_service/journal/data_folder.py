@@ -51,6 +51,7 @@ class DataFolder:
             self.journal.mkdir(parents=True, exist_ok=True)
             self.probe()
         except OSError as error:
+            # A full disk still serves reads, so the worker starts; writes are refused until there is space.
             if not (error.errno == errno.ENOSPC and self.journal.is_dir()):
                 raise StartupError(f"The data folder {path} cannot be used: {error.strerror or error}.") from error
 
@@ -174,7 +175,7 @@ def write_synced(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         view = memoryview(data)
-        while view:
+        while view:  # a write may be short
             view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
     finally:

@@ -61,6 +61,7 @@ def read_tail(path: Path, offset: int = 0, header: Header | None = None, *, past
             if header is None:
                 damage = DamagedJournal(path, 0, "its header cannot be read")
                 return Tail(header=None, records=[], end=offset, torn_bytes=0, damage=(damage,))
+        # Only the part behind the offset is read: a journal has up to 64 MiB, and most reads find a few records.
         file.seek(offset)
         data = file.read()
     contents, damages, position = _Contents(header), list[DamagedJournal](), 0

@@ -41,6 +41,7 @@ def next_frame(data: bytes, offset: int) -> tuple[int, bytes] | None:
         payload = payload_at(data, offset)
         if payload is not None:
             return offset, payload
+        # The magic may also occur inside a payload; then the checksum fails, and the search goes on.
         offset = data.find(MAGIC, offset + 1)
     return None
 

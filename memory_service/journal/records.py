@@ -153,6 +153,7 @@ def _mutation(fields: dict[str, Any], dim: int) -> Mutation:
                 key=fields["key"],
                 content=fields["content"],
                 metadata=fields["meta"],
+                # A view of the payload, without a copy; (windows, dim).
                 vectors=np.frombuffer(fields["vectors"], dtype="<f4").reshape(-1, dim),
                 created_at_ms=fields["created"],
                 expires_at_ms=fields["expires"],

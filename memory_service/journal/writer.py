@@ -90,12 +90,14 @@ class JournalWriter:
             header = self._open()
         except OSError as error:
             return Appended(self.writer, self._end, 0, error)
+        # One write and one sync for all records: this is the group commit.
         written, failure = _write(self._require(), b"".join([header, *framed]))
         durable, grown = _count_complete(framed, len(header), written)
         try:
             os.fdatasync(self._require())
             self._check_not_removed()
         except OSError as error:
+            # The kernel may have dropped any of the pages, so none of the records can be relied on.
             durable, grown, failure = 0, 0, error
         self._end += grown
         self._last_append = Moment.now()
@@ -139,6 +141,7 @@ class JournalWriter:
         path = self._folder / f"{self.writer}{SUFFIX}"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         try:
+            # Without this, a crash could lose the name of a file whose contents were synced.
             sync_folder(self._folder)
         except OSError:
             self.close()
@@ -170,7 +173,7 @@ def storage_unavailable(error: OSError) -> StorageUnavailable:
 def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
     """Write `data` up to the first failure; return the number of bytes written, and the failure."""
     view, written = memoryview(data), 0
-    while written < len(view):
+    while written < len(view):  # a write may be short
         try:
             written += os.write(descriptor, view[written:])
         except OSError as error:

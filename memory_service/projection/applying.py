@@ -132,6 +132,7 @@ class Projection:
             for writer, end in applied.items():
                 self.catalog.set_watermark(writer, end)
             self._publish(changes)
+        # Only now: if the transaction had failed, the next pull would have to read these records again.
         self._applied |= applied
         self.records_since_freeze += len(records)
         self._indexes.fit(self.apply_lock, max(AT_ONCE, 2 * len(changes.namespaces())))
@@ -187,11 +188,13 @@ class Projection:
         applied = self._applied.get(path.stem, 0)
         if trust_size and path.stat().st_size == applied:
             return 0
+        # A journal with a damaged header is read as if this embedder had made its vectors.
         past_damage = Header(path.stem, self.embedder) if skip_damage else None
         tail = read_tail(path, applied, self._headers.get(path.stem), past_damage=past_damage)
         self._torn[path.stem] = tail.torn_bytes
         if tail.header is not None:
             self._check_header(path, tail.header)
+            # Records before damage are applied even if the damage is raised below.
             if tail.end > applied:
                 self.apply(tail.records, {path.stem: tail.end})
         if skip_damage:
@@ -226,6 +229,7 @@ class Projection:
                 self._restore_texts(namespace)
         self._resolver.resume(snapshot.next_id)
         self._applied = self.catalog.watermarks()
+        # New stamps must be later than everything in the snapshot.
         last = self.catalog.last_stamp()
         if last is not None:
             self._clock.observe(last)
@@ -272,6 +276,7 @@ class Projection:
     def _missing_snapshots(self, folder: DataFolder) -> list[str]:
         """The snapshots that hold records which were never applied here and which no journal has any more."""
         names = snapshots.names(folder.snapshots)
+        # A manifest never changes, so it is read once. One that could not be read is tried again.
         for name in names:
             if self._coverage.get(name) is None:
                 self._coverage[name] = snapshots.coverage(folder.snapshots / name)
@@ -294,6 +299,7 @@ class Projection:
                 self.apply(batch, {})
         finally:
             source.close()
+        # A watermark never goes back: this worker may have applied more of a journal than the snapshot covers.
         self.apply([], {writer: max(end, self._applied.get(writer, 0)) for writer, end in snapshot.journals.items()})
 
 

@@ -23,23 +23,9 @@ from memory_service.embedding.embedder import Vectors
 from memory_service.filters.sql import attributes
 from memory_service.journal.records import Put, RememberedReply
 from memory_service.private_folder import PrivateFolder
+from memory_service.projection import catalog_schema as schema
 from memory_service.projection.catalog_reading import CatalogReader
-from memory_service.projection.catalog_schema import (
-    FILE_NAME,
-    SCHEMA,
-    SCHEMA_VERSION,
-    STAMP_COLUMNS,
-    SUPERSEDED_SCHEMA,
-    TOMBSTONE,
-    UPGRADE_FROM_1,
-    VERSION_COLUMNS,
-    Tombstone,
-    Version,
-    row_of,
-    superseded_columns,
-    tombstone_of,
-    version_of,
-)
+from memory_service.projection.catalog_schema import Tombstone, Version
 
 
 class UnsoundCatalog(Exception):
@@ -66,17 +52,18 @@ class Catalog(CatalogReader):
         """
         self._private = PrivateFolder(cache_dir)
         self.folder = self._private.path
-        super().__init__(lambda: _connect(self.folder / FILE_NAME))
+        super().__init__(lambda: _connect(self.folder / schema.FILE_NAME))
         self._changed: set[str] = set()
         try:
             if source is not None:
-                shutil.copyfile(source, self.folder / FILE_NAME)
+                shutil.copyfile(source, self.folder / schema.FILE_NAME)
             self._writer = self._connect()
+            # Write-ahead logging lets readers go on while the writer is in a transaction.
             self._writer.execute("PRAGMA journal_mode = WAL")
             if source is None:
-                self._writer.executescript(SCHEMA + SUPERSEDED_SCHEMA)
-            elif self._writer.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
-                self._writer.executescript(UPGRADE_FROM_1)
+                self._writer.executescript(schema.SCHEMA + schema.SUPERSEDED_SCHEMA)
+            elif self._writer.execute("PRAGMA user_version").fetchone()[0] < schema.SCHEMA_VERSION:
+                self._writer.executescript(schema.UPGRADE_FROM_1)
         except BaseException:
             self._private.close()
             raise
@@ -95,31 +82,33 @@ class Catalog(CatalogReader):
         try:
             yield
         finally:
+            # An error before the commit ends up here, too.
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
 
     def commit(self) -> None:
         """Make the transaction's changes visible."""
         self._writer.execute("COMMIT")
+        # After the commit: a reader that asked before it must not keep its result (`RecentIds`).
         self._recent.forget(self._changed)
 
     # -- current versions ------------------------------------------------------------------------------------------
 
     def version(self, namespace: str, key: str) -> Version | None:
         """Return the memory under a key, as the writer sees it; an expired one that is not removed yet counts."""
-        sql = f"SELECT {VERSION_COLUMNS} FROM memory WHERE namespace = ? AND key = ?"
+        sql = f"SELECT {schema.VERSION_COLUMNS} FROM memory WHERE namespace = ? AND key = ?"
         row = self._writer.execute(sql, (namespace, key)).fetchone()
-        return version_of(row) if row else None
+        return schema.version_of(row) if row else None
 
     def newest(self, namespace: str, key: str) -> tuple[int, Stamp] | None:
         """Return id and stamp of the memory under a key, as the writer sees it, without reading its content."""
-        sql = f"SELECT id, {STAMP_COLUMNS} FROM memory WHERE namespace = ? AND key = ?"
+        sql = f"SELECT id, {schema.STAMP_COLUMNS} FROM memory WHERE namespace = ? AND key = ?"
         row = self._writer.execute(sql, (namespace, key)).fetchone()
         return (row[0], Stamp(*row[1:])) if row else None
 
     def put(self, id: int, put: Put, stamp: Stamp) -> None:
         """Add a memory under an id that was never used."""
-        self._writer.execute("INSERT INTO memory VALUES (?,?,?,?,?,?,?,?,?,?)", row_of(id, put, stamp))
+        self._writer.execute("INSERT INTO memory VALUES (?,?,?,?,?,?,?,?,?,?)", schema.row_of(id, put, stamp))
         self._changed.add(put.namespace)
         self._put_attributes("attribute", id, put)
 
@@ -137,7 +126,7 @@ class Catalog(CatalogReader):
 
     def expired(self, now_ms: int) -> list[tuple[str, str, Stamp, int, int | None]]:
         """Return (namespace, key, stamp, expires_at_ms, id) of what has expired; a superseded version's id is None."""
-        columns = f"namespace, key, {STAMP_COLUMNS}, expires_at_ms"
+        columns = f"namespace, key, {schema.STAMP_COLUMNS}, expires_at_ms"
         rows = self._writer.execute(
             f"SELECT {columns}, id FROM memory WHERE expires_at_ms <= ?1"
             f" UNION ALL SELECT {columns}, NULL FROM superseded WHERE expires_at_ms <= ?1",
@@ -149,7 +138,7 @@ class Catalog(CatalogReader):
 
     def supersede(self, id: int, until_ms: int, vectors: Vectors) -> None:
         """Move a memory to the superseded versions. `until_ms` is the stamp of its successor."""
-        row = (*superseded_columns(until_ms, vectors), id)
+        row = (*schema.superseded_columns(until_ms, vectors), id)
         self._writer.execute("INSERT INTO superseded SELECT *, ?, ?, ? FROM memory WHERE id = ?", row)
         self._writer.execute("INSERT INTO superseded_attribute SELECT * FROM attribute WHERE id = ?", (id,))
         self.remove(id)
@@ -160,6 +149,7 @@ class Catalog(CatalogReader):
         Such a version comes from a journal that is read late. `newest_ms` is the stamp of the current memory.
         """
         key_and_stamp = (put.namespace, put.key, *stamp)
+        # The version was in force until its successor, which is the next superseded one or the current memory.
         successor = self._writer.execute(
             "SELECT stamp_ms, (stamp_ms, stamp_counter, stamp_writer) = (?3,?4,?5) FROM superseded"
             " WHERE namespace = ?1 AND key = ?2 AND (stamp_ms, stamp_counter, stamp_writer) >= (?3,?4,?5)"
@@ -175,14 +165,14 @@ class Catalog(CatalogReader):
             " AND (stamp_ms, stamp_counter, stamp_writer) < (?3,?4,?5)",
             key_and_stamp,
         )
-        row = (*row_of(id, put, stamp), *superseded_columns(until_ms, put.vectors))
+        row = (*schema.row_of(id, put, stamp), *schema.superseded_columns(until_ms, put.vectors))
         self._writer.execute("INSERT INTO superseded VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
         self._put_attributes("superseded_attribute", id, put)
 
     def tombstone(self, namespace: str, key: str) -> Tombstone | None:
         """Return the tombstone of a key, as the writer sees it."""
-        row = self._writer.execute(TOMBSTONE, (namespace, key)).fetchone()
-        return tombstone_of(row) if row else None
+        row = self._writer.execute(schema.TOMBSTONE, (namespace, key)).fetchone()
+        return schema.tombstone_of(row) if row else None
 
     def bury(self, namespace: str, key: str, tombstone: Tombstone) -> None:
         """Set the tombstone of a key, and erase its superseded versions up to then.
@@ -286,5 +276,6 @@ def open_copy(source: Path, cache_dir: Path | None = None) -> Iterator[Catalog]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # A crash may lose the file, which is derived from the journal anyway.
     connection.execute("PRAGMA synchronous = OFF")
     return connection

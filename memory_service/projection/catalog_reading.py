@@ -116,6 +116,7 @@ class CatalogReader:
             return read_ids(self._all(query, (namespace, *parameters))[0][0])
         ids, epoch = self._recent.find(namespace, (sql, *parameters))
         if ids is None:
+            # A filter becomes several queries, which must not see a write in between.
             with self._one_state() as ask:
                 ids = matching_ids(lambda query: ask(query[0], (namespace, *query[1])), filter)
             self._recent.keep(namespace, (sql, *parameters), ids, epoch)
@@ -142,6 +143,7 @@ class CatalogReader:
         sql, parameters = condition(filter)
         beyond = ""
         if after is not None:
+            # The page begins after a position and not after a number of rows, so writes in between shift nothing.
             beyond = "AND (m.created_at_ms < ? OR (m.created_at_ms = ? AND m.key > ?))"
             parameters = [*parameters, after[0], *after]
         rows = self._all(
@@ -206,6 +208,7 @@ class CatalogReader:
         """
         for namespace, key, *stamp, expired_at_ms, deleted_at_ms in self._all("SELECT * FROM tombstone"):
             yield Record(Stamp(*stamp), Deletion(namespace, key, expired_at_ms))
+            # An expiry after a delete is two records, or the time of the delete would be lost.
             if expired_at_ms is not None and deleted_at_ms is not None:
                 yield Record(Stamp(deleted_at_ms, 0, ""), Deletion(namespace, key))
         for *row, _, windows, data in self._all("SELECT * FROM superseded"):

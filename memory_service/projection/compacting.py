@@ -88,6 +88,7 @@ class Compactor:
                 if reason := self._reason_to_keep(path, status, covered.get(path.stem, 0)):
                     kept.append((path.stem, reason))
                     continue
+                # The mark is durable before the first journal goes, so no start takes the rest for everything.
                 self._folder.mark_compacted()
                 path.unlink()
                 removed.append(path.stem)
@@ -102,6 +103,7 @@ class Compactor:
             return "its writer may still append to it"
         if covered == 0 and status.st_size > HEADER_BYTES_MAX:
             return "not yet covered by two snapshots"
+        # Only a complete read shows that there is no damage.
         tail = read_tail(path)
         if tail.damage:
             return f"damaged at byte {tail.damage[0].offset}"

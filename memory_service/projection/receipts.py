@@ -43,6 +43,7 @@ def redeem(id: str, folder: DataFolder) -> Receipt:
         end = max((ends.get(writer, 0) for ends in covered.values()), default=0)
     if end == 0:
         raise NotFound("This receipt belongs to another data folder.")
+    # A journal begun after the delete cannot hold the text, and a snapshot that covers the delete does not.
     held = [f"{JOURNAL_FOLDER}/{name}{SUFFIX}" for name in sorted(journals) if begun_ms(name) <= deleted_at_ms]
     held += [f"{SNAPSHOT_FOLDER}/{path.name}" for path, ends in covered.items() if ends.get(writer, 0) < end]
     return Receipt(id, deleted_at_ms, tuple(held))

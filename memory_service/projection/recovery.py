@@ -56,6 +56,7 @@ def recover(
         StartupError: the folder cannot be read or belongs to another embedder; the message says what to do.
     """
     folder.require(embedder)
+    # On any failure below, the files on local disk are removed again.
     started = time.perf_counter()
     spill = Spill(cache_dir, index_budget_bytes)
     try:
@@ -111,6 +112,7 @@ def _from_snapshot(
         log.info("snapshot.restored", extra={"snapshot": snapshot.path.name})
         return projection
     if folder.is_compacted:
+        # Starting from the journals alone would silently lose what compaction removed.
         raise StartupError(
             f"No snapshot in {folder.snapshots} can be used (the log says why), and the journals alone do not hold "
             "everything, since compaction removed those that snapshots covered. Start again once the volume is well, "

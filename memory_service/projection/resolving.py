@@ -73,7 +73,7 @@ class Resolver:
     def _apply_put(self, put: Put, stamp: Stamp, changes: IndexChanges) -> None:
         tombstone = self._catalog.tombstone(put.namespace, put.key)
         if tombstone is not None and tombstone.stamp >= stamp:
-            return
+            return  # the memory was deleted later
         newest = self._catalog.newest(put.namespace, put.key)
         if newest is None or newest[1] < stamp:
             if newest is not None:
@@ -89,6 +89,7 @@ class Resolver:
 
     def _apply_deletion(self, deletion: Deletion, stamp: Stamp, changes: IndexChanges) -> None:
         newest = self._catalog.newest(deletion.namespace, deletion.key)
+        # A version that is newer than the delete stays; its older versions go with `bury`.
         if newest is not None and newest[1] <= stamp:
             self._catalog.remove(newest[0])
             changes.remove(deletion.namespace, newest[0])
@@ -105,6 +106,7 @@ class Resolver:
             self._catalog.bury(namespace, key, tombstone)
 
     def _supersede(self, namespace: str, id: int, until_ms: int, changes: IndexChanges) -> None:
+        # Without vectors the version could not be searched, so it is not kept.
         vectors = self._vectors(namespace, id, changes) if self._is_kept(until_ms) else None
         if vectors is not None:
             self._catalog.supersede(id, until_ms, vectors)

@@ -91,6 +91,7 @@ class Retriever:
         if pair is None or index is None or windows is None or not len(windows):
             raise NotFound(f"There is no memory with key {key!r} in namespace {namespace!r} to be like.", field="like")
         id, memory = pair
+        # The rarest words first; `frequency` counts the memories that have a word.
         terms = sorted(frequencies(memory.content, None), key=index.texts.lexical.frequency)[:LIKE_TERMS_MAX]
         direction = mean_direction(windows)
         by_words = replace(_NO_QUERY, terms=tuple(terms))

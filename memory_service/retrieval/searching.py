@@ -85,6 +85,7 @@ def search(projection: Projection, query: PreparedQuery) -> tuple[SearchResult, 
     nearest: Positions = []
     if not eligible and retrieval.min_relevance is not None:
         nearest = list(range(min(NEAREST_MAX, len(ranking.ids))))
+    # Only the memories that are returned are read from the catalog.
     ids = {at: int(ranking.ids[at]) for at in (*chosen, *nearest)}
     memories = projection.catalog.by_ids(list(ids.values()), query.as_of_ms)
     is_complete = len(ranking.ids) >= min(retrieval.k, count) and len(memories) == len(ids)
@@ -106,6 +107,7 @@ def candidate_ids(projection: Projection, query: PreparedQuery, index: Namespace
     if query.wanted != EVERYTHING or query.as_of_ms is not None:
         ids = projection.catalog.matching_ids(retrieval.namespace, query.wanted, query.as_of_ms)
     if index is not None and retrieval.span_ms != (None, None):
+        # Both are ascending and without repetition.
         in_span = index.in_span(*retrieval.span_ms)
         ids = in_span if ids is None else np.intersect1d(ids, in_span, assume_unique=True)
     if index is not None and query.like_id is not None:

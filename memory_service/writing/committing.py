@@ -98,6 +98,7 @@ class Committer:
         group: list[WriteRequest] = []
         for request in requests:
             if isinstance(request, SealRequest):
+                # What came before is committed to the journal that is left now.
                 outcomes += [*self._commit_group(group), Sealed()]
                 group = []
                 self._journal.close()
@@ -116,6 +117,7 @@ class Committer:
             self._projection.expire(now_ms)
             writer = self._journal.begin()
             group = Group(projection=self._projection, tick=lambda: self._clock.tick(writer), now_ms=now_ms)
+            # No other journal is applied in between, so all plans of the group see one state.
             with self._projection.apply_lock:
                 plans = [plan(request, group) for request in requests]
             if not group.records:
@@ -137,6 +139,7 @@ class Committer:
         appended = self._journal.append(records)
         if appended.error is not None:
             log.error("journal.append_failed", extra={"error": str(appended.error), "journal": appended.writer})
+        # Should applying fail, the records are durable and not visible yet; the next group applies them first.
         self._behind = True
         if appended.durable:
             self._projection.apply(records[: appended.durable], {appended.writer: appended.end})

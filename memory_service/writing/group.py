@@ -55,6 +55,7 @@ class Group:
     def write(self, stamp: Stamp, mutation: Mutation) -> None:
         """Add a record."""
         self.records.append(Record(stamp, mutation))
+        # Later requests of the group see this record as if it were applied.
         match mutation:
             case Put() as put:
                 self._versions[put.namespace, put.key] = Version(

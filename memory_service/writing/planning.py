@@ -93,6 +93,7 @@ def _store(item: PreparedMemory, group: Group) -> Stored:
         )
     vectors = item.vectors
     if vectors is None:
+        # The content is the same as before, so its vectors are, too.
         assert current is not None, "an item comes without vectors only if its content is held"
         vectors = group.vectors(item.namespace, current)
     stamp = group.tick()
@@ -128,6 +129,7 @@ def _plan_update(request: UpdateRequest, group: Group) -> Plan:
     if current is None:
         return Plan(NotFound("There is no memory with this key any more, so there is nothing to update."), [])
     content = current.content if request.content is None else request.content
+    # The vectors that came with the request are of the text as it was then. They count only if it is still the text.
     if request.embedded is not None and request.embedded[0] == content:
         vectors = request.embedded[1]
     elif content == current.content and group.has_vectors(request.namespace, current):
@@ -169,6 +171,7 @@ def _plan_delete(request: DeleteRequest, group: Group) -> Plan:
     keys: Sequence[str] = request.keys or ()
     if request.filter is not None:
         keys = group.projection.catalog.matching_keys(request.namespace, request.filter)
+    # A key that is given twice is deleted once.
     present = [key for key in dict.fromkeys(keys) if group.version(request.namespace, key) is not None]
     receipt = None
     for key in present:
@@ -193,7 +196,7 @@ def settle(plan: Plan, durable: int, error: ServiceError | None) -> WriteOutcome
     if error is None or isinstance(plan.outcome, ServiceError) or all(needed <= durable for needed in plan.needs):
         return plan.outcome
     if not isinstance(plan.outcome, list):
-        return error
+        return error  # a delete is durable as a whole, or refused as a whole
     return [
         item if needed <= durable else Refused(item.namespace, item.key, error)
         for item, needed in zip(plan.outcome, plan.needs, strict=True)

@@ -73,6 +73,7 @@ class Preparer:
         # what the catalog holds.
         is_held = [held.pop((it.namespace, it.key), None) == it.content for it in memories]
         pairs = list(zip(memories, is_held, strict=True))
+        # All texts of the batch are embedded together, so that they share the model's runs.
         texts = [it.content for it, known in pairs if not known and it.vectors is None]
         embedded = iter(self._embedding.windows(texts))
         return tuple(

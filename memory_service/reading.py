@@ -12,16 +12,7 @@ from memory_service.digests import request_digest
 from memory_service.embedding.embedder import Fingerprint, Vectors
 from memory_service.embedding.queue import EmbeddingQueue
 from memory_service.filters.grammar import parse
-from memory_service.model import (
-    DEFAULT_NAMESPACE,
-    JSON,
-    Consistency,
-    DuplicatesPage,
-    Event,
-    EventKind,
-    Memory,
-    Page,
-)
+from memory_service.model import DEFAULT_NAMESPACE, JSON, Consistency, DuplicatesPage, Event, EventKind, Memory, Page
 from memory_service.portable_vectors import exported
 from memory_service.projection.applying import Projection
 from memory_service.retrieval.duplicates import near_duplicates

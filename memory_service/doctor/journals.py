@@ -27,7 +27,6 @@ class ExaminedJournal:
     """A journal, as far as it can be read.
 
     Attributes:
-        size: size of the file in bytes.
         end: offset behind the last valid frame.
         ends: offsets behind every valid frame.
         changes: (offset behind the record, key, state) of its puts and deletes.
@@ -36,11 +35,10 @@ class ExaminedJournal:
     """
 
     writer: str
-    size: int
-    end: int
-    ends: frozenset[int]
-    changes: tuple[tuple[int, Name, KeyState], ...]
-    records: int
+    end: int = 0
+    ends: frozenset[int] = frozenset()
+    changes: tuple[tuple[int, Name, KeyState], ...] = ()
+    records: int = 0
     is_readable: bool
     findings: tuple[Diagnosis, ...]
 
@@ -70,16 +68,7 @@ def _journal(path: Path, embedder: Fingerprint | None) -> ExaminedJournal | None
         return None
     except OSError as error:
         diagnoses.problem(f"cannot be read: {error.strerror}", "Make the file readable.")
-        return ExaminedJournal(
-            writer=path.stem,
-            size=0,
-            end=0,
-            ends=frozenset(),
-            changes=(),
-            records=0,
-            is_readable=False,
-            findings=tuple(diagnoses),
-        )
+        return ExaminedJournal(writer=path.stem, is_readable=False, findings=tuple(diagnoses))
     read = _read(data)
     _judge_records(read, diagnoses)
     # The end is judged only behind a header that a start would accept.
@@ -88,7 +77,6 @@ def _journal(path: Path, embedder: Fingerprint | None) -> ExaminedJournal | None
         diagnoses.ok(_contents(read, len(data)))
     return ExaminedJournal(
         writer=path.stem,
-        size=len(data),
         end=read.end,
         ends=frozenset(read.ends),
         changes=tuple(_changes(read.records)),

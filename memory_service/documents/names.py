@@ -31,11 +31,7 @@ def check(document: NewDocument) -> None:
     checks.namespace(document.namespace)
     if document.id is not None:
         check_id(document.id)
-    for field, chars_max in (
-        ("title", TITLE_CHARS_MAX),
-        ("library", LIBRARY_CHARS_MAX),
-        ("topic", TOPIC_CHARS_MAX),
-    ):
+    for field, chars_max in (("title", TITLE_CHARS_MAX), ("library", LIBRARY_CHARS_MAX), ("topic", TOPIC_CHARS_MAX)):
         value = getattr(document, field)
         if value is not None:
             checks.text(value, field, chars_max, "use a shorter one")

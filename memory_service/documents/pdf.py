@@ -36,8 +36,7 @@ def read_pdf(data: bytes) -> Extracted:
         raise InvalidInput("The file is damaged or not a PDF; open it and save it again.", field="content") from error
     if not any(texts):
         raise InvalidInput(
-            "The PDF has no text: it is empty or scanned. Run it through text recognition (OCR) first.",
-            field="content",
+            "The PDF has no text: it is empty or scanned. Run it through text recognition (OCR) first.", field="content"
         )
     pages: list[int] = []
     blocks: list[Block] = []

@@ -28,15 +28,7 @@ from memory_service.documents.chunk_metadata import (
     updated_at_ms,
 )
 from memory_service.documents.chunking import Chunker, page_of
-from memory_service.documents.model import (
-    Chunk,
-    Document,
-    DocumentsPage,
-    Extracted,
-    NewDocument,
-    PlacedChunk,
-    Uploaded,
-)
+from memory_service.documents.model import Chunk, Document, DocumentsPage, Extracted, NewDocument, PlacedChunk, Uploaded
 from memory_service.documents.ordering import number_keys
 from memory_service.documents.reading import read
 from memory_service.embedding.embedder import Embedder

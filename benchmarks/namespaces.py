@@ -29,9 +29,9 @@ from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.records import Put, Record
 from memory_service.journal.writer import JournalWriter
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
+from vector_memory.retrieval import Retrieval
 
 DIM = 384
 MEMORIES = 5
@@ -153,7 +153,9 @@ def measure(folder: Path, namespaces: int, budget_mb: float) -> Opened:
 
 def _ask(service: MemoryService, namespace: int) -> float:
     begun = time.perf_counter()
-    found = service.retrieve(Retrieval("what did the client say of the blue door?", namespace=_name(namespace), k=3))
+    found = service.retrieve(
+        Retrieval(query="what did the client say of the blue door?", namespace=_name(namespace), k=3)
+    )
     took_s = time.perf_counter() - begun
     assert len(found.hits) == 3, "every namespace holds five"
     return took_s

@@ -18,7 +18,7 @@ from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.records import Put, Record
 from memory_service.journal.writer import JournalWriter
 from memory_service.metadata import canonical
-from memory_service.model import DEFAULT_NAMESPACE
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 APPEND_RECORDS = 1_000
 NOISE = 0.02

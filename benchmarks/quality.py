@@ -1,6 +1,6 @@
 """How well the right memories are found: the real worker over HTTP, asked questions whose evidence is known.
 
-Stores public conversations and document collections, which you get yourself (docs/retrieval.md), with default settings:
+Stores public conversations and document collections, which you get yourself (docs/quality.md), with default settings:
 each conversation in a namespace of its own and in three ways. Asks every question in every mode and prints tables;
 `benchmarks/judging.py` says what the figures are. About 10 minutes on two cores, two thirds of them embedding
 documents.

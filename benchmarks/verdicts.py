@@ -1,6 +1,6 @@
 """How far verdicts on citations can be trusted: true, altered and wrongly cited claims, judged by the real model.
 
-Makes the claims from conversations that you get yourself (docs/retrieval.md), without a language model and with fixed
+Makes the claims from conversations that you get yourself (docs/quality.md), without a language model and with fixed
 seeds (`benchmarks/claims_made.py`), asks `research/grounding/verification.py` for a verdict on each, and prints
 and recall are of `supported`, with true claims as what should be. About 4 minutes on two cores.
 """
@@ -25,9 +25,9 @@ from memory_service.embedding.embedder import Vectors
 from memory_service.embedding.minilm import MiniLM
 from research.grounding import verification
 from research.grounding.claims import read
-from research.grounding.evidence import Evidence, Said
-from research.grounding.verification import SUPPORTED_MIN, Ask, Finding, judge, verify
-from research.model import Passage
+from research.grounding.evidence import Evidence, TextFeatures
+from research.grounding.verification import SUPPORTED_MIN, CitedClaim, Judgement, judge, verify
+from vector_memory.research import Passage
 
 PARTS = ("development", "held out")
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -40,7 +40,7 @@ class Judged:
     """A claim and what was found."""
 
     claim: Made
-    finding: Finding
+    finding: Judgement
 
 
 class Model:
@@ -91,14 +91,14 @@ def _arguments() -> argparse.Namespace:
 def passage(turn: Turn, n: int = 1) -> Passage:
     """A turn as it would stand in a prompt, with its speaker in the metadata."""
     return Passage(
-        n,
-        turn.key,
-        "default",
-        turn.text,
-        {"speaker": turn.speaker},
-        0.5,
-        turn.time,
-        turn.time,
+        n=n,
+        key=turn.key,
+        namespace="default",
+        content=turn.text,
+        metadata={"speaker": turn.speaker},
+        score=0.5,
+        date=turn.time,
+        created_at=turn.time,
         truncated=False,
         speaker=turn.speaker,
     )
@@ -107,13 +107,15 @@ def passage(turn: Turn, n: int = 1) -> Passage:
 def _judged(dialogues: Sequence[Dialogue], claims: Sequence[Made], model: Model) -> list[Judged]:
     speakers: dict[int, frozenset[str]] = {}
     for one in dialogues:
-        of_both = frozenset(stem for turn in one.turns for stem in Said(turn.speaker).stems)
+        of_both = frozenset(stem for turn in one.turns for stem in TextFeatures(turn.speaker).telling_stems)
         speakers |= {id(turn): of_both for turn in one.turns}
     found = []
     for at in range(0, len(claims), verification.EMBEDDED_MAX):
         part = claims[at : at + verification.EMBEDDED_MAX]
-        asks = [Ask(one.text, Evidence(passage(one.turn)), speakers=speakers[id(one.turn)]) for one in part]
-        found += judge(asks, model.kept)
+        cited = [
+            CitedClaim(one.text, Evidence(passage(one.turn)), speaker_stems=speakers[id(one.turn)]) for one in part
+        ]
+        found += judge(cited, model.kept)
     return [Judged(claim, finding) for claim, finding in zip(claims, found, strict=True)]
 
 

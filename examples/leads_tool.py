@@ -8,7 +8,7 @@ A package offers it by an entry point in its pyproject.toml:
 
 from typing import Any
 
-from gateway.serving.worker import Worker
+from gateway.serving.services import Services
 from gateway.tools.toolbox import Hints, Parameters, Tool
 
 NOTES_MAX = 10
@@ -21,9 +21,9 @@ class LeadSummary(Parameters):
     namespace: str = "default"
 
 
-def lead_summary(worker: Worker, asked: LeadSummary) -> dict[str, Any]:
+def lead_summary(services: Services, asked: LeadSummary) -> dict[str, Any]:
     """Runs in a thread. Errors of the service reach the caller as they are."""
-    page = worker.memories.list(namespace=asked.namespace, filter={"lead": asked.lead}, limit=NOTES_MAX)
+    page = services.memories.list(namespace=asked.namespace, filter={"lead": asked.lead}, limit=NOTES_MAX)
     notes = [{"key": memory.key, "content": memory.content} for memory in page.memories]
     return {"lead": asked.lead, "notes": notes, "more": page.cursor is not None}
 

@@ -1,7 +1,8 @@
 """All settings: one frozen section for each package, read once, here and nowhere else.
 
-A variable's name is the section's prefix and the field's name in capitals, or the field's own `env`. Values come from
-flags, then the environment, then a `.env` file in the working folder, then the defaults.
+A variable is named by the section's prefix and the field's name in capitals, or by the field's own `env`. Values come
+from flags, then the environment, then a `.env` file in the working folder, then the defaults. The sections do not read
+the environment themselves (as those of pydantic-settings do), so a test or a program can make one from values alone.
 """
 
 import difflib
@@ -66,7 +67,7 @@ class GatewaySettings(BaseModel):
 
 
 class McpSettings(BaseModel):
-    """What MCP clients reach."""
+    """What MCP clients may reach."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,12 +86,12 @@ class McpSettings(BaseModel):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The names."""
-        return tuple(name for each in self.allowed_hosts.split(",") if (name := each.strip()))
+        """The host names as a tuple."""
+        return tuple(name for part in self.allowed_hosts.split(",") if (name := part.strip()))
 
 
 class Settings(BaseModel):
-    """Every section."""
+    """The settings of one process, by section."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -107,12 +108,12 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], str]] = {
     "mcp": (McpSettings, "MCP_"),
 }
 
-CLOSE = 0.8
-"""Similarity from which an unknown LLM_ or MCP_ variable counts as a misspelt one: other programs use these too."""
+SIMILARITY_MIN = 0.8
+"""From this similarity on an unknown LLM_ or MCP_ variable counts as misspelt. Other programs use the prefixes too."""
 
 
 def variables() -> dict[str, tuple[str, str]]:
-    """Every variable, with the section and field that it sets."""
+    """Return every variable with the section and the field that it sets."""
     return {
         _variable(prefix, name, info.json_schema_extra): (section, name)
         for section, (model, prefix) in SECTIONS.items()
@@ -124,26 +125,26 @@ def load(flags: Mapping[str, Any] | None = None, folder: Path | None = None) -> 
     """Read the settings.
 
     Args:
-        flags: values by variable name that go before everything else; None ones are ignored.
+        flags: values by variable name, which win over all others; those that are None are ignored.
         folder: where to look for `.env`; default: the working folder.
 
     Raises:
-        StartupError: an unknown variable of ours, or a bad value; one line, never quoting a value.
+        StartupError: a variable is unknown or its value is bad. The message is one line and never quotes a value.
 
     """
-    found = {**_dotenv((folder or Path()) / ".env"), **os.environ}
-    _refuse_misspelt(found)
-    found = {name: value for name, value in found.items() if value.strip()}
-    found |= {name: str(value) for name, value in (flags or {}).items() if value is not None}
+    values = {**_dotenv((folder or Path()) / ".env"), **os.environ}
+    _refuse_misspelt(values)
+    values = {name: value for name, value in values.items() if value.strip()}
+    values |= {name: str(value) for name, value in (flags or {}).items() if value is not None}
     fields: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
     for variable, (section, name) in variables().items():
-        if variable in found:
-            fields[section][name] = found[variable]
+        if variable in values:
+            fields[section][name] = values[variable]
     return Settings(**{section: _section(section, values) for section, values in fields.items()})
 
 
 def keep_runpod_quiet() -> None:
-    """Have RunPod's SDK, which reads its level when it is imported, log no outputs: they hold memories."""
+    """Keep RunPod's SDK from logging outputs, which hold memories. It reads its log level when it is imported."""
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
 
 
@@ -164,9 +165,9 @@ def _refuse_misspelt(names: Iterable[str]) -> None:
     for name in names:
         if name in known or not name.startswith(("MEMORY_", "LLM_", "MCP_")):
             continue
-        close = difflib.get_close_matches(name, known, n=1, cutoff=CLOSE)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=SIMILARITY_MIN)
         if close or name.startswith("MEMORY_"):
-            hint = f"; did you mean {close[0]}?" if close else "; see .env.example for those there are."
+            hint = f"; did you mean {close[0]}?" if close else "; .env.example lists all of them."
             raise StartupError(f"Unknown setting {name}{hint}")
 
 
@@ -177,6 +178,6 @@ def _section(section: str, values: Mapping[str, str]) -> BaseModel:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = str(first["loc"][0]) if first["loc"] else section
-        variable = next((name for name, at in variables().items() if at == (section, field)), field)
+        variable = next((name for name, place in variables().items() if place == (section, field)), field)
         inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][1:])
         raise StartupError(f"{variable}{inside}: {first['msg']}.") from error

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 
@@ -79,8 +78,3 @@ class HybridClock:
         """Advance the clock past a stamp that was read."""
         with self._lock:
             self._last = max(self._last, (stamp.ms, stamp.counter))
-
-
-def iso_time(ms: int) -> str:
-    """Format milliseconds since the Unix epoch as ISO 8601 in UTC, such as 2026-09-14T08:00:00.000Z."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,15 +8,16 @@ on fields that the caller left at their defaults, such as a field that only the 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
+
+from vector_memory.fields import Request
 
 VERSION = "1:"
 """Prefix of every digest. A release that digests in another way uses another one."""
 
 
 def request_digest(operation: str, arguments: Mapping[str, Any]) -> str:
-    """Return the digest of an operation and its arguments, which are JSON values or dataclasses of them.
+    """Return the digest of an operation and its arguments, which are JSON values or requests.
 
     Arguments that are None count as not given.
     """
@@ -32,9 +33,7 @@ def is_versioned(digest: str) -> bool:
 
 
 def _fields_given(value: object) -> dict[str, Any]:
-    """The fields of a dataclass that differ from their defaults."""
     if isinstance(value, Mapping):
         return dict(value)
-    assert is_dataclass(value), "a request consists of JSON values and dataclasses"
-    named = {field.name: (getattr(value, field.name), field.default) for field in fields(value)}
-    return {name: given for name, (given, default) in named.items() if default is MISSING or given != default}
+    assert isinstance(value, Request), "a request consists of JSON values and requests"
+    return value.sent()

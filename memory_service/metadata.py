@@ -5,11 +5,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from memory_service.model import Metadata
 from vector_memory.errors import InvalidInput
-
-BYTES_MAX = 16_384
-"""Bound of the canonical JSON text in UTF-8: labels and facts, not documents; those belong in the content."""
+from vector_memory.fields import check_text
+from vector_memory.memories import METADATA_BYTES_MAX, Metadata
 
 DEPTH_MAX = 16
 INTEGER_MAX = 2**63 - 1
@@ -28,8 +26,10 @@ def canonical(metadata: Metadata | None) -> str:
         raise InvalidInput("metadata must be a JSON object.", field="metadata")
     check(metadata, "metadata")
     text = canonical_json(metadata)
-    if len(text.encode()) > BYTES_MAX:
-        raise InvalidInput(f"metadata is over {BYTES_MAX} bytes of JSON; put long text into content.", field="metadata")
+    if len(text.encode()) > METADATA_BYTES_MAX:
+        raise InvalidInput(
+            f"metadata is over {METADATA_BYTES_MAX} bytes of JSON; put long text into content.", field="metadata"
+        )
     return text
 
 
@@ -82,17 +82,3 @@ def check(value: Any, path: str, depth: int = 0) -> None:
                 check(element, f"{path}.{key}", depth + 1)
         case _:
             raise InvalidInput(f"{path} is of type {type(value).__name__}, which JSON does not have.", field=path)
-
-
-def check_text(text: str, path: str) -> None:
-    """Refuse text that has no UTF-8 form (a lone surrogate).
-
-    Raises:
-        InvalidInput: naming the path.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(
-            f"{path} has a lone surrogate at character {error.start}, which is not valid Unicode text.", field=path
-        ) from error

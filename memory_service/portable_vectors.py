@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from memory_service.embedding.embedder import Fingerprint, Vectors
-from memory_service.model import Embedding, Memory
 from memory_service.projection.applying import Projection
 from vector_memory.errors import InvalidInput
+from vector_memory.memories import Embedding, Memory
 
 LENGTH_ERROR_MAX = 1e-3
 """How far from 1 a vector's length may be: float32 rounding of 384 squares stays below a thousandth of that."""
@@ -33,7 +33,9 @@ def exported(
         vectors = index.dense.vectors(id)
         if len(vectors) == 0:
             return None
-        return Embedding(fingerprint.revision, base64.b64encode(vectors.astype("<f4").tobytes()).decode())
+        return Embedding(
+            revision=fingerprint.revision, vectors=base64.b64encode(vectors.astype("<f4").tobytes()).decode()
+        )
 
     return tuple(of(memory) for memory in memories)
 

@@ -12,14 +12,25 @@ from memory_service.digests import request_digest
 from memory_service.embedding.embedder import Fingerprint, Vectors
 from memory_service.embedding.queue import EmbeddingQueue
 from memory_service.filters.grammar import parse
-from memory_service.model import DEFAULT_NAMESPACE, JSON, Consistency, DuplicatesPage, Event, EventKind, Memory, Page
 from memory_service.portable_vectors import exported
 from memory_service.projection.applying import Projection
 from memory_service.retrieval.duplicates import near_duplicates
-from memory_service.retrieval.request import RETRIEVALS_MAX, Retrieval, Retrieved
 from memory_service.retrieval.retriever import Retriever
 from memory_service.retrieval.searching import PreparedQuery
 from vector_memory.errors import InvalidInput, NotFound
+from vector_memory.fields import JSON
+from vector_memory.memories import (
+    DEFAULT_NAMESPACE,
+    DUPLICATES_THRESHOLD,
+    LIMIT,
+    Consistency,
+    DuplicatesPage,
+    Event,
+    EventKind,
+    Memory,
+    Page,
+)
+from vector_memory.retrieval import RETRIEVALS, Retrieval, Retrieved
 
 
 class MemoryReader:
@@ -61,7 +72,7 @@ class MemoryReader:
             InvalidInput: a retrieval is wrong, or there are too many; nothing is searched.
             NotFound: there is no memory with the key of a `like`.
         """
-        checks.count(len(retrievals), "queries", RETRIEVALS_MAX)
+        RETRIEVALS.check(retrievals, "queries")
         # One look at the journals serves all of them.
         is_strong = any(retrieval.consistency is Consistency.STRONG for retrieval in retrievals)
         self._refresh(Consistency.STRONG if is_strong else Consistency.EVENTUAL)
@@ -139,12 +150,12 @@ class MemoryReader:
         versions, tombstone = self._catalog.history(
             namespace, key, self._clock.now_ms() - self._projection.superseded_kept_ms
         )
-        events = [_stored_event(memory) for memory in versions]
+        events = [Event.of(memory) for memory in versions]
         # A version that was stored after the expiry makes it history of an earlier memory.
         if tombstone is not None and tombstone.expired_at_ms is not None and not versions:
-            events.append(Event(EventKind.EXPIRED, tombstone.expired_at_ms, None))
+            events.append(Event(kind=EventKind.EXPIRED, at_ms=tombstone.expired_at_ms))
         if tombstone is not None and tombstone.deleted_at_ms is not None:
-            events.append(Event(EventKind.DELETED, tombstone.deleted_at_ms, None))
+            events.append(Event(kind=EventKind.DELETED, at_ms=tombstone.deleted_at_ms))
         if not events:
             raise no_such_memory(namespace, key)
         return events
@@ -210,7 +221,7 @@ class MemoryReader:
         if embeddings and as_of is not None:
             raise InvalidInput("embeddings cannot be used with as_of; leave one of them out.", field="embeddings")
         checks.namespace(namespace)
-        checks.limit(limit)
+        LIMIT.check(limit, "limit")
         wanted = parse(filter)
         as_of_ms = self._as_of_ms(as_of)
         scope = request_digest("list", {"namespace": namespace, "filter": filter or None, "as_of_ms": as_of_ms})
@@ -223,8 +234,11 @@ class MemoryReader:
             page = page[: take(page)]
         is_last = len(page) == len(memories)
         next_cursor = None if is_last else encode_cursor(page[-1].created_at_ms, page[-1].key, scope)
-        vectors = exported(self._projection, namespace, page, self.fingerprint) if embeddings else None
-        return Page(page, next_cursor, vectors)
+        if embeddings:
+            vectors = exported(self._projection, namespace, page, self.fingerprint)
+            pairs = zip(page, vectors, strict=True)
+            page = tuple(memory.model_copy(update={"embedding": embedding}) for memory, embedding in pairs)
+        return Page(memories=page, cursor=next_cursor)
 
     def near_duplicates(
         self,
@@ -249,10 +263,10 @@ class MemoryReader:
         Raises:
             InvalidInput: the message names the field, the bound and the remedy.
         """
-        checks.number(threshold, "threshold", checks.DUPLICATES_THRESHOLD_MIN, 1)
+        DUPLICATES_THRESHOLD.check(threshold, "threshold")
         page = self.list(namespace=namespace, filter=filter, limit=limit, cursor=cursor)
         duplicates = near_duplicates(self._projection, namespace, page.memories, threshold)
-        return DuplicatesPage(duplicates, len(page.memories), page.cursor)
+        return DuplicatesPage(duplicates=duplicates, examined=len(page.memories), cursor=page.cursor)
 
     def counts(self) -> dict[str, int]:
         """Return the number of memories of each namespace that has any."""
@@ -270,8 +284,3 @@ def no_such_memory(namespace: str, key: str) -> NotFound:
 
 def _quoted(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:79] + "…")
-
-
-def _stored_event(memory: Memory) -> Event:
-    kind = EventKind.STORED if memory.created_at_ms == memory.updated_at_ms else EventKind.UPDATED
-    return Event(kind, memory.updated_at_ms, memory)

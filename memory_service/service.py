@@ -14,18 +14,7 @@ from memory_service.filters.grammar import EVERYTHING, parse
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.writer import storage_unavailable
 from memory_service.metadata import canonical
-from memory_service.model import (
-    DEFAULT_NAMESPACE,
-    JSON,
-    Compacted,
-    Consistency,
-    Deleted,
-    Metadata,
-    NewMemory,
-    Receipt,
-    Refused,
-    Stored,
-)
+from memory_service.model import DeleteOutcome
 from memory_service.projection.compacting import Compactor
 from memory_service.projection.following import Follower
 from memory_service.projection.receipts import redeem
@@ -45,7 +34,21 @@ from memory_service.writing.requests import (
     WriteOutcome,
     WriteRequest,
 )
+from vector_memory.administration import Compacted
 from vector_memory.errors import InvalidInput, Unavailable
+from vector_memory.fields import JSON
+from vector_memory.memories import (
+    BATCH,
+    CONTENT,
+    DEFAULT_NAMESPACE,
+    TTL_SECONDS,
+    Consistency,
+    Metadata,
+    NewMemory,
+    Receipt,
+    Refused,
+    Stored,
+)
 
 
 class MemoryService(MemoryReader):
@@ -132,7 +135,7 @@ class MemoryService(MemoryReader):
             InvalidInput: the batch as a whole is wrong; nothing is stored.
             Conflict: the idempotency key was used for another request.
         """
-        checks.count(len(memories), "memories", checks.BATCH_ITEMS_MAX)
+        BATCH.check(memories, "memories")
         checked = [self._preparer.check(memory) for memory in memories]
         accepted = [item for item in checked if not isinstance(item, Refused)]
         # Refused memories are no part of the request that the idempotency key names: a reply holds what was stored.
@@ -181,9 +184,9 @@ class MemoryService(MemoryReader):
         if content is None and metadata is None and ttl_seconds is None:
             raise InvalidInput("There is nothing to update; send content, metadata or ttl_seconds.", field="content")
         if content is not None:
-            checks.content(content)
+            CONTENT.check(content, "content")
         if ttl_seconds is not None:
-            checks.ttl_seconds(ttl_seconds)
+            TTL_SECONDS.check(ttl_seconds, "ttl_seconds")
         canonical(metadata)
         request = {"key": key, "content": content, "metadata": metadata, "ttl_seconds": ttl_seconds}
         named = idempotency(idempotency_key, "update", {"namespace": namespace, **request})
@@ -221,7 +224,9 @@ class MemoryService(MemoryReader):
 
     # -- delete ----------------------------------------------------------------------------------------------------
 
-    def delete(self, key: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None) -> Deleted:
+    def delete(
+        self, key: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
+    ) -> DeleteOutcome:
         """Delete one memory.
 
         Raises:
@@ -242,16 +247,16 @@ class MemoryService(MemoryReader):
         namespace: str = DEFAULT_NAMESPACE,
         dry_run: bool = False,
         idempotency_key: str | None = None,
-    ) -> Deleted:
+    ) -> DeleteOutcome:
         """Delete up to 1,000 memories by key. Keys without a memory are reported as missing."""
         checks.namespace(namespace)
-        checks.count(len(keys), "keys", checks.BATCH_ITEMS_MAX)
+        BATCH.check(keys, "keys")
         for position, key in enumerate(keys):
             checks.key(key, f"keys[{position}]")
         if dry_run:
             self._refresh(Consistency.EVENTUAL)
             present = self._catalog.ids(namespace, keys).keys()
-            return Deleted(
+            return DeleteOutcome(
                 namespace=namespace,
                 keys=tuple(sorted(present)),
                 missing=tuple(sorted(set(keys) - present)),
@@ -267,7 +272,7 @@ class MemoryService(MemoryReader):
         namespace: str = DEFAULT_NAMESPACE,
         dry_run: bool = False,
         idempotency_key: str | None = None,
-    ) -> Deleted:
+    ) -> DeleteOutcome:
         """Delete every memory of the namespace that matches the filter.
 
         Raises:
@@ -282,7 +287,7 @@ class MemoryService(MemoryReader):
             )
         if dry_run:
             self._refresh(Consistency.EVENTUAL)
-            return Deleted(
+            return DeleteOutcome(
                 namespace=namespace,
                 keys=tuple(self._catalog.matching_keys(namespace, wanted)),
                 missing=(),
@@ -291,17 +296,17 @@ class MemoryService(MemoryReader):
         named = idempotency(idempotency_key, "delete_matching", {"namespace": namespace, "filter": filter})
         return self._delete(DeleteRequest(namespace, None, wanted, named))
 
-    def _delete(self, request: DeleteRequest) -> Deleted:
+    def _delete(self, request: DeleteRequest) -> DeleteOutcome:
         self._refresh_to_write()
         outcome = self._commit(request)
-        assert isinstance(outcome, Deleted), "a delete is answered with what it deleted"
+        assert isinstance(outcome, DeleteOutcome), "a delete is answered with what it deleted"
         return outcome
 
     def receipt(self, id: str) -> Receipt:
         """Return the files that still hold bytes of what a delete removed.
 
         Args:
-            id: `Deleted.receipt`.
+            id: `DeleteOutcome.receipt`.
 
         Raises:
             InvalidInput: the id is not a receipt.

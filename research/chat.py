@@ -21,8 +21,6 @@ from urllib.parse import quote
 
 from memory_service import checks
 from memory_service.filters.grammar import parse
-from memory_service.model import DEFAULT_NAMESPACE, JSON
-from memory_service.retrieval.request import Retrieval
 from memory_service.tokens import TEMPLATE_TOKENS, estimate_tokens
 from research.context.packing import pack
 from research.context.prompt import passage_line
@@ -34,8 +32,11 @@ from research.llm.deadline import Deadline
 from research.llm.endpoints import Endpoints
 from research.llm.settings import LLMSettings
 from research.llm.streaming import Chunk
-from research.model import DEFAULT_K, K_MAX, QUERY_CHARS_MAX, Citation, Passage
 from vector_memory.errors import LLMNotConfigured
+from vector_memory.fields import JSON
+from vector_memory.memories import DEFAULT_NAMESPACE
+from vector_memory.research import DEFAULT_K, QUERY, Citation, K, Passage
+from vector_memory.retrieval import SHARE, Retrieval
 
 ANSWER_TOKENS = 1_000
 """Kept free for an answer whose length the caller does not bound."""
@@ -88,10 +89,10 @@ class ChatRequest:
 
     def __post_init__(self) -> None:
         checks.namespace(self.namespace)
-        checks.whole_number(self.k, "k", 1, K_MAX)
+        K.check(self.k, "k")
         parse(self.filter)
         if self.min_relevance is not None:
-            checks.number(self.min_relevance, "min_relevance", 0, 1)
+            SHARE.check(self.min_relevance, "min_relevance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ class Chat:
         least = self._settings.min_relevance if request.min_relevance is None else request.min_relevance
         # A long message usually ends in what it asks for.
         retrieval = Retrieval(
-            said[-QUERY_CHARS_MAX:],
+            query=said[-QUERY.chars_max :],
             namespace=request.namespace,
             k=request.k,
             filter=request.filter,

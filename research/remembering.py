@@ -1,21 +1,28 @@
-"""Makes a memory of an answer, on request: what the memories support of it, marked as the words of a model.
+"""Stores an answer as a memory if the caller asks for it: the part that memories support, marked as a model's words.
 
-Such a memory is no source of equal rank: `recall.py` leaves it out of further research. It goes no later than the
-first of the memories that it rests on.
+Such a memory is weaker evidence than any other, so `recall.py` leaves it out of later research. It expires no later
+than the first of the memories that it rests on.
 """
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from typing import Final
 
+from memory_service.clock import wall_ms
 from memory_service.metadata import canonical_json
-from memory_service.model import JSON, Hit, NewMemory
-from research.context.recall import BY_MODEL
+from research.context.recall import BY_MODEL, Recall
+from research.drafts import Draft
 from research.grounding import citations
 from research.grounding.sentences import ends
-from research.grounding.strictness import Kept
-from research.model import ResearchRequest
+from research.grounding.strictness import SupportedText
+from research.sources import Sources
+from vector_memory.errors import ServiceError
+from vector_memory.fields import JSON
+from vector_memory.memories import NewMemory
+from vector_memory.research import NotRemembered, ResearchRequest
+from vector_memory.retrieval import Hit
 
 KEY_PREFIX: Final = "research-"
 
@@ -23,24 +30,56 @@ _ANSWER_CHARS_MAX = 4_000
 _QUERY_CHARS_MAX = 1_000
 _MODEL_CHARS_MAX = 300
 
-# Half of what metadata may have: the question and the rest need at most the other half.
+# Half of the metadata's limit. The question and the other fields need at most the other half.
 _SOURCES_BYTES_MAX = 8_192
 
-
-def is_supported(kept: Kept) -> bool:
-    """Whether a memory says what is left of an answer, not only something like it."""
-    return any(citation.verdict == "supported" for citation in kept.citations)
+log = logging.getLogger(__name__)
 
 
-def memory_of(request: ResearchRequest, kept: Kept, hits: Sequence[Hit], model: str | None, now_ms: int) -> NewMemory:
-    """An answer as a memory of the question's namespace; the same question with the same filter has the same key.
+def remember(
+    request: ResearchRequest, sources: Sources, draft: Draft, kept: SupportedText | None, recall: Recall
+) -> tuple[str | None, NotRemembered | None]:
+    """Store an answer, and return its key, or the reason why it was not stored.
 
     Args:
         request: the question.
-        kept: of the answer, what the memories support.
-        hits: memories that it was answered from.
-        model: that answered.
-        now_ms: when, in milliseconds since the Unix epoch.
+        sources: the memories that the answer was made from.
+        draft: the answer.
+        kept: what the memories support of it; None if no LLM wrote it.
+        recall: the memories to store it in.
+    """
+    if request.context_only:
+        return None, "context_only"
+    if not sources.passages:
+        return None, "abstained"
+    if draft.error is not None:
+        return None, "degraded"
+    if draft.reply is None:
+        return None, "quoted"
+    if draft.is_truncated:
+        return None, "truncated"
+    if kept is None or not any(citation.verdict == "supported" for citation in kept.citations):
+        return None, "unsupported"
+    memory = memory_of(request, kept, sources.retrieved.hits, draft.model, wall_ms())
+    try:
+        return recall.store(memory).key, None
+    except ServiceError as error:
+        # The answer has been paid for, so the caller gets it all the same.
+        log.warning("research.not_stored", extra={"code": error.code, "reason": error.message})
+        return None, "not stored"
+
+
+def memory_of(
+    request: ResearchRequest, kept: SupportedText, hits: Sequence[Hit], model: str | None, now_ms: int
+) -> NewMemory:
+    """Make a memory of an answer. The same question with the same filter gets the same key.
+
+    Args:
+        request: the question.
+        kept: what the memories support of the answer.
+        hits: the memories that the answer was made from.
+        model: the model that wrote the answer.
+        now_ms: the present time in milliseconds since the Unix epoch.
     """
     cited = list(dict.fromkeys(citation.key for citation in kept.citations if citation.verdict != "unsupported"))
     verdicts = [citation.verdict for citation in kept.citations]
@@ -52,20 +91,20 @@ def memory_of(request: ResearchRequest, kept: Kept, hits: Sequence[Hit], model: 
         "sources": _as_many_as_fit(cited),
         "verdicts": {verdict: verdicts.count(verdict) for verdict in ("supported", "weak")},
     }
-    ends_ms = [hit.memory.expires_at_ms for hit in hits if hit.memory.key in cited]
-    left_s = [max(1, (end_ms - now_ms) // 1000) for end_ms in ends_ms if end_ms is not None]
+    expiries_ms = [hit.memory.expires_at_ms for hit in hits if hit.memory.key in cited]
+    ttls_s = [max(1, (expiry_ms - now_ms) // 1000) for expiry_ms in expiries_ms if expiry_ms is not None]
     return NewMemory(
-        content=f"Question: {request.query}\nAnswer: {_short(citations.without_unknown(kept.text, 0))}",
+        content=f"Question: {request.query}\nAnswer: {_shortened(citations.without_unknown(kept.text, 0))}",
         key=_key(request),
         namespace=request.namespace,
         metadata=metadata,
-        ttl_seconds=min(left_s, default=None),
+        ttl_seconds=min(ttls_s, default=None),
     )
 
 
 def _key(request: ResearchRequest) -> str:
-    asked = json.dumps([" ".join(request.query.split()), request.filter], sort_keys=True)
-    return KEY_PREFIX + hashlib.sha256(asked.encode()).hexdigest()[:32]
+    question = json.dumps([" ".join(request.query.split()), request.filter], sort_keys=True)
+    return KEY_PREFIX + hashlib.sha256(question.encode()).hexdigest()[:32]
 
 
 def _as_many_as_fit(keys: Sequence[str]) -> list[str]:
@@ -78,9 +117,9 @@ def _as_many_as_fit(keys: Sequence[str]) -> list[str]:
     return taken
 
 
-def _short(text: str) -> str:
-    """Its first sentences; of one sentence without end, the beginning."""
+def _shortened(text: str) -> str:
+    """Return the first sentences that fit, or the beginning of a single sentence that is too long."""
     if len(text) <= _ANSWER_CHARS_MAX:
         return text
-    whole = max((stop for stop in ends(text[: _ANSWER_CHARS_MAX + 1]) if stop <= _ANSWER_CHARS_MAX), default=0)
-    return text[: whole or _ANSWER_CHARS_MAX]
+    stop = max((stop for stop in ends(text[: _ANSWER_CHARS_MAX + 1]) if stop <= _ANSWER_CHARS_MAX), default=0)
+    return text[: stop or _ANSWER_CHARS_MAX]

@@ -1,70 +1,20 @@
 """Retrieves for a question again, and compares with what came for it then."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
 
-from memory_service.model import Hit, Mode
-from memory_service.retrieval.request import Retrieval
 from research.context.recall import Recall, recall_for
-from research.model import ResearchRequest
-from research.trace import Fate, Seen, fates, version
+from research.trace import Seen, fates, version
+from vector_memory.research import Candidate, Fate, New, Replay, ResearchRequest, Vanished
+from vector_memory.retrieval import Hit, Retrieval
 
 _GONE = {"deleted": "It was deleted.", "expired": "Its time was over."}
 
 
-@dataclass(frozen=True, slots=True)
-class Vanished:
-    """A memory that came then and does not come now.
-
-    Attributes:
-        reason: `outranked` when the memory itself is as it was.
-        message: the same in a sentence.
-        rank: its place among all candidates of today, from 1; None when it is none.
-    """
-
-    key: str
-    reason: Literal["deleted", "updated", "expired", "outranked"]
-    message: str
-    rank: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class New:
-    """A memory that comes now and did not come then.
-
-    Attributes:
-        reason: `stored` or `updated` since then, or `risen` when the memory itself is as it was.
-    """
-
-    key: str
-    reason: Literal["stored", "updated", "risen"]
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """What came then and what comes now, both best first.
-
-    Attributes:
-        then: keys.
-        now: hits.
-        kept: keys that come in both, and say the same.
-        changed: keys that come in both, and say something else now.
-    """
-
-    then: tuple[str, ...]
-    now: tuple[Hit, ...]
-    mode: Mode
-    kept: tuple[str, ...]
-    changed: tuple[str, ...]
-    vanished: tuple[Vanished, ...]
-    new: tuple[New, ...]
-
-
-def replay(request: ResearchRequest, seen: Sequence[Seen], asked_at_ms: int, recall: Recall) -> Replay:
+def replay(trace_id: str, request: ResearchRequest, seen: Sequence[Seen], asked_at_ms: int, recall: Recall) -> Replay:
     """Retrieve again, and say what is different. No LLM is asked.
 
     Args:
+        trace_id: of the trace.
         request: the question.
         seen: what came then, best first.
         asked_at_ms: when that was.
@@ -77,8 +27,9 @@ def replay(request: ResearchRequest, seen: Sequence[Seen], asked_at_ms: int, rec
     in_both = [key for key in then if key in now]
     kept = tuple(key for key in in_both if version(now[key].memory) == then[key].version)
     return Replay(
+        trace_id=trace_id,
         then=tuple(then),
-        now=found.hits,
+        now=tuple(Candidate.of(hit) for hit in found.hits),
         mode=found.mode,
         kept=kept,
         changed=tuple(key for key in in_both if key not in kept),
@@ -90,15 +41,15 @@ def replay(request: ResearchRequest, seen: Sequence[Seen], asked_at_ms: int, rec
 def _vanished(key: str, fate: Fate, retrieval: Retrieval, recall: Recall) -> Vanished:
     match fate:
         case "deleted" | "expired":
-            return Vanished(key, fate, _GONE[fate])
+            return Vanished(key=key, reason=fate, message=_GONE[fate])
         case "updated" | "unchanged":
-            explanation = recall.retrieve(replace(retrieval, why_not=key)).explanation
+            explanation = recall.retrieve(retrieval.model_copy(update={"why_not": key})).explanation
             why_not = None if explanation is None else explanation.why_not
             message, rank = ("", None) if why_not is None else (why_not.message, why_not.rank)
-            return Vanished(key, "updated" if fate == "updated" else "outranked", message, rank)
+            return Vanished(key=key, reason="updated" if fate == "updated" else "outranked", message=message, rank=rank)
 
 
 def _new(hit: Hit, asked_at_ms: int) -> New:
     if hit.memory.created_at_ms > asked_at_ms:
-        return New(hit.memory.key, "stored")
-    return New(hit.memory.key, "updated" if hit.memory.updated_at_ms > asked_at_ms else "risen")
+        return New(key=hit.key, reason="stored")
+    return New(key=hit.key, reason="updated" if hit.updated_at_ms > asked_at_ms else "risen")

@@ -8,16 +8,13 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from memory_service.metadata import canonical_json
-from memory_service.model import Consistency, EventKind, Memory
-from memory_service.retrieval.request import Retrieved
 from research.context.recall import Recall
-from research.model import Answer, ChatMessage, ResearchRequest
 from vector_memory.errors import NotFound
-
-Fate = Literal["unchanged", "updated", "deleted", "expired"]
+from vector_memory.memories import Consistency, Event, EventKind, Memory
+from vector_memory.research import Answer, ChatMessage, Fate, ResearchRequest
+from vector_memory.retrieval import Retrieved
 
 
 class Stopwatch:
@@ -70,7 +67,7 @@ class Seen:
     version: str
 
 
-def version(memory: Memory) -> str:
+def version(memory: Memory | Event) -> str:
     """A digest of a memory that any change to it, and any other life under its key, changes."""
     said = [memory.content, memory.metadata, memory.created_at_ms, memory.updated_at_ms]
     return hashlib.sha256(canonical_json(said).encode()).hexdigest()
@@ -90,6 +87,6 @@ def _fate(recall: Recall, namespace: str, seen: Seen, consistency: Consistency) 
         latest, *_ = recall.history(seen.key, namespace=namespace, consistency=consistency)
     except NotFound:
         return "deleted"
-    if latest.memory is None:
+    if latest.content is None:
         return "expired" if latest.kind is EventKind.EXPIRED else "deleted"
-    return "unchanged" if version(latest.memory) == seen.version else "updated"
+    return "unchanged" if version(latest) == seen.version else "updated"

@@ -11,20 +11,9 @@ from typing import Any
 import numpy as np
 
 from memory_service.embedding.embedder import Vectors
-from memory_service.model import (
-    Consistency,
-    Event,
-    EventKind,
-    Hit,
-    Memory,
-    Metadata,
-    Mode,
-    NewMemory,
-    Stored,
-    StoreStatus,
-)
-from memory_service.retrieval.request import Retrieval, Retrieved
 from vector_memory.errors import NotFound
+from vector_memory.memories import Consistency, Event, Memory, Metadata, NewMemory, Stored, StoreStatus
+from vector_memory.retrieval import Hit, Mode, Retrieval, Retrieved
 
 _DIM = 384
 
@@ -44,7 +33,7 @@ def memory(content: str, *, key: str = "k", metadata: Metadata | None = None, cr
 
 def hits(*contents: str) -> list[Hit]:
     """Hits with the keys m1, m2 ... and falling scores."""
-    return [Hit(memory(text, key=f"m{i}"), score=1.0 - i / 100) for i, text in enumerate(contents, start=1)]
+    return [Hit.of(memory(text, key=f"m{i}"), score=1.0 - i / 100) for i, text in enumerate(contents, start=1)]
 
 
 class ListRecall:
@@ -63,20 +52,22 @@ class ListRecall:
         wanted, least = retrieval.filter or {}, retrieval.min_score
         candidates = [m for m in self._memories if m.namespace == retrieval.namespace and _matches(m, wanted)]
         scores = self.embed([m.content for m in candidates]) @ self.embed([retrieval.query])[0]
-        found = [Hit(m, float(score)) for m, score in zip(candidates, scores, strict=True)]
+        found = [Hit.of(m, float(score)) for m, score in zip(candidates, scores, strict=True)]
         found = [hit for hit in found if least is None or hit.score >= least]
-        return Retrieved(tuple(sorted(found, key=lambda hit: -hit.score)[: retrieval.k]), Mode.DENSE)
+        return Retrieved(hits=tuple(sorted(found, key=lambda hit: -hit.score)[: retrieval.k]), mode=Mode.DENSE)
 
     def store(self, memory: NewMemory) -> Stored:
         self.stored.append(memory)
         assert memory.key is not None, "research names what it stores"
-        return Stored(memory.namespace, memory.key, StoreStatus.STORED, 0, 0)
+        return Stored(
+            namespace=memory.namespace, key=memory.key, status=StoreStatus.STORED, created_at_ms=0, updated_at_ms=0
+        )
 
     def history(self, key: str, *, namespace: str, consistency: Consistency = Consistency.EVENTUAL) -> Sequence[Event]:
         found = [one for one in self._memories if (one.namespace, one.key) == (namespace, key)]
         if not found:
             raise NotFound
-        return [Event(EventKind.STORED, one.created_at_ms, one) for one in found]
+        return [Event.of(one) for one in found]
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Count words into hashed places; a text without words points into the first direction."""

@@ -25,7 +25,10 @@ classes to its own words. A class's docstring is its message when none is given.
 `StartupError` stands apart: it ends the process with its one line before anything is served.
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeVar
+
+T = TypeVar("T")
 
 Code = Literal[
     "invalid",
@@ -49,8 +52,16 @@ class ServiceError(Exception):
     code: ClassVar[Code] = "internal"
 
     status: int | None = None
+    """Status of the response that carried the error. Only a client sets it, as it sets `request_id`."""
+
     request_id: str | None = None
-    """As a door answered; only a client that met the error at a door sets them."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "required": ["code", "message"],
+        "properties": {name: {"type": "string"} for name in ("code", "message", "field", "request_id")},
+    }
+    """JSON Schema of `body`."""
 
     def __init__(
         self, message: str | None = None, *, field: str | None = None, retry_after_s: int | None = None
@@ -64,6 +75,11 @@ class ServiceError(Exception):
         self.message = _encodable(message or type(self).__doc__ or type(self).__name__)
         self.field = None if field is None else _encodable(field)
         super().__init__(self.message)
+
+    def body(self, request_id: str | None = None) -> dict[str, Any]:
+        """Return the error as it travels: `code`, `message`, and `field` and `request_id` where there are any."""
+        parts = {"code": self.code, "message": self.message, "field": self.field, "request_id": request_id}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 def _encodable(text: str) -> str:
@@ -159,6 +175,54 @@ class LLMTimeout(ServiceError):
     """The LLM endpoint did not answer in time."""
 
     code = "upstream_timeout"
+
+
+_BY_CODE: Mapping[str, type[ServiceError]] = {
+    error.code: error
+    for error in (
+        ServiceError,
+        InvalidInput,
+        Unauthorized,
+        LimitExceeded,
+        NotFound,
+        Conflict,
+        RateLimited,
+        Unavailable,
+        LLMNotConfigured,
+        LLMUnreachable,
+        LLMTimeout,
+    )
+}
+
+_BY_CODE_AND_STATUS: Mapping[tuple[str, int | None], type[ServiceError]] = {
+    ("invalid", 415): UnsupportedForm,
+    ("unavailable", 507): StorageUnavailable,
+    ("upstream", 502): LLMReplyInvalid,
+}
+
+
+def error_of(body: Mapping[str, Any], status: int | None = None) -> ServiceError:
+    """Return the error that `ServiceError.body` describes.
+
+    Args:
+        body: what a service sent; unknown codes make a plain ServiceError.
+        status: HTTP status of the response, which tells some classes of one code apart.
+    """
+    code = body.get("code")
+    kind = _BY_CODE_AND_STATUS.get((str(code), status)) or _BY_CODE.get(str(code), ServiceError)
+    return kind(_text(body.get("message")), field=_text(body.get("field")))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def look_up(table: Mapping[type[ServiceError], T], error: ServiceError) -> T:
+    """Return the entry of the error's class, or of its nearest base class that has one.
+
+    An edge's table thereby covers subclasses that it does not know, such as those of installed tools.
+    """
+    return next(table[kind] for kind in type(error).__mro__ if kind in table)
 
 
 class StartupError(Exception):

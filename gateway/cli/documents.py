@@ -9,10 +9,10 @@ import typer
 from gateway.cli.failing import FAILED, say, usage
 from gateway.cli.showing import counted, print_json, show_line
 from gateway.cli.target import ApiKey, AsJson, DataDir, Namespace, RunPod, Url, connected, parsed
-from memory_service.model import DEFAULT_NAMESPACE
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
-    from vector_memory.client import Document, Uploaded
+    from vector_memory import Document, Uploaded
 
 STDIN = Path("-")
 
@@ -38,7 +38,6 @@ def add(
     api_key: ApiKey = None,
 ) -> None:
     """Keep documents. Adding one again, by the same path or --id, replaces only what changed."""
-    from gateway import wire
     from vector_memory.errors import InvalidInput, LimitExceeded
 
     if len(files) > 1 and (id is not None or title is not None):
@@ -64,7 +63,7 @@ def add(
                 failed = True
                 continue
             if as_json:
-                print_json(wire.uploaded_body(uploaded))
+                print_json(uploaded.body())
             else:
                 _show_uploaded(uploaded)
     if failed:
@@ -89,14 +88,12 @@ def list_documents(
     api_key: ApiKey = None,
 ) -> None:
     """Show documents, in order of id."""
-    from gateway import wire
-
     count = 0
     with connected(data_dir, url, runpod, api_key) as client:
         for document in client.documents(namespace=namespace, library=library):
             count += 1
             if as_json:
-                print_json(wire.document_body(document))
+                print_json(document.body())
             else:
                 _show(document)
     if not as_json:
@@ -122,7 +119,7 @@ def delete(
 ) -> None:
     """Delete documents, each with all its chunks."""
     with connected(data_dir, url, runpod, api_key) as client:
-        deleted = {id: client.delete_document(id, namespace=namespace).count for id in dict.fromkeys(ids)}
+        deleted = {id: client.delete_document(id, namespace=namespace).chunks for id in dict.fromkeys(ids)}
     if as_json:
         print_json({"namespace": namespace, "deleted": deleted})
         return

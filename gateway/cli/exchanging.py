@@ -18,7 +18,7 @@ from vector_memory.errors import InvalidInput
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from gateway.exchange.importing import Outcome
+    from gateway.exchange.importing import ImportResult
 
 STDIO = Path("-")
 PROBLEMS_SHOWN = 20
@@ -130,7 +130,7 @@ def _show_items(items: Any) -> None:
         raise typer.Exit(FAILED)
 
 
-def _tell(outcome: "Outcome", *, as_json: bool) -> None:
+def _tell(outcome: "ImportResult", *, as_json: bool) -> None:
     counts = {name: getattr(outcome, name) for name in ("stored", "updated", "unchanged", "expired")}
     shown = outcome.problems if as_json else outcome.problems[:PROBLEMS_SHOWN]
     if as_json:

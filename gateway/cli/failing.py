@@ -10,30 +10,17 @@ import typer
 from typer.core import TyperGroup
 
 from vector_memory import errors
-from vector_memory.errors import ServiceError, StartupError
+from vector_memory.errors import ServiceError, StartupError, look_up
 
 FAILED, USAGE, NOT_FOUND, OUT_OF_REACH, INTERRUPTED = 1, 2, 3, 4, 130
 
 EXIT_CODES: dict[type[ServiceError], int] = {
     errors.ServiceError: FAILED,
-    errors.InvalidInput: FAILED,
-    errors.UnsupportedForm: FAILED,
-    errors.Unauthorized: FAILED,
-    errors.LimitExceeded: FAILED,
     errors.NotFound: NOT_FOUND,
-    errors.Conflict: FAILED,
     errors.RateLimited: OUT_OF_REACH,
     errors.Unavailable: OUT_OF_REACH,
-    errors.StorageUnavailable: OUT_OF_REACH,
-    errors.LLMNotConfigured: FAILED,
-    errors.LLMUnreachable: FAILED,
-    errors.LLMNotConnected: FAILED,
-    errors.LLMBusy: FAILED,
-    errors.LLMStarting: FAILED,
-    errors.LLMReplyInvalid: FAILED,
-    errors.LLMRefused: FAILED,
-    errors.LLMTimeout: FAILED,
 }
+"""Exit codes of errors. A class that is not listed has the code of its nearest base class."""
 
 
 class Commands(TyperGroup):
@@ -83,7 +70,7 @@ def _ended() -> Iterator[None]:
     except ServiceError as error:
         at = f" ({error.request_id})" if error.code == "internal" and error.request_id else ""
         say(f"{error.message}{at}")
-        raise typer.Exit(EXIT_CODES[type(error)]) from error
+        raise typer.Exit(look_up(EXIT_CODES, error)) from error
     except StartupError as error:
         say(str(error))
         raise typer.Exit(FAILED) from error

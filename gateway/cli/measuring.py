@@ -5,12 +5,11 @@ It is for comparing machines and doors. `benchmarks/` measures what the project 
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from memory_service.model import NewMemory, Refused, Stored
-from vector_memory.client import Client
-from vector_memory.client.values import Deletion
+from vector_memory import Client, Deletion
+from vector_memory.memories import NewMemory, Refused, Stored
 
 _WHO = ("Dana", "Ruben", "Ilse", "Tomás", "Priya", "Noor", "Sven", "Mei")
 _WHAT = ("moved the launch of", "raised the budget for", "asked three questions about", "signed the contract for")
@@ -60,8 +59,8 @@ def measure(client: Client, count: int) -> Iterator[Rate]:
         _clear(client, namespace)
 
 
-def _store(client: Client, texts: list[str], namespace: str) -> list[Stored | Refused]:
-    return client.store_batch([NewMemory(text, namespace=namespace) for text in texts])
+def _store(client: Client, texts: list[str], namespace: str) -> Sequence[Stored | Refused]:
+    return client.store_batch([NewMemory(content=text, namespace=namespace) for text in texts])
 
 
 def _clear(client: Client, namespace: str) -> Deletion:

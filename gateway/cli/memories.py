@@ -20,7 +20,7 @@ from gateway.cli.target import (
     consistency,
     parsed,
 )
-from memory_service.model import DEFAULT_NAMESPACE
+from vector_memory.memories import DEFAULT_NAMESPACE, Deletion, History
 
 STDIN = "-"
 
@@ -38,14 +38,12 @@ def store(
     api_key: ApiKey = None,
 ) -> None:
     """Keep a memory, or update the one with its key."""
-    from gateway import wire
-
     text = _stdin() if content == STDIN else content
     fields = parsed(metadata, "--metadata")
     with connected(data_dir, url, runpod, api_key, makes_folder=True) as client:
         stored = client.store(text, key=key, namespace=namespace, metadata=fields, ttl_seconds=ttl_seconds)
     if as_json:
-        print_json(wire.stored_body(stored))
+        print_json(stored.body())
     else:
         show_line((stored.status.value, "green"), (stored.key, "bold cyan"))
 
@@ -77,9 +75,8 @@ def retrieve(
     api_key: ApiKey = None,
 ) -> None:
     """Find the memories that answer a query best."""
-    from gateway import wire
-    from memory_service.model import Consistency, Mode
-    from memory_service.retrieval.request import Retrieval
+    from vector_memory.memories import Consistency
+    from vector_memory.retrieval import Mode, Retrieval
 
     if (query is None) == (like is None):
         raise usage("Say what to look for, or name a key with --like.")
@@ -109,19 +106,19 @@ def retrieve(
     with connected(data_dir, url, runpod, api_key) as client:
         [found] = client.retrieve_batch([asked])
     if as_json:
-        print_json(wire.retrieved_body(found, asked))
+        print_json(found.body())
         return
     for hit in found.hits:
         relevance = "" if hit.relevance is None else f"  relevance {hit.relevance:.2f}"
         show_memory(hit.memory, f"{hit.score:.3f}{relevance}")
-    if found.abstained:
+    if found.nearest:
         say("Nothing is relevant enough; this came nearest:")
-        for hit in found.nearest:
+        for hit in found.nearest or ():
             show_memory(hit.memory, f"{hit.score:.3f}")
     elif not found.hits:
         say("Nothing was found.")
     if found.explanation is not None:
-        _show_explanation(wire.retrieved_body(found, asked)["explanation"])
+        _show_explanation(found.explanation.body())
 
 
 def _show_explanation(body: dict[str, Any]) -> None:
@@ -145,12 +142,10 @@ def get(
     api_key: ApiKey = None,
 ) -> None:
     """Show one memory."""
-    from gateway import wire
-
     with connected(data_dir, url, runpod, api_key) as client:
         memory = client.get(key, namespace=namespace, as_of=as_of, consistency=consistency(strong))
     if as_json:
-        print_json(wire.memory_body(memory))
+        print_json(memory.body())
     else:
         show_memory(memory)
 
@@ -170,8 +165,6 @@ def list_memories(
     """Show memories, newest first."""
     from itertools import islice
 
-    from gateway import wire
-
     conditions = parsed(filter, "--filter")
     with connected(data_dir, url, runpod, api_key) as client:
         size = min(limit or 500, 500)
@@ -182,7 +175,7 @@ def list_memories(
         for memory in islice(found, limit):
             count += 1
             if as_json:
-                print_json(wire.memory_body(memory))
+                print_json(memory.body())
             else:
                 show_memory(memory)
     if not as_json:
@@ -200,18 +193,17 @@ def history(
     api_key: ApiKey = None,
 ) -> None:
     """Show what happened to a memory, newest first."""
-    from gateway import wire
-    from memory_service.clock import iso_time
+    from vector_memory.times import iso_time
 
     with connected(data_dir, url, runpod, api_key) as client:
         events = client.history(key, namespace=namespace, consistency=consistency(strong))
     if as_json:
-        print_json(wire.history_body(key, namespace, events))
+        print_json(History(key=key, namespace=namespace, events=tuple(events)).body())
         return
     for event in events:
         show_line((iso_time(event.at_ms), "dim"), (event.kind.value, "bold"))
-        if event.memory is not None:
-            show(event.memory.content, indent=2)
+        if event.content is not None:
+            show(event.content, indent=2)
 
 
 def update(
@@ -229,8 +221,6 @@ def update(
     api_key: ApiKey = None,
 ) -> None:
     """Change the text, the metadata or the lifetime of a memory."""
-    from gateway import wire
-
     if content is None and metadata is None and ttl_seconds is None:
         raise usage("Name what to change: --content, --metadata or --ttl-seconds.")
     text = _stdin() if content == STDIN else content
@@ -238,7 +228,7 @@ def update(
     with connected(data_dir, url, runpod, api_key) as client:
         updated = client.update(key, namespace=namespace, content=text, metadata=fields, ttl_seconds=ttl_seconds)
     if as_json:
-        print_json(wire.stored_body(updated))
+        print_json(updated.body())
     else:
         show_line((updated.status.value, "green"), (updated.key, "bold cyan"))
 
@@ -262,13 +252,14 @@ def delete(
     wanted: dict[str, Any] = {"namespace": namespace, "keys": keys or None, "filter": parsed(filter, "--filter")}
     with connected(data_dir, url, runpod, api_key) as client:
         if keys and len(keys) == 1 and not dry_run:
-            deleted = client.delete(keys[0], namespace=namespace, receipt=receipt)
+            one = client.delete(keys[0], namespace=namespace, receipt=receipt)
+            deleted = Deletion(namespace=namespace, count=1, keys=(one.key,), receipt=one.receipt)
         else:
             if not dry_run and not yes:
                 _confirm(client.delete_many(**wanted, dry_run=True).count)
             deleted = client.delete_many(**wanted, dry_run=dry_run, receipt=receipt)
     if as_json:
-        print_json(_deletion_body(deleted))
+        print_json(deleted.body())
         return
     for key in deleted.keys:
         show_line(("would be deleted" if dry_run else "deleted", "red"), (key, "bold cyan"))
@@ -287,20 +278,6 @@ def _confirm(count: int) -> None:
     if not typer.confirm(f"Delete {counted(count, 'memory', 'memories')}?", err=True):
         say("nothing was deleted")
         raise typer.Exit(0)
-
-
-def _deletion_body(deleted: Any) -> dict[str, Any]:
-    from gateway import wire
-
-    body = {
-        "namespace": deleted.namespace,
-        "deleted": deleted.count,
-        "keys": list(deleted.keys),
-        "keys_truncated": deleted.count > len(deleted.keys),
-        "missing": list(deleted.missing),
-        "dry_run": deleted.dry_run,
-    }
-    return body if deleted.receipt is None else {**body, "receipt": wire.receipt_body(deleted.receipt)}
 
 
 def _stdin() -> str:

@@ -22,14 +22,14 @@ def stats(
     with connected(data_dir, url, runpod, api_key) as client:
         found, health = client.stats(), client.health()
     if as_json:
-        body = {"memories": found.memories, "namespaces": dict(found.namespaces), "embedder": found.model}
+        body = {"memories": found.memories, "namespaces": dict(found.namespaces), "embedder": found.embedder.model}
         print_json({**body, "status": health.status, "problems": list(health.problems), "version": health.version})
         return
     width = max((len(f"{count:,}") for count in found.namespaces.values()), default=1)
     for namespace, count in found.namespaces.items():
         show_line((f"{count:>{width},}", ""), (namespace, "bold cyan"))
     many = f"{counted(found.memories, 'memory', 'memories')} in {counted(len(found.namespaces), 'namespace')}"
-    show(f"{many}, embedded by {found.model}; {health.status}")
+    show(f"{many}, embedded by {found.embedder.model}; {health.status}")
     for problem in health.problems:
         say(problem)
 
@@ -61,12 +61,11 @@ def compact(
     with connected(data_dir, url, runpod, api_key) as client:
         found = client.compact()
     if as_json:
-        kept = [{"journal": journal, "reason": reason} for journal, reason in found.kept]
-        print_json({"removed": list(found.removed), "removed_bytes": found.removed_bytes, "kept": kept})
+        print_json(found.body())
         return
     show(f"removed {counted(len(found.removed), 'journal')}, {counted(found.removed_bytes, 'byte')}")
-    for journal, reason in found.kept:
-        show_line(("kept", "yellow"), (journal, "bold cyan"), (reason, "dim"))
+    for kept in found.kept:
+        show_line(("kept", "yellow"), (kept.journal, "bold cyan"), (kept.reason, "dim"))
 
 
 def bench(

@@ -8,14 +8,13 @@ import typer
 from gateway.cli.failing import say
 from gateway.cli.showing import print_json, safe, show, show_line
 from gateway.cli.target import ApiKey, AsJson, DataDir, Filter, Namespace, RunPod, Url, connected, parsed
-from memory_service.model import DEFAULT_NAMESPACE
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from research.model import Answer
-    from vector_memory.client import ResearchEvent
-    from vector_memory.client.values import ResearchFields
+    from vector_memory import ResearchEvent, ResearchFields
+    from vector_memory.research import Answer
 
 _COLOURS = {"supported": "green", "weak": "yellow", "unsupported": "red"}
 
@@ -41,8 +40,6 @@ def research(
     api_key: ApiKey = None,
 ) -> None:
     """Answer a question from the memories, with citations."""
-    from gateway import wire
-
     fields: ResearchFields = {
         "namespace": namespace,
         "k": k,
@@ -58,7 +55,7 @@ def research(
     with connected(data_dir, url, runpod, api_key) as client:
         answer = _told(client.research_stream(query, **fields)) if is_streamed else client.research(query, **fields)
     if as_json:
-        print_json(wire.answer_body(answer))
+        print_json(answer.body())
         return
     if answer.abstained and not answer.result:
         say("No memory answers this, so nothing was asked.")
@@ -70,13 +67,13 @@ def research(
 
 def _told(steps: "Iterable[ResearchEvent]") -> "Answer":
     """Show the text as it comes; the answer."""
-    from vector_memory.client import Answer, Token
+    from vector_memory import Answer, Token
 
     is_begun = False
     try:
         for step in steps:
             match step:
-                case Token(text):
+                case Token(text=text):
                     is_begun = True
                     sys.stdout.write(safe(text))
                     sys.stdout.flush()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from memory_service.model import Memory
+    from vector_memory.memories import Memory
 
 _STEERING = {
     code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), 127, *range(128, 160)] if chr(code) not in "\n\t"
@@ -65,7 +65,7 @@ def safe(text: str) -> str:
 
 def show_memory(memory: "Memory", note: str = "") -> None:
     """A memory: its key, its text, and what else is known."""
-    from memory_service.clock import iso_time
+    from vector_memory.times import iso_time
 
     show_line((memory.key, "bold cyan"), (note, "dim"))
     show(memory.content, indent=2)

@@ -10,7 +10,7 @@ import typer
 from gateway.cli.failing import usage
 
 if TYPE_CHECKING:
-    from vector_memory.client import Client
+    from vector_memory import Client
 
 _PANEL = "Where"
 
@@ -60,7 +60,7 @@ def connected(
     """
     if sum(each is not None for each in (data_dir, url, runpod)) > 1:
         raise usage("Name one of --data-dir, --url and --runpod.")
-    from vector_memory.client import Client
+    from vector_memory import Client
 
     if runpod is not None:
         key = api_key or _runpod_key()
@@ -78,7 +78,7 @@ def connected(
 def _local(data_dir: Path | None, *, makes_folder: bool, settings: dict[str, Any] | None) -> "Client":
     from gateway.observability import logs
     from gateway.settings import load
-    from vector_memory.client import Client
+    from vector_memory import Client
 
     logs.configure("error")  # what goes wrong is said in a sentence
     found = load({**(settings or {}), "MEMORY_DATA_DIR": data_dir}).memory

@@ -2,6 +2,6 @@
 
 import warnings
 
-from vector_memory.client import *  # noqa: F403 - every public name, as before
+from vector_memory import *  # noqa: F403 - every public name, as before
 
 warnings.warn("gateway.client has moved: write `from vector_memory import Client`.", DeprecationWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""Memories on their way out of a service and into another, and in from what other programs keep.
+"""Export and import: from one service into another, and from the files of other programs.
 
-All of it goes through the client, so that it works on a folder, a service and an endpoint alike.
+All calls go through the client, so both work on a folder, a service and an endpoint alike.
 """

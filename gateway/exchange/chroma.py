@@ -1,7 +1,7 @@
-"""Collections of Chroma: what `collection.get()` returns, as JSON, or its own folder.
+"""Collections of Chroma: the JSON that `collection.get()` returns, or its data folder.
 
-Vectors are left behind: they are of another embedder, whose name Chroma does not keep with them. The folder's tables
-are as Chroma 0.4 to 1.5 make them (chroma-core/chroma, `chromadb/migrations/`), and are read without a write or a lock.
+Vectors are not imported: another embedder made them, and Chroma does not keep its name with them. The folder's tables
+are those of Chroma 0.4 to 1.5 (chroma-core/chroma, `chromadb/migrations/`). Reading them writes and locks nothing.
 """
 
 import sqlite3
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gateway.exchange.items import Item, Problem, Read
-from memory_service.model import NewMemory
+from gateway.exchange.items import Item, ItemOrProblem, Problem
 from vector_memory.errors import InvalidInput
+from vector_memory.memories import NewMemory
 
 FILE = "chroma.sqlite3"
 _DOCUMENT = "chroma:document"
@@ -34,34 +34,34 @@ JOIN embeddings e ON e.id = m.id
 JOIN segments s ON s.id = e.segment_id AND s.scope = 'METADATA'
 JOIN collections c ON c.id = s.collection
 """
-"""Of lists, which newer versions have."""
+"""Selects the elements of lists, which newer versions of Chroma allow as metadata."""
 
 _ORDER = "ORDER BY 1, 2"
 
 
-def is_get(value: Any) -> bool:
-    """Whether it is what `collection.get()` returns."""
+def is_collection(value: Any) -> bool:
+    """Whether a value is what `collection.get()` returns."""
     return isinstance(value, dict) and isinstance(value.get("ids"), list) and "documents" in value
 
 
-def got(value: dict[str, Any], name: str, namespace: str) -> Iterator[Read]:
-    """The entries of a `collection.get()`."""
+def read_collection(value: dict[str, Any], name: str, namespace: str) -> Iterator[ItemOrProblem]:
+    """Yield the entries of what `collection.get()` returned."""
     ids, documents, metadatas = value["ids"], value.get("documents"), value.get("metadatas")
     for at, id in enumerate(ids):
         where = f"{name}: ids[{at}]"
         metadata = metadatas[at] if isinstance(metadatas, list) and at < len(metadatas) else None
         document = documents[at] if isinstance(documents, list) and at < len(documents) else None
         if metadata is not None and not isinstance(metadata, dict):
-            yield Problem(where, "The metadata of this entry is no object.")
+            yield Problem(where, "The metadata of this entry is not an object.")
         else:
             yield _entry(id, document, metadata or {}, where, namespace)
 
 
-def folder(path: Path, namespace: str | None) -> Iterator[Read]:
-    """The entries of all collections; a collection is a namespace, if none is given.
+def read_folder(path: Path, namespace: str | None) -> Iterator[ItemOrProblem]:
+    """Yield the entries of all collections; without a namespace, each collection becomes one.
 
     Raises:
-        InvalidInput: it is no folder of Chroma's, or of a version that keeps it otherwise.
+        InvalidInput: the folder is not Chroma's, or its version has other tables.
     """
     uri = f"file:{quote(str(path / FILE))}?mode=ro"
     try:
@@ -70,11 +70,11 @@ def folder(path: Path, namespace: str | None) -> Iterator[Read]:
             parts = _PARTS if has_lists.fetchone() else ""
             yield from _entries(connection.execute(_ENTRIES + parts + _ORDER), namespace)
     except sqlite3.Error as error:
-        raise InvalidInput(f"{path / FILE} cannot be read as Chroma's: {error}.", field="path") from error
+        raise InvalidInput(f"{path / FILE} cannot be read as a database of Chroma: {error}.", field="path") from error
 
 
-def _entries(rows: Any, namespace: str | None) -> Iterator[Read]:
-    """Rows of one entry follow each other, one for each of its metadata."""
+def _entries(rows: Any, namespace: str | None) -> Iterator[ItemOrProblem]:
+    # The rows of one entry follow each other, one for each field of its metadata.
     for (collection, _, id), entry in groupby(rows, key=lambda row: row[:3]):
         fields: dict[str, Any] = {}
         for _, _, _, is_part, name, *typed in entry:
@@ -82,10 +82,10 @@ def _entries(rows: Any, namespace: str | None) -> Iterator[Read]:
                 fields.setdefault(name, []).append(_value(*typed))
             elif name is not None:
                 fields[name] = _value(*typed)
-        yield _gathered(collection, id, fields, namespace)
+        yield _document(collection, id, fields, namespace)
 
 
-def _gathered(collection: str, id: str, fields: dict[str, Any], namespace: str | None) -> Read:
+def _document(collection: str, id: str, fields: dict[str, Any], namespace: str | None) -> ItemOrProblem:
     document = fields.pop(_DOCUMENT, None)
     return _entry(id, document, fields, f"{collection}: {id}", namespace or collection)
 
@@ -96,9 +96,9 @@ def _value(text: str | None, whole: int | None, number: float | None, truth: int
     return next((value for value in (text, whole, number) if value is not None), None)
 
 
-def _entry(id: object, document: object, metadata: dict[str, Any], where: str, namespace: str) -> Read:
+def _entry(id: object, document: object, metadata: dict[str, Any], where: str, namespace: str) -> ItemOrProblem:
     if not isinstance(id, str):
         return Problem(where, "This entry has no id.")
     if not isinstance(document, str) or not document.strip():
         return Problem(where, "This entry has no document, only a vector; there is no text to remember.")
-    return Item(where, NewMemory(document, id, namespace, metadata))
+    return Item(where, NewMemory(content=document, key=id, namespace=namespace, metadata=metadata))

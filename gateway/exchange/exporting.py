@@ -1,48 +1,48 @@
-"""Exporting: every memory with everything that is known of it, one JSON object a line.
+"""Exporting: every memory with all its fields, as one JSON object per line.
 
-The first line says what the file is; each other has the fields of a listing, `embedding` among them. Lines stand on
-their own, so files can be cut and put together with the tools for lines.
+The first line says what the file is. Each other line has the fields of a listing, `embedding` among them. Lines are
+independent of each other, so the usual tools for lines can split and join files.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from memory_service.clock import iso_time, wall_ms
-from memory_service.model import Embedding, Memory, Page
-from vector_memory.client import Client, Stats
+from memory_service.clock import wall_ms
+from vector_memory import Client, Stats
 from vector_memory.errors import LimitExceeded, NotFound
+from vector_memory.memories import Page
+from vector_memory.times import iso_time
 
 FORMAT = "vector-memory"
 FORMAT_VERSION = 1
 
 PAGE_SIZE = 500
-"""Memories of one page; short ones with their vectors are about 1.5 MB. A page that is too large is halved."""
+"""Memories per page. 500 short ones with their vectors are about 1.5 MB; a page that is too large is halved."""
 
 
 def header(stats: Stats) -> dict[str, Any]:
-    """The first line."""
+    """Return the first line."""
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "exported_at": iso_time(wall_ms()),
-        "embedder": {"model": stats.model, "revision": stats.revision, "dim": stats.dim},
+        "embedder": stats.embedder.model_dump(include={"model", "revision", "dim"}),
     }
 
 
 def lines(client: Client, namespaces: Sequence[str], *, vectors: bool = True) -> Iterator[dict[str, Any]]:
-    """The other lines: every memory that is there throughout, namespace by namespace, newest first.
+    """Yield the other lines: every memory that exists during the whole export, by namespace, newest first.
 
     Raises:
         NotFound: a namespace has no memories.
     """
-    held = client.stats().namespaces
+    counts = client.stats().namespaces
     for namespace in namespaces:
-        if namespace not in held:
+        if namespace not in counts:
             raise NotFound(f"There are no memories in namespace {namespace!r}.")
         for page in _pages(client, namespace, vectors=vectors):
-            embeddings = page.embeddings or (None,) * len(page.memories)
-            for memory, embedding in zip(page.memories, embeddings, strict=True):
-                yield _line(memory, embedding)
+            for memory in page.memories:
+                yield memory.body()
 
 
 def _pages(client: Client, namespace: str, *, vectors: bool) -> Iterator[Page]:
@@ -50,7 +50,7 @@ def _pages(client: Client, namespace: str, *, vectors: bool) -> Iterator[Page]:
     while True:
         try:
             page = client.page(namespace=namespace, limit=size, cursor=cursor, embeddings=vectors, consistency="strong")
-        except LimitExceeded:  # more than RunPod carries
+        except LimitExceeded:  # a RunPod job cannot return so much
             if size == 1:
                 raise
             size //= 2
@@ -59,18 +59,3 @@ def _pages(client: Client, namespace: str, *, vectors: bool) -> Iterator[Page]:
         if page.cursor is None:
             return
         cursor = page.cursor
-
-
-def _line(memory: Memory, embedding: Embedding | None) -> dict[str, Any]:
-    line: dict[str, Any] = {
-        "namespace": memory.namespace,
-        "key": memory.key,
-        "content": memory.content,
-        "metadata": memory.metadata,
-        "created_at": iso_time(memory.created_at_ms),
-        "updated_at": iso_time(memory.updated_at_ms),
-        "expires_at": None if memory.expires_at_ms is None else iso_time(memory.expires_at_ms),
-    }
-    if embedding is not None:
-        line["embedding"] = {"revision": embedding.revision, "vectors": embedding.vectors}
-    return line

@@ -1,7 +1,7 @@
-"""Which format something to import has, and its items.
+"""Finds out the format of a file or folder to import, and reads its items.
 
-A folder with a `chroma.sqlite3` is Chroma's; any other is read as texts. A file is told by its ending, and where that
-is `.json`, `.jsonl` or none, by what is in it.
+A folder with a `chroma.sqlite3` is one of Chroma; any other is read as texts. The ending of a file tells its format.
+Where that is `.json`, `.jsonl` or missing, the content does.
 """
 
 import io
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gateway.exchange import chroma, mcp_memory, mem0, records, texts
-from gateway.exchange.items import Problem, Read
-from memory_service.model import DEFAULT_NAMESPACE
+from gateway.exchange.items import ItemOrProblem, Problem
 from vector_memory.errors import InvalidInput
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 STDIN = "-"
 
 
 class Format(StrEnum):
-    """What can be imported."""
+    """The formats that can be imported; AUTO finds out which it is."""
 
     AUTO = "auto"
     JSONL = "jsonl"
@@ -45,38 +45,38 @@ _ENDINGS_OF_LINES = (".jsonl", ".ndjson")
 _HEAD_BYTES = 1 << 16
 
 
-def read(path: Path, format: Format, namespace: str | None, stdin: BinaryIO | None = None) -> Iterator[Read]:
-    """The items of a file or folder, in their order.
+def read(path: Path, format: Format, namespace: str | None, stdin: BinaryIO | None = None) -> Iterator[ItemOrProblem]:
+    """Yield the items of a file or folder, in their order.
 
     Args:
         path: `-` reads `stdin`.
-        format: AUTO finds out.
-        namespace: for all items; None leaves each its own, or the default one.
+        format: AUTO finds out the format.
+        namespace: for all items; with None an item keeps its own, or gets the default one.
         stdin: bytes to read for `-`.
 
     Raises:
-        InvalidInput: nothing can be read of it at all.
+        InvalidInput: the file or folder as a whole cannot be read.
     """
-    into = namespace or DEFAULT_NAMESPACE
+    target = namespace or DEFAULT_NAMESPACE
     if str(path) != STDIN and not path.exists():
         raise InvalidInput(f"{path} does not exist.", field="path")
     if path.is_dir():
         if (path / chroma.FILE).is_file() and format in (Format.AUTO, Format.CHROMA):
-            return chroma.folder(path, namespace)
-        return _folder(path, format, into)
+            return chroma.read_folder(path, namespace)
+        return _folder(path, format, target)
     format = _ENDINGS.get(path.suffix.lower(), format) if format is Format.AUTO else format
     name = "stdin" if str(path) == STDIN else path.name
     match format:
         case Format.TEXT:
-            return texts.paragraphs(name, _text(path, stdin), into)
+            return texts.paragraphs(name, _text(path, stdin), target)
         case Format.MARKDOWN:
-            return texts.sections(name, _text(path, stdin), into)
+            return texts.sections(name, _text(path, stdin), target)
     if path.name == chroma.FILE:
-        return chroma.folder(path.parent, namespace)
+        return chroma.read_folder(path.parent, namespace)
     return _structured(path, name, format, namespace, stdin)
 
 
-def _folder(path: Path, format: Format, namespace: str) -> Iterator[Read]:
+def _folder(path: Path, format: Format, namespace: str) -> Iterator[ItemOrProblem]:
     if format not in (Format.AUTO, Format.TEXT, Format.MARKDOWN):
         raise InvalidInput(f"{path} is a folder; name a file of format {format}.", field="path")
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in _ENDINGS)
@@ -85,7 +85,7 @@ def _folder(path: Path, format: Format, namespace: str) -> Iterator[Read]:
     return _texts(path, files, namespace)
 
 
-def _texts(folder: Path, files: Iterable[Path], namespace: str) -> Iterator[Read]:
+def _texts(folder: Path, files: Iterable[Path], namespace: str) -> Iterator[ItemOrProblem]:
     for file in files:
         name = str(file.relative_to(folder))
         try:
@@ -97,9 +97,11 @@ def _texts(folder: Path, files: Iterable[Path], namespace: str) -> Iterator[Read
         yield from (texts.sections if is_markdown else texts.paragraphs)(name, text, namespace)
 
 
-def _structured(path: Path, name: str, format: Format, namespace: str | None, stdin: BinaryIO | None) -> Iterator[Read]:
-    """JSON in one piece, or a JSON object a line."""
-    source = _opened(path, stdin)
+def _structured(
+    path: Path, name: str, format: Format, namespace: str | None, stdin: BinaryIO | None
+) -> Iterator[ItemOrProblem]:
+    """Read JSON in one piece, or one JSON object per line."""
+    source = _open(path, stdin)
     head = source.read(_HEAD_BYTES) + source.readline()
     is_lines = format in _OF_LINES or path.suffix.lower() in _ENDINGS_OF_LINES or _is_lines(head)
     rest = _Chained(head, source)
@@ -109,23 +111,25 @@ def _structured(path: Path, name: str, format: Format, namespace: str | None, st
         whole = json.loads(rest.read())
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"{name} is neither JSON nor a JSON object a line; name its format with --format.", field="path"
+            f"{name} is neither JSON nor one JSON object per line; name its format with --format.", field="path"
         ) from error
     return _whole(whole, name, format, namespace)
 
 
 def _is_lines(head: bytes) -> bool:
-    """Whether the first line stands on its own, as it does not in a JSON text that is spread over many."""
+    """Whether the first line is complete JSON. In a JSON text that spans several lines it is not."""
     lines = head.lstrip().split(b"\n", 1)
     try:
         first = json.loads(lines[0])
     except (ValueError, RecursionError):
         return False
-    is_alone = len(lines) == 1 or not lines[1].strip()
-    return isinstance(first, dict) and not (is_alone and (mem0.listed(first) is not None or chroma.is_get(first)))
+    if not isinstance(first, dict):
+        return False
+    has_more = len(lines) == 2 and bool(lines[1].strip())
+    return has_more or (mem0.unpack(first) is None and not chroma.is_collection(first))
 
 
-def _lines(source: "_Chained", name: str, format: Format, namespace: str | None) -> Iterator[Read]:
+def _lines(source: "_Chained", name: str, format: Format, namespace: str | None) -> Iterator[ItemOrProblem]:
     with source:
         for number, line in enumerate(source, 1):
             where = f"{name}:{number}"
@@ -134,40 +138,38 @@ def _lines(source: "_Chained", name: str, format: Format, namespace: str | None)
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError):
-                yield Problem(where, "This line is no JSON.")
+                yield Problem(where, "This line is not JSON.")
                 continue
             yield from _one(value, where, format, namespace)
 
 
-def _whole(value: Any, name: str, format: Format, namespace: str | None) -> Iterator[Read]:
-    if format in (Format.AUTO, Format.CHROMA) and chroma.is_get(value):
-        yield from chroma.got(value, name, namespace or DEFAULT_NAMESPACE)
+def _whole(value: Any, name: str, format: Format, namespace: str | None) -> Iterator[ItemOrProblem]:
+    if format in (Format.AUTO, Format.CHROMA) and chroma.is_collection(value):
+        yield from chroma.read_collection(value, name, namespace or DEFAULT_NAMESPACE)
         return
-    listed = value if isinstance(value, list) else mem0.listed(value)
-    if listed is None:
-        listed = [value]
-    for at, each in enumerate(listed):
+    values = value if isinstance(value, list) else mem0.unpack(value)
+    for at, each in enumerate([value] if values is None else values):
         yield from _one(each, f"{name}[{at}]", format, namespace)
 
 
-def _one(value: Any, where: str, format: Format, namespace: str | None) -> Iterator[Read]:
-    """The items of one JSON value, which is told by its fields."""
-    into = namespace or DEFAULT_NAMESPACE
+def _one(value: Any, where: str, format: Format, namespace: str | None) -> Iterator[ItemOrProblem]:
+    """Read the items of one JSON value. Its fields tell its format."""
+    target = namespace or DEFAULT_NAMESPACE
     if not isinstance(value, dict):
-        yield Problem(where, "This is no JSON object.")
-    elif format in (Format.AUTO, Format.MCP) and mcp_memory.is_one(value):
-        yield from mcp_memory.items(value, where, into)
-    elif format in (Format.AUTO, Format.MEM0) and mem0.is_one(value):
-        yield mem0.item(value, where, into)
+        yield Problem(where, "This is not a JSON object.")
+    elif format in (Format.AUTO, Format.MCP) and mcp_memory.is_graph_line(value):
+        yield from mcp_memory.items(value, where, target)
+    elif format in (Format.AUTO, Format.MEM0) and mem0.is_memory(value):
+        yield mem0.item(value, where, target)
     elif format in (Format.AUTO, Format.JSONL):
         yield from records.items(value, where, namespace)
     else:
         yield Problem(where, f"This is not of format {format}.")
 
 
-def _opened(path: Path, stdin: BinaryIO | None) -> BinaryIO:
+def _open(path: Path, stdin: BinaryIO | None) -> BinaryIO:
     if str(path) == STDIN:
-        assert stdin is not None, "whoever may be told - has a stdin"
+        assert stdin is not None, "a caller that allows - passes its stdin"
         return stdin
     try:
         return path.open("rb")
@@ -176,15 +178,15 @@ def _opened(path: Path, stdin: BinaryIO | None) -> BinaryIO:
 
 
 def _text(path: Path, stdin: BinaryIO | None) -> str:
-    with _opened(path, stdin) as source:
+    with _open(path, stdin) as source:
         try:
             return source.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InvalidInput(f"{path} is no text in UTF-8.", field="path") from error
+            raise InvalidInput(f"{path} is not UTF-8 text.", field="path") from error
 
 
 class _Chained(io.RawIOBase):
-    """A file whose beginning was read already."""
+    """A file whose beginning has been read already."""
 
     def __init__(self, head: bytes, source: BinaryIO) -> None:
         self._head = head

@@ -1,33 +1,34 @@
-"""Importing: items in batches into a service, with a count of what became of them.
+"""Importing: stores items in batches in a service, and counts the results.
 
-It can be broken off and begun again: what is there already is left as it is, so importing twice changes nothing.
+An import can be interrupted and repeated: a memory that already exists stays as it is, so importing twice changes
+nothing.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from gateway.exchange.items import Item, Problem, Read
+from gateway.exchange.items import Item, ItemOrProblem, Problem
 from memory_service.clock import wall_ms
-from memory_service.filters.grammar import time_ms
-from memory_service.model import Refused, Stored
-from vector_memory.client import Client
+from vector_memory import Client
 from vector_memory.errors import InvalidInput, LimitExceeded
+from vector_memory.memories import Refused, Stored
+from vector_memory.times import time_ms
 
 BATCH_ITEMS_MAX = 250
-"""Of one request: without vectors about a second of embedding, so that progress is seen."""
+"""Items per request. Without vectors these take about a second to embed, so progress is visible."""
 
 BATCH_BYTES_MAX = 4_000_000
-"""Well below the 10 MB that a service takes by default, which RunPod's `/run` has too."""
+"""Bytes per request: well below the 10 MB that a service and RunPod's `/run` accept by default."""
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What became of the items so far.
+@dataclass(slots=True, kw_only=True)
+class ImportResult:
+    """Counts of the items so far.
 
     Attributes:
-        expired: their time was over before they were imported.
-        problems: what could not be read or was refused, with its place.
+        expired: items whose expiry was over before the import.
+        problems: items that could not be read or that the service refused.
     """
 
     stored: int = 0
@@ -38,54 +39,56 @@ class Outcome:
 
     @property
     def seen(self) -> int:
-        """How many items were dealt with."""
+        """Number of items that are done."""
         return self.stored + self.updated + self.unchanged + self.expired + len(self.problems)
 
 
-def import_items(client: Client, items: Iterable[Read], report: Callable[[Outcome], None] = lambda _: None) -> Outcome:
-    """Store every item; `report` is called after each batch.
+def import_items(
+    client: Client, items: Iterable[ItemOrProblem], report: Callable[[ImportResult], None] = lambda _: None
+) -> ImportResult:
+    """Store every item, and call `report` after each batch.
 
     Raises:
-        ServiceError: the service failed as a whole; what was imported before stays.
+        ServiceError: the service failed as a whole. What was imported before stays.
     """
-    outcome = Outcome()
-    for batch in _batches(_living(items, outcome)):
-        for item, result in zip(batch, _stored(client, batch), strict=True):
-            if isinstance(result, Refused):
-                outcome.problems.append(Problem(item.where, result.error.message))
+    result = ImportResult()
+    for batch in _batches(_unexpired(items, result)):
+        for item, stored in zip(batch, _store(client, batch), strict=True):
+            if isinstance(stored, Refused):
+                result.problems.append(Problem(item.where, stored.error.message))
             else:
-                name = result.status.value
-                setattr(outcome, name, getattr(outcome, name) + 1)
-        report(outcome)
-    report(outcome)
-    return outcome
+                name = stored.status.value
+                setattr(result, name, getattr(result, name) + 1)
+        report(result)
+    report(result)
+    return result
 
 
-def _stored(client: Client, batch: list[Item]) -> list[Stored | Refused]:
-    """The results of a batch; it is halved where an item makes a request that cannot be sent or is too large."""
+def _store(client: Client, batch: list[Item]) -> Sequence[Stored | Refused]:
+    """Store a batch; halve it where one item makes the request invalid or too large."""
     try:
         return client.store_batch([item.memory for item in batch])
     except (InvalidInput, LimitExceeded) as error:
         if error.field == "url":
             raise
         if len(batch) == 1:
-            return [Refused(None, None, error)]
+            return [Refused(namespace=None, key=None, error=error)]
         middle = len(batch) // 2
-        return _stored(client, batch[:middle]) + _stored(client, batch[middle:])
+        return [*_store(client, batch[:middle]), *_store(client, batch[middle:])]
 
 
-def _living(items: Iterable[Read], outcome: Outcome) -> Iterator[Item]:
-    """The items to store; the others are counted."""
+def _unexpired(items: Iterable[ItemOrProblem], result: ImportResult) -> Iterator[Item]:
+    """Yield the items to store, and count the others."""
     for item in items:
         if isinstance(item, Problem):
-            outcome.problems.append(item)
-        elif _is_over(item.memory.expires_at):
-            outcome.expired += 1
+            result.problems.append(item)
+        elif _is_expired(item.memory.expires_at):
+            result.expired += 1
         else:
             yield item
 
 
-def _is_over(expires_at: str | None) -> bool:
+def _is_expired(expires_at: str | None) -> bool:
     try:
         return expires_at is not None and time_ms(expires_at, "expires_at") <= wall_ms()
     except InvalidInput:
@@ -107,7 +110,7 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def _size(item: Item) -> int:
-    """Bytes that it takes in a request, about."""
+    """Estimate the bytes that an item takes in a request."""
     memory = item.memory
     vectors = 0 if memory.embedding is None else len(memory.embedding.vectors)
     return len(json.dumps([memory.content, memory.key, memory.namespace, memory.metadata])) + vectors + 500

@@ -1,17 +1,17 @@
-"""What the readers of formats yield: memories to import, and what they could not read."""
+"""What the readers of formats yield: memories to import, and problems with what they could not read."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from memory_service.model import NewMemory
+from vector_memory.memories import NewMemory
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A memory to import, and where it stood.
+    """A memory to import, with its place in the source.
 
     Attributes:
-        where: file and line, or whatever leads a person there.
+        where: file and line, or another place that a person can find.
     """
 
     where: str
@@ -20,10 +20,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What could not be imported, where it stood, and why."""
+    """A place in the source that could not be imported, and the reason."""
 
     where: str
     reason: str
 
 
-Read: TypeAlias = Item | Problem
+ItemOrProblem: TypeAlias = Item | Problem

@@ -1,26 +1,26 @@
-"""Lines of an export of ours, or any JSON objects with a `content`."""
+"""Lines of our own exports, or any JSON objects with a `content`."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from gateway.exchange.exporting import FORMAT, FORMAT_VERSION
-from gateway.exchange.items import Item, Problem, Read
-from memory_service.model import DEFAULT_NAMESPACE, Embedding, NewMemory
+from gateway.exchange.items import Item, ItemOrProblem, Problem
+from vector_memory.memories import DEFAULT_NAMESPACE, Embedding, NewMemory
 
 _FIELDS = frozenset(
     {"content", "key", "namespace", "metadata", "created_at", "updated_at", "expires_at", "ttl_seconds", "embedding"}
 )
 
 
-def items(value: dict[str, Any], where: str, namespace: str | None) -> Iterator[Read]:
-    """The memory of a line; none of the header."""
+def items(value: dict[str, Any], where: str, namespace: str | None) -> Iterator[ItemOrProblem]:
+    """Yield the memory of a line; the header has none."""
     if value.get("format") == FORMAT and "content" not in value:
         if value.get("version") != FORMAT_VERSION:
-            yield Problem(where, f"This export is of version {value.get('version')}; {FORMAT_VERSION} can be read.")
+            yield Problem(where, f"This export has version {value.get('version')}; only {FORMAT_VERSION} can be read.")
         return
     unknown = sorted(value.keys() - _FIELDS)
     if "content" not in value:
-        yield Problem(where, "This has no content, and is of no other format that can be read.")
+        yield Problem(where, "This has no content, and is not of another format that can be read.")
     elif unknown:
         yield Problem(where, f"{unknown[0]} is not a field of a memory; put it into metadata.")
     else:
@@ -28,7 +28,7 @@ def items(value: dict[str, Any], where: str, namespace: str | None) -> Iterator[
 
 
 def _memory(value: dict[str, Any], namespace: str | None) -> NewMemory:
-    """Types are the service's to judge. `updated_at` is when it was written there; here it is when it is written."""
+    """Return the memory. The service checks types. `updated_at` is not taken over: it is the time of this import."""
     embedding = value.get("embedding")
     return NewMemory(
         content=value["content"],
@@ -38,7 +38,7 @@ def _memory(value: dict[str, Any], namespace: str | None) -> NewMemory:
         ttl_seconds=value.get("ttl_seconds"),
         created_at=value.get("created_at"),
         expires_at=value.get("expires_at"),
-        embedding=Embedding(str(embedding.get("revision")), str(embedding.get("vectors")))
+        embedding=Embedding(revision=str(embedding.get("revision")), vectors=str(embedding.get("vectors")))
         if isinstance(embedding, dict)
         else None,
     )

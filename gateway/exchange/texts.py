@@ -1,100 +1,63 @@
 """Plain text and Markdown: a memory for each paragraph, or for each section with the headings above it.
 
 A key is the file's name and a digest of headings and text, so the same paragraph is the same memory wherever it moves
-within its file.
+within its file. The readers of documents find paragraphs, headings and code.
 """
 
 import hashlib
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
-from gateway.exchange.items import Item, Read
-from memory_service.model import NewMemory
+from gateway.exchange.items import Item, ItemOrProblem
+from memory_service.documents.chunking import sections as sections_of
+from memory_service.documents.markdown import read_markdown
+from memory_service.documents.model import Block, BlockKind
+from memory_service.documents.plain import read_plain, with_plain_lines
+from vector_memory.memories import NewMemory
 
 SECTION_CHARS_MAX = 2_000
-"""A longer section is cut between its paragraphs: a passage of about two windows of the model is found best and read
-whole."""
-
-_HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*")
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+"""A longer section is cut between its paragraphs. About two windows of the model are found best and read whole."""
 
 
-def _lines(text: str) -> list[str]:
-    """As editors count them: what else Python takes for the end of a line is a part of it."""
-    return text.replace("\r\n", "\n").split("\n")
+def paragraphs(name: str, text: str, namespace: str) -> Iterator[ItemOrProblem]:
+    """Yield a memory for each stretch between blank lines."""
+    document = read_plain(with_plain_lines(text))
+    return _items(name, document.text, ((block.start, block.end, ()) for block in document.blocks), namespace)
 
 
-def paragraphs(name: str, text: str, namespace: str) -> Iterator[Read]:
-    """What stands between blank lines."""
-    for line, block in _blocks(_lines(text), 1):
-        yield _item(name, line, block, (), namespace)
+def sections(name: str, text: str, namespace: str) -> Iterator[ItemOrProblem]:
+    """Yield a memory for each stretch between headings, or several for a long one."""
+    document = read_markdown(with_plain_lines(text))
+    spans = (
+        (start, end, tuple(title for title in titles if title))
+        for titles, blocks in sections_of(document.blocks)
+        for start, end in _cut([block for block in blocks if block.kind is not BlockKind.HEADING])
+    )
+    return _items(name, document.text, spans, namespace)
 
 
-def sections(name: str, text: str, namespace: str) -> Iterator[Read]:
-    """What stands between headings; code in fences is no heading and is not cut."""
-    headings: list[tuple[int, str]] = []
-    body: list[str] = []
-    begin = 1
-    fence: str | None = None
-    for number, line in enumerate(_lines(text), 1):
-        fence, was_code = _fence(line, fence), fence is not None
-        heading = None if was_code or fence else _HEADING.fullmatch(line)
-        if heading is None:
-            body.append(line)
-            continue
-        yield from _section(name, begin, body, headings, namespace)
-        depth = len(heading[1])
-        headings = [*(each for each in headings if each[0] < depth), (depth, heading[2] or "")]
-        body, begin = [], number + 1
-    yield from _section(name, begin, body, headings, namespace)
+def _cut(blocks: Sequence[Block]) -> Iterator[tuple[int, int]]:
+    """Cut a section between its blocks, where it would be longer than SECTION_CHARS_MAX."""
+    if not blocks:
+        return
+    start = blocks[0].start
+    for before, block in pairwise(blocks):
+        if block.end - start > SECTION_CHARS_MAX:
+            yield start, before.end
+            start = block.start
+    yield start, blocks[-1].end
 
 
-def _fence(line: str, open_fence: str | None) -> str | None:
-    """The fence that is open after a line."""
-    mark = _FENCE.match(line)
-    if mark is None:
-        return open_fence
-    if open_fence is None:
-        return mark[1]
-    closes = mark[1].startswith(open_fence) and not line.strip().strip(mark[1][0])
-    return None if closes else open_fence
-
-
-def _section(name: str, begin: int, body: list[str], headings: list[tuple[int, str]], namespace: str) -> Iterator[Read]:
-    titles = tuple(title for _, title in headings if title)
-    gathered: list[str] = []
-    first = begin
-    for line, block in _blocks(body, begin):
-        if gathered and sum(map(len, gathered)) + len(block) > SECTION_CHARS_MAX:
-            yield _item(name, first, "\n\n".join(gathered), titles, namespace)
-            gathered = []
-        if not gathered:
-            first = line
-        gathered.append(block)
-    if gathered:
-        yield _item(name, first, "\n\n".join(gathered), titles, namespace)
-
-
-def _blocks(lines: list[str], begin: int) -> Iterator[tuple[int, str]]:
-    """Paragraphs with the number of their first line; a blank line inside of a fence does not end one."""
-    block: list[str] = []
-    first = begin
-    fence: str | None = None
-    for number, line in enumerate(lines, begin):
-        if not line.strip() and fence is None:
-            if block:
-                yield first, "\n".join(block)
-            block = []
-            continue
-        fence = _fence(line, fence)
-        if not block:
-            first = number
-        block.append(line.rstrip())
-    if block:
-        yield first, "\n".join(block)
-
-
-def _item(name: str, line: int, text: str, headings: tuple[str, ...], namespace: str) -> Item:
-    digest = hashlib.sha256("\n".join([*headings, text]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    metadata = {"source": name, **({"headings": list(headings)} if headings else {})}
-    return Item(f"{name}:{line}", NewMemory(text, f"{name[-400:]}#{digest}", namespace, metadata))
+def _items(name: str, text: str, spans: Iterable[tuple[int, int, tuple[str, ...]]], namespace: str) -> Iterator[Item]:
+    line_starts = [0, *(found.end() for found in re.finditer("\n", text))]
+    for start, end, headings in spans:
+        line = bisect_right(line_starts, start)
+        content = text[line_starts[line - 1] : end]  # with the indentation of its first line
+        digest = hashlib.sha256("\n".join([*headings, content]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        metadata = {"source": name, **({"headings": list(headings)} if headings else {})}
+        yield Item(
+            f"{name}:{line}",
+            NewMemory(content=content, key=f"{name[-400:]}#{digest}", namespace=namespace, metadata=metadata),
+        )

@@ -1,4 +1,4 @@
-"""The docs page, from files that are installed with the service: it also shows where nothing can be fetched."""
+"""The docs page, from files that are installed with the service, so that it works without an internet connection."""
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html

@@ -10,15 +10,22 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from gateway.observability.logs import request_id
-from gateway.wire import error_body, invalid
 from vector_memory import errors
-from vector_memory.errors import InvalidInput, NotFound, ServiceError
+from vector_memory.errors import InvalidInput, NotFound, ServiceError, look_up
+from vector_memory.fields import first_as_ours
+from vector_memory.operations import Operation
 
 log = logging.getLogger(__name__)
+
+
+class MalformedBody(InvalidInput):
+    """The body is not JSON in UTF-8."""
+
 
 STATUS: dict[type[ServiceError], int] = {
     errors.ServiceError: 500,
     errors.InvalidInput: 422,
+    MalformedBody: 400,
     errors.UnsupportedForm: 415,
     errors.Unauthorized: 401,
     errors.LimitExceeded: 413,
@@ -29,59 +36,54 @@ STATUS: dict[type[ServiceError], int] = {
     errors.StorageUnavailable: 507,
     errors.LLMNotConfigured: 500,
     errors.LLMUnreachable: 503,
-    errors.LLMNotConnected: 503,
-    errors.LLMBusy: 503,
-    errors.LLMStarting: 503,
     errors.LLMReplyInvalid: 502,
-    errors.LLMRefused: 502,
     errors.LLMTimeout: 504,
 }
 
+"""Statuses of errors. A class that is not listed has the status of its nearest base class."""
+
 RETRY_AFTER_S = 1
 
-ERROR_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["code", "message"],
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "field": {"type": "string"},
-                "request_id": {"type": "string"},
-            },
-        }
-    },
+
+def status_of(error: ServiceError) -> int:
+    """Return the HTTP status of an error."""
+    return look_up(STATUS, error)
+
+
+_MEANINGS = {
+    400: "The body is not JSON in UTF-8.",
+    404: "There is no such memory, document, trace or tool.",
+    409: "The Idempotency-Key was used for another request.",
+    413: "The body is too large.",
+    415: "The document is of a format that is not read here.",
+    422: "A field is wrong; the error names it.",
+    500: "No LLM is configured (llm_not_configured).",
+    502: "The LLM endpoint's answer is not a completion.",
+    503: "Not now: loading, overloaded, or the LLM endpoint is starting or cannot be reached; see Retry-After.",
+    504: "The LLM endpoint did not answer in time.",
+    507: "The data folder takes no writes at the moment.",
 }
+_ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": ServiceError.SCHEMA}}
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route, for its schema."""
-    meanings = {
-        400: "The body is not JSON in UTF-8.",
-        404: "There is no such memory.",
-        409: "The Idempotency-Key was used for another request.",
-        413: "The body is too large.",
-        415: "The document is of a form that is not read here.",
-        422: "A field is wrong; the error names it.",
-        500: "No LLM is configured (llm_not_configured).",
-        502: "The LLM endpoint's answer is no completion.",
-        503: "Not now: loading, overloaded, or the LLM endpoint is starting or cannot be reached; see Retry-After.",
-        504: "The LLM endpoint did not answer in time.",
-        507: "The data folder takes no writes at the moment.",
-    }
-    content = {"application/json": {"schema": ERROR_SCHEMA}}
-    return {status: {"description": meanings[status], "content": content} for status in statuses}
+def documented(operation: Operation[Any, Any]) -> dict[int | str, dict[str, Any]]:
+    """Return the error responses of an operation, for its schema."""
+    of_body = (400, 413) if operation.has_body else ()
+    return documented_statuses(*sorted({422, 503, *of_body, *operation.statuses}))
+
+
+def documented_statuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return error responses by status, for a schema."""
+    content = {"application/json": {"schema": _ERROR_SCHEMA}}
+    return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
 
 
 def error_response(error: ServiceError, status: int | None = None) -> JSONResponse:
     """An error as a response."""
-    status = status or STATUS[type(error)]
+    status = status or status_of(error)
     is_passing = status == STATUS[errors.Unavailable]
     headers = {"Retry-After": str(error.retry_after_s or RETRY_AFTER_S)} if is_passing else None
-    return JSONResponse({"error": error_body(error, request_id.get())}, status, headers)
+    return JSONResponse({"error": error.body(request_id.get())}, status, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -93,7 +95,7 @@ def install(app: FastAPI) -> None:
 
 async def _service_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError), "registered for this class"
-    if STATUS[type(error)] >= STATUS[errors.ServiceError]:
+    if status_of(error) >= STATUS[errors.ServiceError]:
         log.warning("request.failed", extra={"code": error.code, "reason": error.message})
     return error_response(error)
 
@@ -103,8 +105,8 @@ async def _validation_error(_request: Request, error: Exception) -> JSONResponse
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
-        return error_response(InvalidInput(f"The body is not valid JSON: {reason}."), 400)
-    return error_response(invalid(first, skip=1))
+        return error_response(MalformedBody(f"The body is not valid JSON: {reason}."))
+    return error_response(first_as_ours({**first, "loc": first["loc"][1:]}))
 
 
 def _methods(request: Request) -> set[str]:

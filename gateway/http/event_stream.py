@@ -1,4 +1,4 @@
-"""Server-sent events of an answer that goes on while it is read (WHATWG HTML, section 9.2)."""
+"""Server-sent events: an answer whose client reads it while it is made (WHATWG HTML, section 9.2)."""
 
 import asyncio
 import json
@@ -11,34 +11,34 @@ from typing import Generic, TypeVar
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
-from gateway.wire import step_body
-from research.events import Failed, Step
 from vector_memory.errors import ServiceError
+from vector_memory.research import Failed, Step, step_event
 
 _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 15.0
-"""Proxies close a connection on which nothing moves, usually after 60 s; a model that starts takes longer."""
+"""Seconds of silence after which a comment is sent. Proxies usually close an idle connection after 60 s, and a model
+takes longer to start."""
 
 _WAITING_MAX = 64
-"""Steps that may wait for a slow reader; then the LLM's own stream waits too."""
+"""Events that may wait for a slow reader. When there are more, the LLM's own stream waits too."""
 
 _CLIENT_LEFT = 499
-"""A status that nobody reads, by which nginx logs a client that closed its request."""
+"""The status under which nginx logs a client that closed its request. Nobody reads it."""
 
 _CRASHED = "Something went wrong inside the service; its log has the details under this request id."
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect(Generic[_T]):
-    """How steps are written.
+    """How the steps of an answer are written as events.
 
     Attributes:
-        step: writes one.
-        error: writes what ended them too early.
-        end: stands after the last, if none did.
+        step: writes one step.
+        error: writes the error that ended the steps early.
+        end: is written after the last step, unless an error ended them.
     """
 
     step: Callable[[_T], bytes]
@@ -47,31 +47,31 @@ class Dialect(Generic[_T]):
 
 
 def _research_step(step: Step) -> bytes:
-    name, data = step_body(step)
+    name, data = step_event(step)
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, allow_nan=False)}\n\n".encode()
 
 
-RESEARCH: Dialect[Step] = Dialect(_research_step, lambda error: _research_step(Failed(error)))
+RESEARCH: Dialect[Step] = Dialect(_research_step, lambda error: _research_step(Failed(error=error)))
 
 
-async def streamed(
+async def stream_response(
     request: Request, steps: AsyncGenerator[_T], dialect: Dialect[_T], *, heartbeat_s: float = HEARTBEAT_S
 ) -> Response:
-    """A response that tells steps as they come. It begins with the first, so an error before it keeps its status.
+    """Return a response that sends steps as they come. It begins with the first, so an error before it has its status.
 
-    A client that goes away, also before the first, ends what makes them.
+    A client that disconnects, also before the first step, ends the generator of the steps.
     """
-    making = asyncio.ensure_future(anext(steps))
-    leaving = asyncio.create_task(_left(request))
+    first_step = asyncio.ensure_future(anext(steps))
+    leaving = asyncio.create_task(_wait_for_disconnect(request))
     try:
-        await asyncio.wait({making, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not making.done():
+        await asyncio.wait({first_step, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not first_step.done():
             return Response(status_code=_CLIENT_LEFT)
-        first = making.result()
+        first = first_step.result()
     finally:
-        making.cancel()
+        first_step.cancel()
         leaving.cancel()
-        await asyncio.wait({making, leaving})
+        await asyncio.wait({first_step, leaving})
     return StreamingResponse(
         _body(first, steps, dialect, heartbeat_s),
         media_type="text/event-stream",
@@ -81,8 +81,8 @@ async def streamed(
 
 async def _body(first: _T, steps: AsyncGenerator[_T], dialect: Dialect[_T], heartbeat_s: float) -> AsyncIterator[bytes]:
     waiting: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING_MAX)
-    # A task of its own, which a client that goes away cancels exactly once: Starlette's cancellation comes back at
-    # every `await`, and would keep the LLM's connection from being closed.
+    # A task of its own, which is cancelled once when the client disconnects. Starlette's cancellation returns at every
+    # `await`, and would keep the LLM's connection from being closed.
     pump = asyncio.create_task(_pump(first, steps, dialect, waiting))
     try:
         while True:
@@ -100,8 +100,8 @@ async def _body(first: _T, steps: AsyncGenerator[_T], dialect: Dialect[_T], hear
         pump.cancel()
 
 
-async def _left(request: Request) -> None:
-    """Wait until the client goes away; its whole request has been read."""
+async def _wait_for_disconnect(request: Request) -> None:
+    """Wait until the client disconnects. Its whole request has been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -117,7 +117,7 @@ async def _pump(
         await waiting.put(dialect.end)
     except ServiceError as error:
         await waiting.put(dialect.error(error))
-    except Exception:  # the status is sent; what is left is an event that says so
+    except Exception:  # the status is sent already, so an event has to say it
         log.exception("request.crashed")
         await waiting.put(dialect.error(ServiceError(_CRASHED)))
     await waiting.put(None)

@@ -1,4 +1,4 @@
-"""What every HTTP request passes: an id, a bound on its body, and a line in the log. Plain ASGI."""
+"""Middleware for every HTTP request: an id, a bound on the body, and a line in the log. Plain ASGI."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ _UNLOGGED = frozenset({"/ping", "/health/live", "/health/ready"})
 
 
 class RequestId:
-    """Takes the caller's X-Request-ID or makes one; answers with it, logs under it, and answers for a crash."""
+    """Takes the X-Request-ID of the caller or makes one, sends it back, logs under it, and answers after a crash."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -57,14 +57,14 @@ class RequestId:
 
 
 def _log(scope: Scope, status: int, started: float) -> None:
-    """One line a request; the route's template rather than the path, which may hold a key."""
+    """Log one line per request, with the template of the route: the path may hold a key."""
     route = getattr(scope.get("route"), "path", None)
-    took_ms = round((time.perf_counter() - started) * 1000, 1)
-    log.info("request.served", extra={"method": scope["method"], "route": route, "status": status, "ms": took_ms})
+    elapsed_ms = round((time.perf_counter() - started) * 1000, 1)
+    log.info("request.served", extra={"method": scope["method"], "route": route, "status": status, "ms": elapsed_ms})
 
 
 class BodyLimit:
-    """Refuses bodies over a number of bytes: by their declared length at once, otherwise while they arrive."""
+    """Refuses bodies over a number of bytes: at once if the declared length says so, otherwise while they arrive."""
 
     def __init__(self, app: ASGIApp, bytes_max: int) -> None:
         self._app = app
@@ -77,19 +77,19 @@ class BodyLimit:
             return
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdigit() and int(declared) > self._bytes_max:
-            await error_response(LimitExceeded(self._sentence()))(scope, receive, send)
+            await error_response(LimitExceeded(self._message()))(scope, receive, send)
             return
         received = 0
 
-        async def counted() -> Message:
+        async def receive_counting() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._bytes_max:
-                raise HTTPException(413, self._sentence())
+                raise HTTPException(413, self._message())
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, receive_counting, send)
 
-    def _sentence(self) -> str:
+    def _message(self) -> str:
         return f"The body is over {self._bytes_max} bytes; send less at once, such as smaller batches."

@@ -1,33 +1,29 @@
-"""Reads an upload (multipart/form-data) as it arrives: the fields into memory, the file into a temporary file."""
+"""Reads an upload (multipart/form-data) with Starlette's parser: fields into memory, the file into a temporary file."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from contextlib import aclosing
+from dataclasses import dataclass
 
-import aiofiles.tempfile
-from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from vector_memory.errors import InvalidInput, LimitExceeded
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
 FIELDS_MAX = 16
 FIELDS_BYTES_MAX = 65_536
-"""Of all fields together, and of the headers of a part."""
+"""Bound on each field, and on all fields together."""
 
 FILE_FIELD = "file"
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What was uploaded.
+    """A file and the fields that were sent with it.
 
     Attributes:
-        fields: each once.
+        fields: values by name; each name comes once.
         file: the content of the field `file`.
-        filename: as sent, which may be anything.
+        filename: as sent; it may be any text.
         content_type: of the file, in lower case, without parameters; empty when not sent.
     """
 
@@ -37,100 +33,59 @@ class Upload:
     content_type: str
 
 
-@dataclass(slots=True)
-class _Parts:
-    """What the parser has called back so far."""
+class _StrictParser(MultiPartParser):
+    """Starlette's parser, made strict. By itself it accepts uploads that are cut off, and fields that are not UTF-8."""
 
-    fields: dict[str, bytearray] = field(default_factory=dict)
-    file_pieces: list[bytes] = field(default_factory=list)
-    filename: str | None = None
-    content_type: str = ""
-    is_whole: bool = False
-    _header: bytearray = field(default_factory=bytearray)
-    _value: bytearray = field(default_factory=bytearray)
-    _headers: dict[str, bytes] = field(default_factory=dict)
-    _name: str | None = None
-    _bytes: int = 0
+    spool_max_size = 65_536
+    """Bytes of a file that stay in memory. Few, so that many slow uploads together hold little memory."""
 
-    def callbacks(self) -> "MultipartCallbacks":
-        """For the parser."""
-        return {
-            "on_part_begin": self._headers.clear,
-            "on_header_field": lambda data, start, end: self._keep(self._header, data[start:end]),
-            "on_header_value": lambda data, start, end: self._keep(self._value, data[start:end]),
-            "on_header_end": self._header_ended,
-            "on_headers_finished": self._part_begun,
-            "on_part_data": self._data,
-            "on_end": self._ended,
-        }
+    is_complete = False
 
-    def _keep(self, into: bytearray, data: bytes) -> None:
-        self._bytes += len(data)
-        if self._bytes > FIELDS_BYTES_MAX:
-            raise LimitExceeded(f"The fields beside the file are over {FIELDS_BYTES_MAX} bytes; send less.")
-        into += data
+    def on_part_end(self) -> None:
+        if self._current_part.file is None:
+            self._current_part.data.decode()
+        super().on_part_end()
 
-    def _header_ended(self) -> None:
-        self._headers[self._header.decode("latin-1").lower()] = bytes(self._value)
-        self._header.clear()
-        self._value.clear()
-
-    def _part_begun(self) -> None:
-        _, options = parse_options_header(self._headers.get("content-disposition"))
-        self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        if self._name == FILE_FIELD:
-            if self.filename is not None:
-                raise InvalidInput("Send one file at a time.", field=FILE_FIELD)
-            self.filename = options.get(b"filename", b"").decode("utf-8", "replace")
-            self.content_type = parse_options_header(self._headers.get("content-type"))[0].decode("latin-1").lower()
-            return
-        if not self._name:
-            raise InvalidInput("A part of the upload has no name.")
-        if self._name in self.fields or len(self.fields) >= FIELDS_MAX:
-            raise InvalidInput(f"{self._name} must come once, among at most {FIELDS_MAX} fields.", field=self._name)
-        self.fields[self._name] = bytearray()
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._name == FILE_FIELD:
-            self.file_pieces.append(data[start:end])
-        elif self._name:
-            self._keep(self.fields[self._name], data[start:end])
-
-    def _ended(self) -> None:
-        self.is_whole = True
+    def on_end(self) -> None:
+        self.is_complete = True
 
 
-async def received(request: Request) -> Upload:
-    """Read an upload to its end. Its size is bounded by the middleware.
+async def read_upload(request: Request) -> Upload:
+    """Read an upload to its end. The middleware bounds its size.
 
     Raises:
         InvalidInput: it is malformed, or has no file.
         LimitExceeded: its fields are too long.
     """
-    _, options = parse_options_header(request.headers.get("content-type", ""))
-    boundary = options.get(b"boundary", b"")
-    if not boundary or len(boundary) > 256:
-        raise InvalidInput("The Content-Type of the upload names no boundary.")
-    parts = _Parts()
-    parser = MultipartParser(boundary, parts.callbacks())
-    # In a file, so that many slow uploads hold no memory.
-    async with aiofiles.tempfile.TemporaryFile() as file:
-        async for piece in request.stream():
-            try:
-                parser.write(piece)
-            except MultipartParseError as error:
-                raise InvalidInput("The body is no multipart/form-data with this boundary.") from error
-            for data in parts.file_pieces:
-                await file.write(data)
-            parts.file_pieces.clear()
-        if not parts.is_whole:
-            raise InvalidInput("The upload ends before its closing boundary.")
-        if parts.filename is None:
-            raise InvalidInput("file is required.", field=FILE_FIELD)
-        await file.seek(0)
-        content = await file.read()
+    async with aclosing(request.stream()) as stream:
+        parser = _StrictParser(
+            request.headers, stream, max_files=1, max_fields=FIELDS_MAX, max_part_size=FIELDS_BYTES_MAX
+        )
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            kind = LimitExceeded if "exceeded" in error.message else InvalidInput
+            raise kind(f"The upload cannot be read: {error.message}") from error
+        except UnicodeDecodeError as error:
+            raise InvalidInput("The fields of an upload must be UTF-8.") from error
     try:
-        fields = {name: value.decode() for name, value in parts.fields.items()}
-    except UnicodeDecodeError as error:
-        raise InvalidInput("The fields of an upload must be UTF-8.") from error
-    return Upload(fields, content, parts.filename, parts.content_type)
+        if not parser.is_complete:
+            raise InvalidInput("The upload ends before its closing boundary.")
+        return await _upload(form)
+    finally:
+        await form.close()
+
+
+async def _upload(form: FormData) -> Upload:
+    file = form.get(FILE_FIELD)
+    if not isinstance(file, UploadFile):
+        raise InvalidInput("file is required, as a part with a filename.", field=FILE_FIELD)
+    values = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+    if sum(len(value.encode()) for _, value in values) > FIELDS_BYTES_MAX:
+        raise LimitExceeded(f"The fields of the upload are over {FIELDS_BYTES_MAX} bytes together; send less.")
+    fields = dict(values)
+    for name, _ in values:
+        if len(form.getlist(name)) > 1:
+            raise InvalidInput(f"{name} must come once.", field=name)
+    content_type = (file.content_type or "").partition(";")[0].strip().lower()
+    return Upload(fields, await file.read(), file.filename or "", content_type)

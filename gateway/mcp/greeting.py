@@ -1,9 +1,9 @@
 """Answers the request that opens an MCP connection over stdio, before anything else is loaded.
 
-Importing the SDK alone takes about a second, and clients want the handshake at once. So the process begins with this
-module, which needs the standard library alone: a thread reads the input, answers `initialize` or `server/discover` if
-that comes first, and keeps every line for the server, whose own answer to that request is then dropped. A test holds
-the two answers equal. The output is kept for the protocol: what anybody prints goes to stderr.
+Importing the SDK takes about a second, and clients want the handshake at once. So the process starts with this module,
+which needs only the standard library. A thread reads the input, answers `initialize` or `server/discover` if that comes
+first, and keeps every line for the server. The server's own answer to that request is dropped; a test checks that the
+two answers are equal. The output is reserved for the protocol: prints go to stderr.
 """
 
 import json
@@ -22,10 +22,10 @@ INSTRUCTIONS: Final = (
 )
 
 HANDSHAKES: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
-"""Protocol versions with an `initialize`; a client that asks for another one is offered the last."""
+"""Protocol versions with an `initialize`. A client that asks for another one is offered the last of these."""
 
 WITHOUT_HANDSHAKE: Final = "2026-07-28"
-"""The protocol version in which every request says what it needs, and `server/discover` asks what there is."""
+"""The protocol version without a handshake: every request says what it needs, and `server/discover` what there is."""
 
 VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _INFO_KEY: Final = "io.modelcontextprotocol/serverInfo"
@@ -33,7 +33,7 @@ _CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
 
 _INVALID_REQUEST: Final = -32600
 _HALF_SURROGATE: Final = "\\ud"
-"""How JSON begins half of a surrogate pair; both halves together are one character."""
+"""The start of half a surrogate pair in JSON; both halves together are one character."""
 
 _CAPABILITIES: Final = {
     "prompts": {"listChanged": False},
@@ -44,25 +44,25 @@ _CAPABILITIES: Final = {
 
 @cache
 def front() -> "Front":
-    """The front of this process; the first call opens it."""
+    """Return the front of this process. The first call opens it."""
     return Front()
 
 
-def greeting(message: object) -> dict[str, Any] | None:
-    """The answer to a request that opens a connection; None to leave it to the server."""
+def answer_opening(message: object) -> dict[str, Any] | None:
+    """Return the answer to a request that opens a connection; None leaves the answer to the server."""
     match message:
         case {
             "jsonrpc": "2.0",
             "id": str() | int() as id,
             "method": "initialize",
             "params": {
-                "protocolVersion": str() as asked,
+                "protocolVersion": str() as wanted,
                 "capabilities": dict(),
                 "clientInfo": {"name": str(), "version": str()},
             },
         } if not isinstance(id, bool):
             result: dict[str, Any] = {
-                "protocolVersion": asked if asked in HANDSHAKES else HANDSHAKES[-1],
+                "protocolVersion": wanted if wanted in HANDSHAKES else HANDSHAKES[-1],
                 "serverInfo": _server(),
             }
         case {
@@ -92,16 +92,16 @@ def _server() -> dict[str, str]:
 
 
 def _is_complete(meta: dict[str, Any]) -> bool:
-    """Whether a request says what every request of the newest protocol has to."""
+    """Whether a request has the fields that the newest protocol requires of every request."""
     return meta.get(VERSION_KEY) == WITHOUT_HANDSHAKE and isinstance(meta.get(_CAPABILITIES_KEY), dict)
 
 
 class Front:
-    """The client's end of stdio, as lines. It takes file descriptors 0 and 1 over for the rest of the process."""
+    """The client's end of stdio, as lines. It takes over file descriptors 0 and 1 for the rest of the process."""
 
     def __init__(self) -> None:
         self.is_terminal = os.isatty(0)
-        """Whether a person has started this, and not a client."""
+        """Whether a person has started the process, and not a client."""
         self._input, self._output = os.dup(0), os.dup(1)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
@@ -111,22 +111,22 @@ class Front:
         self._writing = threading.Lock()
         self._answered: object = None
         self.opening: dict[str, Any] | None = None
-        """The request that was answered here."""
+        """The request that the front has answered itself."""
         threading.Thread(target=self._read, name="mcp-input", daemon=True).start()
 
     def line(self) -> str | None:
-        """The next line from the client; waits for it. None when there will be no more."""
+        """Wait for the next line from the client and return it; None after the last one."""
         line = self._lines.get()
         if line is None:
             self._lines.put(None)
         return line
 
     def close(self) -> None:
-        """Let whoever waits for a line go."""
+        """End the wait for a line."""
         self._lines.put(None)
 
     def write(self, line: str) -> None:
-        """Send one message, unless it answers what was answered already."""
+        """Send one message, unless it answers the request that the front has answered."""
         if self._answered is not None and self._is_answered(line):
             self._answered = None
             return
@@ -143,7 +143,7 @@ class Front:
             self._lines.put(None)
 
     def _split(self) -> None:
-        """Split the input into lines, undecodable bytes replaced: such a line is the server's to refuse."""
+        """Split the input into lines. Undecodable bytes are replaced, and the server refuses such a line."""
         is_first, begun = True, list[bytes]()
         while piece := os.read(self._input, 1 << 16):
             *ends, rest = piece.split(b"\n")
@@ -158,8 +158,8 @@ class Front:
             self._pass_on(text)
 
     def _pass_on(self, line: str) -> None:
-        """Queue a line for the server, unless it holds what no text can: the SDK drops that without an answer."""
-        if _HALF_SURROGATE not in line.lower():  # also of those that have both halves
+        """Queue a line for the server. Refuse one with half a surrogate pair, which the SDK would drop in silence."""
+        if _HALF_SURROGATE not in line.lower():  # also found where both halves are there
             self._lines.put(line)
             return
         try:
@@ -167,23 +167,23 @@ class Front:
             json.dumps(message, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             if isinstance(message, dict) and "id" in message:
-                told = "The request holds half of a surrogate pair, which is no text."
-                error = {"code": _INVALID_REQUEST, "message": told}
+                sentence = "The request has half of a surrogate pair, which is not text."
+                error = {"code": _INVALID_REQUEST, "message": sentence}
                 self._send(json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": error}))
             return
         except (ValueError, RecursionError):
-            pass  # the server's to refuse
+            pass  # the server refuses it
         self._lines.put(line)
 
     def _is_opening(self, line: str) -> bool:
-        """Whether a line is the first request; it is answered if it can be."""
+        """Whether a line is the first request, which is then answered if possible."""
         try:
             message = json.loads(line)
         except (ValueError, RecursionError):
             return False
         if not isinstance(message, dict) or "method" not in message or "id" not in message:
             return False
-        answer = greeting(message)
+        answer = answer_opening(message)
         if answer is not None:
             self._answered, self.opening = answer["id"], message
             self._send(json.dumps(answer))
@@ -191,6 +191,6 @@ class Front:
 
     def _send(self, line: str) -> None:
         data = line.encode() + b"\n"
-        with self._writing, suppress(OSError):  # a client that is gone ends the input too
+        with self._writing, suppress(OSError):  # a client that has gone also ends the input
             while data:
                 data = data[os.write(self._output, data) :]

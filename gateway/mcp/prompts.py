@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memory_service.model import DEFAULT_NAMESPACE
-from research.model import ResearchRequest
 from vector_memory.errors import InvalidInput
+from vector_memory.memories import DEFAULT_NAMESPACE
+from vector_memory.research import ResearchRequest
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker
@@ -59,7 +59,7 @@ async def _recall_context(worker: "Worker", topic: str, namespace: str) -> str:
 
 async def _research_brief(worker: "Worker", question: str, namespace: str) -> str:
     """The researcher's own prompt, for the client's model instead of ours."""
-    answer = await worker.researcher.research(ResearchRequest(question, namespace=namespace, context_only=True))
+    answer = await worker.researcher.research(ResearchRequest(query=question, namespace=namespace, context_only=True))
     return "\n\n".join(message["content"] for message in answer.prompt or ())
 
 

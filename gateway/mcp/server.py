@@ -15,11 +15,11 @@ from mcp.shared.exceptions import MCPError
 
 from gateway.http.routes.health import service_version
 from gateway.mcp.greeting import INSTRUCTIONS, NAME
-from gateway.mcp.memory_uris import TEMPLATE, parsed
 from gateway.mcp.prompts import NAMESPACE, PROMPTS, Prompt
+from gateway.tools.memory_uris import TEMPLATE, parsed
 from gateway.tools.toolbox import Tool, ready
-from memory_service.clock import iso_time
 from vector_memory.errors import InvalidInput, LimitExceeded, NotFound, ServiceError
+from vector_memory.times import iso_time
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker

@@ -1,4 +1,4 @@
-"""Logging: JSON lines on stderr, one event each, with the request id. Never the text of a memory or a question."""
+"""Logging: one JSON line per event on stderr, with the request id. Never the text of a memory or a question."""
 
 import json
 import logging
@@ -7,16 +7,16 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request being served, set by the middleware."""
+"""The id of the request that is being served. The middleware sets it."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 class JSONLines(logging.Formatter):
-    """A record as one line of JSON: time, level, event, logger, request id, then the event's own fields."""
+    """Formats a record as one line of JSON: time, level, event, logger, request id, then the fields of the event."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

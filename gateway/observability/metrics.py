@@ -1,10 +1,9 @@
-"""What the worker counts about itself, in the text format of Prometheus. Numbers and names of routes only.
+"""Counters in the text format of Prometheus: numbers and names of routes only.
 
-Each worker counts for itself from its start; a scraper adds workers up.
+Each worker counts for itself from its start. A scraper adds workers up.
 """
 
 import time
-from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
@@ -12,16 +11,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from research.model import Answer
+from gateway.serving.services import Services
 from vector_memory.errors import ServiceError
-
-if TYPE_CHECKING:  # which has a Metrics of its own
-    from gateway.serving.worker import Worker
+from vector_memory.research import Answer
 
 _UNKNOWN_ROUTE = "none"
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""A retrieve takes some ten milliseconds, a research up to its deadline of 300 s."""
+"""Bounds of the histogram's buckets. A retrieve takes about 10 ms, a research up to its deadline of 300 s."""
 
 
 class Metrics:
@@ -67,16 +64,16 @@ class Metrics:
         self._namespaces = Gauge("memory_namespaces", "Namespaces that have any.", registry=self.registry)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """Count a request that was answered."""
         self._requests.labels(method, route, status).inc()
         self._seconds.labels(method, route).observe(seconds)
 
     def count_lookup(self, operation: str, *, is_hit: bool) -> None:
-        """The response cache was asked."""
+        """Count a look-up in the response cache."""
         self._cache.labels(operation, "hit" if is_hit else "miss").inc()
 
     def count_answer(self, outcome: Answer | ServiceError) -> None:
-        """A question was answered, or the LLM failed it."""
+        """Count a question that was answered, or that the LLM failed to answer."""
         if isinstance(outcome, ServiceError):
             self._failures.labels(outcome.code).inc()
             return
@@ -89,10 +86,10 @@ class Metrics:
             self._cost.labels(outcome.endpoint).inc(outcome.cost or 0.0)
 
     def text(self, counts: dict[str, int] | None) -> bytes:
-        """All of it.
+        """Return all counters as text.
 
         Args:
-            counts: of memories by namespace; None while that cannot be told.
+            counts: numbers of memories by namespace; None while the worker loads.
         """
         if counts is not None:
             self._memories.set(sum(counts.values()))
@@ -123,25 +120,25 @@ class CountRequests:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500  # what a crash is answered with
+        status = 500  # a crash is answered with this one
 
-        async def noted(message: Message) -> None:
+        async def send_noting(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, receive, send_noting)
         finally:
-            # Neither an invented path nor an invented method may make a series of its own.
+            # Neither an invented path nor an invented method may create a series of its own.
             route = getattr(scope.get("route"), "path", _UNKNOWN_ROUTE)
             method = scope["method"] if route != _UNKNOWN_ROUTE else _UNKNOWN_ROUTE
             self._metrics.count_request(method, route, status, time.perf_counter() - started)
 
 
-def routes(worker: "Worker") -> APIRouter:
-    """`/metrics`."""
+def install(app: FastAPI, services: Services, counters: Metrics) -> None:
+    """Serve the counters at `/metrics`, and count every request of the app."""
     router = APIRouter(tags=["health"])
 
     @router.get(
@@ -152,13 +149,8 @@ def routes(worker: "Worker") -> APIRouter:
     )
     async def metrics() -> Response:
         """Requests, research and size, since this worker started. Answered while it loads too."""
-        counts = await run_in_threadpool(worker.memories.counts) if worker.is_ready else None
-        return Response(worker.metrics.text(counts), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        counts = await run_in_threadpool(services.memories.counts) if services.is_ready else None
+        return Response(counters.text(counts), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
-    return router
-
-
-def install(app: FastAPI, worker: "Worker") -> None:
-    """Serve the counters of a worker, and count."""
-    app.include_router(routes(worker))
-    app.add_middleware(CountRequests, metrics=worker.metrics)
+    app.include_router(router)
+    app.add_middleware(CountRequests, metrics=counters)

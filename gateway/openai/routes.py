@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gateway.http.errors import RETRY_AFTER_S
-from gateway.http.event_stream import Dialect, streamed
+from gateway.http.event_stream import Dialect, stream_response
 from gateway.openai import wire
 from gateway.serving.worker import Worker
 from research.llm.streaming import Chunk
@@ -99,7 +99,7 @@ def routes(worker: Worker) -> APIRouter:
         """
         request = wire.chat_request(body, namespace)
         if body.get("stream"):
-            return await streamed(http, worker.chat.stream(request), EVENTS)
+            return await stream_response(http, worker.chat.stream(request), EVENTS)
         return Response(wire.written(await worker.chat.complete(request)), media_type="application/json")
 
     @router.post(

@@ -13,14 +13,13 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.http.errors import STATUS
-from gateway.wire import Body, FilterObject, invalid
-from memory_service import checks
+from gateway.http.errors import status_of
 from memory_service.embedding.embedder import Vectors
-from memory_service.model import DEFAULT_NAMESPACE
-from research import model as research
 from research.chat import ChatRequest
 from vector_memory.errors import InvalidInput, LimitExceeded, LLMRefused, NotFound, ServiceError
+from vector_memory.fields import Items, Request, Text, invalid_input
+from vector_memory.memories import CONTENT, DEFAULT_NAMESPACE, Filter
+from vector_memory.research import DEFAULT_K
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -35,11 +34,11 @@ STARTED_S: Final = int(time.time())
 """`created` of every model: nobody knows when a model was made, and clients want a number."""
 
 
-class MemoryOptions(Body):
+class MemoryOptions(Request):
     """What `memory` in a chat's body may say."""
 
-    k: int = Field(default=research.DEFAULT_K, description="Memories to add at most.")
-    filter: FilterObject | None = None
+    k: int = Field(default=DEFAULT_K, description="Memories to add at most.")
+    filter: Filter | None = None
     min_relevance: float | None = Field(default=None, description="Leave out less relevant memories; 0 to 1.")
     enabled: bool = Field(default=True, description="false: add nothing.")
 
@@ -144,7 +143,7 @@ def openai_status(error: ServiceError) -> int:
     """The HTTP status of an error on these routes: OpenAI knows no 422, and what an LLM refuses the caller has sent."""
     if isinstance(error, LLMRefused) or type(error) is InvalidInput:
         return HTTPStatus.BAD_REQUEST
-    return STATUS[type(error)]
+    return status_of(error)
 
 
 def openai_error(error: ServiceError) -> dict[str, Any]:
@@ -180,12 +179,12 @@ def check_input_tokens(tokens: int) -> None:
 
 def _inputs(value: object) -> list[str]:
     texts: list[Any] = value if isinstance(value, list) else [value]
-    checks.count(len(texts), "input", INPUTS_MAX)
+    Items(INPUTS_MAX).check(texts, "input")
     for at, text in enumerate(texts):
         field = f"input[{at}]" if isinstance(value, list) else "input"
         if isinstance(text, int | list):
             raise InvalidInput(f"{field} holds tokens of another model's tokenizer; send the text itself.", field=field)
-        checks.text(text, field, checks.CONTENT_CHARS_MAX, "split it")
+        Text(CONTENT.chars_max, "split it").check(text, field)
     return texts
 
 
@@ -193,7 +192,7 @@ def _validated(model: type[_Body], raw: Mapping[str, Any]) -> _Body:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False)[0]) from error
+        raise invalid_input(error) from error
 
 
 def _check_sendable(raw: object) -> None:

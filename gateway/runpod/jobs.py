@@ -18,22 +18,21 @@ Knows nothing of that SDK, which `handler.py` owns. Below: the application.
 import asyncio
 import json
 import logging
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
-from gateway.http.errors import STATUS
+from gateway.http.errors import status_of
 from gateway.serving.app import create_app
 from gateway.serving.in_process import InProcessTransport
 from gateway.serving.worker import Worker
-from gateway.wire import error_body
+from vector_memory import operations
 from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError, Unavailable
+from vector_memory.operations import OPERATIONS
 
 log = logging.getLogger(__name__)
 
@@ -48,56 +47,13 @@ TEST_JOB_ID = "local_test"
 """The SDK's id for every job of `--test_input`. It names no delivery, so it is no idempotency key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
-    """A route by name.
-
-    Attributes:
-        path: `{key}` stands for the field of that name. The other fields are the body of a POST, or else the query.
-        body: the fields that are the body all the same, of a method that has both.
-        whole: the body is the whole input, with its action.
-
-    """
-
-    method: str
-    path: str
-    body: tuple[str, ...] = ()
-    whole: bool = False
-
-
-ACTIONS: Mapping[str, Action] = {
-    "store": Action("POST", "/v1/memories"),
-    "store_batch": Action("POST", "/v1/memories/batch"),
-    "retrieve": Action("POST", "/v1/memories/retrieve"),
-    "retrieve_batch": Action("POST", "/v1/memories/retrieve/batch"),
-    "duplicates": Action("POST", "/v1/memories/duplicates"),
-    "update": Action("PATCH", "/v1/memories/{key}", body=("content", "metadata", "ttl_seconds")),
-    "delete": Action("DELETE", "/v1/memories/{key}"),
-    "delete_many": Action("POST", "/v1/memories/delete"),
-    "get": Action("GET", "/v1/memories/{key}"),
-    "history": Action("GET", "/v1/memories/{key}/history"),
-    "list": Action("GET", "/v1/memories"),
-    "store_document": Action("POST", "/v1/documents"),
-    "list_documents": Action("GET", "/v1/documents"),
-    "get_document": Action("GET", "/v1/documents/{id}"),
-    "delete_document": Action("DELETE", "/v1/documents/{id}"),
-    "resolve_library": Action("GET", "/v1/libraries"),
-    "get_docs": Action("GET", "/v1/libraries/{library}/docs"),
-    "receipt": Action("GET", "/v1/receipts/{receipt}"),
-    "research": Action("POST", "/v1/research"),
-    "stats": Action("GET", "/v1/admin/stats"),
-    "list_tools": Action("GET", "/v1/tools"),
-    "invoke_tool": Action("POST", "/v1/tools", whole=True),
-    "trace": Action("GET", "/v1/research/{trace_id}"),
-    "replay": Action("POST", "/v1/research/{trace_id}/replay"),
-    "snapshot": Action("POST", "/v1/admin/snapshot"),
-    "compact": Action("POST", "/v1/admin/compact"),
-    "health": Action("GET", "/health"),
-    "ping": Action("GET", "/ping"),
-}
+_INVOKE_TOOL = "invoke_tool"
+_PING = "ping"
+ACTIONS = (*(name for name in OPERATIONS if name != operations.CALL_TOOL.name), _INVOKE_TOOL, _PING)
+"""The actions of jobs: the operations by their names, tools by their envelope, and a look whether the worker is up."""
 
 _CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
-_STREAMING = frozenset({ACTIONS["research"].path, _CHAT})
+_STREAMING = frozenset({operations.RESEARCH.path, _CHAT})
 
 _SHAPES = (
     'send {"action": "retrieve", "query": ...} or {"method": "POST", "path": "/v1/memories/retrieve", "body": ...}'
@@ -159,13 +115,13 @@ class JobRunner:
                 content = await response.aread()
             yield await asyncio.to_thread(_output, response.status_code, content, job_id)
         except ServiceError as error:
-            yield _failed(error_body(error, job_id), STATUS[type(error)])
+            yield _failed(error.body(job_id), status_of(error))
         except Exception:  # the last edge: the operator gets the traceback, the caller a sentence
             log.exception("job.crashed", extra={"job_id": job_id})
             crash = ServiceError(
                 "Something went wrong inside the service; its log has the details under this job's id."
             )
-            yield _failed(error_body(crash, job_id), STATUS[ServiceError])
+            yield _failed(crash.body(job_id), status_of(crash))
 
     async def _open(self) -> None:
         """Enter the application's lifespan, which the transport does not do."""
@@ -239,19 +195,18 @@ def _call(input: Any) -> _Call:
 def _of_action(name: object, fields: dict[str, Any]) -> _Call:
     if name == "delete" and "key" not in fields and fields.keys() & {"keys", "filter"}:
         name = "delete_many"
-    action = ACTIONS.get(name) if isinstance(name, str) else None
-    if action is None:
+    if name not in ACTIONS:
         raise InvalidInput(f"There is no such action; there are {', '.join(ACTIONS)}.", field="action")
     idempotency_key = fields.pop("idempotency_key", None)
     headers = {} if idempotency_key is None else {"idempotency-key": _text(idempotency_key, "idempotency_key")}
-    if action.whole:
-        return _Call(action.method, action.path, body={"action": name, **fields}, headers=headers)
-    in_path = re.findall(r"{(\w+)}", action.path)
-    path = action.path.format_map({name: _path_part(_text(fields.pop(name, None), name), name) for name in in_path})
-    if action.method == "POST":
-        return _Call(action.method, path, body=fields, headers=headers)
-    body = {name: fields.pop(name) for name in action.body if name in fields}
-    return _Call(action.method, path, query=fields, body=body if action.body else None, headers=headers)
+    if name == _PING:
+        return _Call("GET", "/ping", query=fields)
+    if name == _INVOKE_TOOL:
+        return _Call("POST", operations.LIST_TOOLS.path, body={"action": name, **fields}, headers=headers)
+    operation = OPERATIONS[str(name)]
+    parts = operation.parts(fields)
+    body = parts.body if operation.has_body else None
+    return _Call(parts.method, parts.path, query=parts.query, body=body, headers=headers)
 
 
 def _of_route(route: Mapping[str, Any]) -> _Call:
@@ -303,14 +258,6 @@ def _object(route: Mapping[str, Any], field: str) -> dict[str, Any]:
     return value
 
 
-def _path_part(text: str, field: str) -> str:
-    """A text as one segment of a path. Dots too are encoded: one or two alone would be taken for a way upwards."""
-    try:
-        return quote(text, safe="").replace(".", "%2E")
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"{field} holds half of a surrogate pair, which is no text.", field=field) from error
-
-
 def _query_text(value: object) -> str:
     return value if isinstance(value, str) else _json(value).decode()
 
@@ -341,7 +288,7 @@ def _output(status: int, content: bytes, job_id: str) -> dict[str, Any]:
             "This path does not answer in JSON, and a job can carry nothing else.", field="path"
         ) from error
     if status >= HTTPStatus.BAD_REQUEST:
-        return _failed(body.get("error") or error_body(Unavailable(), job_id), status)
+        return _failed(body.get("error") or Unavailable().body(job_id), status)
     _check_size(len(json.dumps({"output": body}, allow_nan=False, ensure_ascii=False).encode()))  # as the SDK posts it
     assert isinstance(body, dict), "every response of ours is an object"
     assert not body.keys() & _SDK_KEYS, "no response of ours has a key of the SDK's at its top level"

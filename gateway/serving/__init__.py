@@ -1,1 +1,1 @@
-"""The composition root: it builds the services, puts the doors together and runs the server."""
+"""The composition root: it loads the services, puts the doors together and runs the server."""

@@ -6,15 +6,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from gateway.http import docs_page
+from gateway.http import docs_page, schema
 from gateway.http import errors as http_errors
 from gateway.http.middleware import BodyLimit, RequestId
-from gateway.http.routes import admin as admin_routes
-from gateway.http.routes import documents as document_routes
 from gateway.http.routes import health as health_routes
-from gateway.http.routes import memories as memory_routes
-from gateway.http.routes import receipts as receipt_routes
-from gateway.http.routes import research as research_routes
+from gateway.http.routes import operations as operation_routes
 from gateway.http.routes import tools as tool_routes
 from gateway.mcp.http import McpEndpoint
 from gateway.observability import metrics
@@ -53,18 +49,14 @@ def create_app(worker: Worker) -> FastAPI:
         redirect_slashes=False,
     )
     http_errors.install(app)
+    schema.install(app)
     docs_page.install(app)
     app.include_router(health_routes.routes(worker, app))
-    app.include_router(memory_routes.routes(worker))
-    app.include_router(document_routes.routes(worker))
-    app.include_router(document_routes.library_routes(worker))
-    app.include_router(receipt_routes.routes(worker))
-    app.include_router(research_routes.routes(worker))
+    app.include_router(operation_routes.routes(worker))
     app.include_router(openai_routes.routes(worker))
-    app.include_router(admin_routes.routes(worker))
     app.include_router(tool_routes.routes(worker))
     mcp.install(app)
     app.add_middleware(BodyLimit, bytes_max=worker.settings.gateway.request_bytes_max)
-    metrics.install(app, worker)
+    metrics.install(app, worker, worker.metrics)
     app.add_middleware(RequestId)
     return app

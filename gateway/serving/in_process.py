@@ -1,6 +1,6 @@
-"""An ASGI application as a transport of httpx, whose responses can be read while they are made.
+"""An ASGI application as a transport of httpx whose responses can be read while they are made.
 
-httpx's own gathers the whole response first.
+The transport of httpx itself collects the whole response first.
 """
 
 import asyncio
@@ -13,33 +13,33 @@ from starlette.types import ASGIApp, Message
 log = logging.getLogger(__name__)
 
 _WAITING_MAX = 64
-"""Parts that may wait for a slow reader; then the application waits too."""
+"""Parts that may wait for a slow reader. When there are more, the application waits too."""
 
 _PART_BYTES_MAX = 500_000
-"""RunPod takes 1 MB for a part of a stream."""
+"""Half of what RunPod accepts as one part of a stream (1 MB)."""
 
 
 class InProcessTransport(httpx.AsyncBaseTransport):
-    """An application in this process, each request of which is a task."""
+    """Runs each request as a task over an application in this process."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Pass a request to the application; returns when the response has begun.
+        """Pass a request to the application, and return when the response has begun.
 
-        Closing the response before its end is for the application a client that has gone.
+        Closing the response before its end cancels the application, as a client that disconnects does.
 
         Raises:
             httpx.RemoteProtocolError: the application ended without a response.
         """
         exchange = _Exchange(self._app, request, await request.aread())
-        start = await exchange.begun()
+        start = await exchange.response_start()
         return httpx.Response(start["status"], headers=start.get("headers", ()), stream=exchange)
 
 
 class _Exchange(httpx.AsyncByteStream):
-    """One request, and the body of its response part by part; what has come meanwhile is one part."""
+    """One request and the body of its response, in parts. Parts that have piled up are joined to one."""
 
     def __init__(self, app: ASGIApp, request: httpx.Request, body: bytes) -> None:
         self._body: bytes | None = body
@@ -47,8 +47,8 @@ class _Exchange(httpx.AsyncByteStream):
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING_MAX)
         self._running = asyncio.create_task(self._run(app, request))
 
-    async def begun(self) -> Message:
-        """The head of the response."""
+    async def response_start(self) -> Message:
+        """Wait for the status and headers of the response, and return them."""
         try:
             return await self._start
         except BaseException:
@@ -69,14 +69,14 @@ class _Exchange(httpx.AsyncByteStream):
                 part = await self._waiting.get()
 
     async def aclose(self) -> None:
-        """Leave, and wait until the application has ended."""
+        """Disconnect, and wait until the application has ended."""
         self._running.cancel()
         await asyncio.wait({self._running})
 
     async def _run(self, app: ASGIApp, request: httpx.Request) -> None:
         try:
             await app(_scope(request), self._receive, self._send)
-        except Exception:  # what the application has no response for; whoever asked finds it cut short
+        except Exception:  # the application has no response for it, so the body ends early
             log.exception("request.crashed")
         if not self._start.done():
             self._start.set_exception(httpx.RemoteProtocolError("The application ended without a response."))
@@ -84,7 +84,7 @@ class _Exchange(httpx.AsyncByteStream):
 
     async def _receive(self) -> Message:
         if self._body is None:
-            await asyncio.Event().wait()  # a client that leaves cancels, and says nothing more
+            await asyncio.Event().wait()  # a client that disconnects cancels the task instead
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
 

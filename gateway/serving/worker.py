@@ -1,11 +1,7 @@
-"""The worker: builds the services from the settings, in the background, and takes them down again.
-
-The composition root. A door asks for `memories` or `researcher` and gets it, or `Unavailable` while loading.
-"""
+"""The worker: loads the services that the settings ask for, in the background, and closes them again."""
 
 import json
 import logging
-import threading
 import time
 from functools import cached_property
 from importlib.metadata import version
@@ -14,93 +10,37 @@ from typing import TYPE_CHECKING
 from gateway.observability import traces
 from gateway.observability.metrics import Metrics
 from gateway.observability.traces import Traces
-from gateway.serving.response_cache import LocalShelf, RedisShelf, ResponseCache, Shelf
-from gateway.settings import GatewaySettings, Settings
+from gateway.serving.response_cache import ResponseCache
+from gateway.serving.services import LoadedServices, Services
+from gateway.serving.shelves import LocalShelf, open_shelf
+from gateway.settings import Settings
 from memory_service.embedding.embedder import Embedder
 from memory_service.embedding.minilm import FINGERPRINTS, MiniLM
 from memory_service.journal.data_folder import DataFolder
 from memory_service.private_folder import PrivateFolder
 from memory_service.settings import MemorySettings
-from vector_memory.errors import StartupError, Unavailable
+from vector_memory.errors import StartupError
 
-if TYPE_CHECKING:  # imported where they are used: FAISS and ONNX Runtime would delay the port's opening
+if TYPE_CHECKING:  # the tools take a while to import
     from gateway.tools.toolbox import Toolbox
-    from memory_service.documents.libraries import Libraries
-    from memory_service.documents.service import DocumentService
-    from memory_service.service import MemoryService
-    from research.chat import Chat
-    from research.researcher import Researcher
 
 log = logging.getLogger(__name__)
 
-_LOADING = "The worker is loading its model and memories; try again in a moment."
 
-
-class Worker:
+class Worker(Services):
     """One process's services, from `check` over `load` to `close`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._memories: MemoryService | None = None
-        self._documents: DocumentService | None = None
-        self._libraries: Libraries | None = None
-        self._researcher: Researcher | None = None
-        self._chat: Chat | None = None
+        super().__init__(settings)
         self._temporary: PrivateFolder | None = None
         self._folder: DataFolder | None = None
-        self._failure: StartupError | None = None
-        self._loaded = threading.Event()
         self.metrics = Metrics()
         self.cache = ResponseCache(None, "")
         self.traces = Traces(LocalShelf(traces.TTL_S))
 
-    @property
-    def memories(self) -> "MemoryService":
-        """The memories.
-
-        Raises:
-            Unavailable: the worker is loading or stopping.
-        """
-        if self._memories is None:
-            raise Unavailable(_LOADING)
-        return self._memories
-
-    @property
-    def documents(self) -> "DocumentService":
-        """Documents.
-
-        Raises:
-            Unavailable: the worker is loading or stopping.
-        """
-        if self._documents is None:
-            raise Unavailable(_LOADING)
-        return self._documents
-
-    @property
-    def libraries(self) -> "Libraries":
-        """Libraries of documents.
-
-        Raises:
-            Unavailable: the worker is loading or stopping.
-        """
-        if self._libraries is None:
-            raise Unavailable(_LOADING)
-        return self._libraries
-
-    @property
-    def researcher(self) -> "Researcher":
-        """Research.
-
-        Raises:
-            Unavailable: the worker is loading or stopping.
-        """
-        if self._researcher is None:
-            raise Unavailable(_LOADING)
-        return self._researcher
-
     @cached_property
     def toolbox(self) -> "Toolbox":
-        """The tools: ours, and those that installed packages bring.
+        """All tools: ours, and those of installed packages.
 
         Raises:
             StartupError: one cannot be loaded, or two have one name.
@@ -112,36 +52,11 @@ class Worker:
         more = (*(LIBRARIES if wanted.libraries else ()), *(SEARCH_FETCH if wanted.search_fetch else ()))
         return Toolbox(self, [*TOOLS, *more, *installed()])
 
-    @property
-    def chat(self) -> "Chat":
-        """Chat with memory.
-
-        Raises:
-            Unavailable: the worker is loading or stopping.
-        """
-        if self._chat is None:
-            raise Unavailable(_LOADING)
-        return self._chat
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests are served."""
-        return self._researcher is not None
-
-    @property
-    def failure(self) -> StartupError | None:
-        """Why loading ended without services."""
-        return self._failure
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait until loading has ended, well or not, or the time is over."""
-        self._loaded.wait(timeout_s)
-
     def check(self) -> None:
         """Find out in milliseconds whether the data folder and the tools can be used.
 
         Raises:
-            StartupError: it cannot.
+            StartupError: they cannot.
         """
         settings = self.settings.memory
         if settings.ephemeral:
@@ -150,24 +65,24 @@ class Worker:
         if settings.embedder == "minilm":
             self._folder.require(FINGERPRINTS[settings.embedding_precision])
         else:
-            self._folder.embedder()  # whether it is of this model is known when the model is loaded
+            self._folder.embedder()  # only the loaded model tells whether the folder is its own
         _ = self.toolbox
 
     def load(self) -> None:
-        """Load model and memories; returns when they are served or when `failure` says why not."""
+        """Load the model and the memories. Afterwards they are served, or `failure` says why not."""
         started = time.perf_counter()
         try:
-            self._load()
+            self._loaded = self._load()
         except StartupError as error:
-            self._failure = error
+            self.failure = error
         except Exception as error:
             log.exception("worker.failed")
-            self._failure = StartupError(f"The worker could not load: {error}")
+            self.failure = StartupError(f"The worker could not load: {error}")
         else:
             log.info("worker.ready", extra={"load_ms": round((time.perf_counter() - started) * 1000)})
-        self._loaded.set()
+        self._loading_ended.set()
 
-    def _load(self) -> None:
+    def _load(self) -> LoadedServices:
         if self._folder is None:
             self.check()
         assert self._folder is not None, "check leaves a folder"
@@ -178,64 +93,44 @@ class Worker:
         from research.llm.endpoints import connect
         from research.researcher import Researcher
 
-        embedder = _embedder(self.settings.memory)
-        memories = MemoryService(self._folder, embedder, self.settings.memory)
-        self.cache = _cache(self.settings)
-        self.traces = Traces(_shelf(self.settings.gateway, traces.TTL_S))
-        self._memories = memories
-        self._documents = DocumentService(memories, embedder)
-        self._libraries = Libraries(memories)
-        llm = connect(self.settings.llm)
-        self._chat = Chat(memories, self.settings.llm, llm)
-        self._researcher = Researcher(
-            memories,
-            self.settings.llm,
-            llm,
-            keep_trace=self.traces.keep,
-            count=self.metrics.count_answer,
+        settings = self.settings
+        self.cache = _cache(settings)
+        self.traces = Traces(open_shelf(settings.gateway, traces.TTL_S))
+        embedder = _embedder(settings.memory)
+        llm = connect(settings.llm)
+        memories = MemoryService(self._folder, embedder, settings.memory)
+        return LoadedServices(
+            memories=memories,
+            documents=DocumentService(memories, embedder),
+            libraries=Libraries(memories),
+            researcher=Researcher(
+                memories, settings.llm, llm, keep_trace=self.traces.keep, count=self.metrics.count_answer
+            ),
+            chat=Chat(memories, settings.llm, llm),
         )
 
     async def close(self) -> None:
-        """Finish what was accepted and release everything."""
-        memories, researcher = self._memories, self._researcher
-        self._memories = self._researcher = self._chat = None
-        self._documents = self._libraries = None
-        if researcher is not None:
-            await researcher.close()
-        if memories is not None:
-            memories.close()
+        """Finish the accepted requests and release everything."""
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            await loaded.researcher.close()
+            loaded.memories.close()
         if self._temporary is not None:
             self._temporary.close()
 
 
 def _cache(settings: Settings) -> ResponseCache:
-    """The response cache that the settings ask for.
+    """Return the response cache that the settings ask for.
 
     Raises:
         StartupError: REDIS_URL cannot be used.
     """
     llm = settings.llm
     endpoints = [(one.base_url, one.model) for one in llm.endpoints]
-    answers = [llm.fallback, llm.min_relevance, llm.context_tokens, llm.timeout_s, endpoints]
-    salt = json.dumps([version("vector-memory"), settings.memory.embedder, answers])
+    options = [llm.fallback, llm.min_relevance, llm.context_tokens, llm.timeout_s, endpoints]
+    salt = json.dumps([version("vector-memory"), settings.memory.embedder, options])
     ttl_s = settings.gateway.cache_ttl_s
-    return ResponseCache(None if ttl_s == 0 else _shelf(settings.gateway, ttl_s), salt)
-
-
-def _shelf(gateway: GatewaySettings, ttl_s: float) -> Shelf:
-    """Where what is kept for a while is kept: in Redis if there is one, else in this process.
-
-    Raises:
-        StartupError: REDIS_URL cannot be used.
-    """
-    if gateway.redis_url is None:
-        return LocalShelf(ttl_s)
-    try:
-        return RedisShelf(gateway.redis_url.get_secret_value(), ttl_s)
-    except ImportError as error:
-        raise StartupError("REDIS_URL needs the extra redis: pip install 'vector-memory[redis]'.") from error
-    except ValueError as error:
-        raise StartupError("REDIS_URL must be such as redis://host:6379/0.") from error
+    return ResponseCache(None if ttl_s == 0 else open_shelf(settings.gateway, ttl_s), salt)
 
 
 def _embedder(settings: MemorySettings) -> Embedder:

@@ -1,23 +1,27 @@
 """Our own tools: the memories and research, as a model calls them. Descriptions are short, since every session pays."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib.metadata import version
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from gateway import wire
-from gateway.http.routes.health import service_version
-from gateway.mcp.memory_uris import memory_uri
+from gateway.calls import Caller, call, call_now
+from gateway.serving.services import Services
+from gateway.tools.memory_uris import memory_uri
 from gateway.tools.results import TOKENS, TOKENS_MAX, TOKENS_MIN, fitted, hit_shown, memory_shown, part, whole
 from gateway.tools.toolbox import Hints, Parameters, Tool, idempotency_key
 from memory_service import checks
-from memory_service.model import DEFAULT_NAMESPACE, Memory, NewMemory
-from memory_service.retrieval.request import Retrieval
-from research.model import ResearchRequest
+from vector_memory import fields, memories, operations
+from vector_memory.documents import LibraryReading, LibrarySearch
 from vector_memory.errors import InvalidInput, LLMNotConfigured
+from vector_memory.fields import WholeNumber
+from vector_memory.memories import CONTENT, DEFAULT_NAMESPACE, BulkDelete, Listing, NewMemory
+from vector_memory.operations import Operation
+from vector_memory.research import ResearchRequest
+from vector_memory.retrieval import Retrieval
 
-if TYPE_CHECKING:
-    from gateway.serving.worker import Worker
+Q = TypeVar("Q", bound=fields.Request)
+A = TypeVar("A", bound=fields.Value)
 
 K_MAX = 50
 """Memories that a model may retrieve at once; more would not fit into an answer."""
@@ -141,43 +145,42 @@ class Fetch(Parameters):
     id: str
 
 
-def store(worker: "Worker", asked: Store) -> dict[str, Any]:
+def store(services: Services, asked: Store) -> dict[str, Any]:
     """Keep a memory."""
-    memory = NewMemory(asked.content, asked.key, asked.namespace, asked.metadata, asked.ttl_seconds)
-    return wire.stored_body(worker.memories.store(memory, idempotency_key=idempotency_key.get()))
+    return _answer(services, operations.STORE, NewMemory(**dict(asked))).body()
 
 
-def retrieve(worker: "Worker", asked: Retrieve) -> dict[str, Any]:
-    """The memories that answer a query best, as far as they fit."""
-    checks.whole_number(asked.k, "k", 1, K_MAX)
+def retrieve(services: Services, asked: Retrieve) -> dict[str, Any]:
+    """Return the memories that answer a query best, as far as they fit."""
+    WholeNumber(1, K_MAX).check(asked.k, "k")
     _check_size(asked.max_tokens)
-    found = worker.memories.retrieve(Retrieval(**asked.model_dump(exclude={"max_tokens"})))
-    if found.abstained:
-        nearest = fitted([hit_shown(hit) for hit in found.nearest], asked.max_tokens // 2)
+    request = Retrieval(**asked.model_dump(exclude={"max_tokens"}))
+    retrieved = _answer(services, operations.RETRIEVE, request)
+    if retrieved.abstained and retrieved.nearest:
+        nearest = fitted([hit_shown(hit) for hit in retrieved.nearest], asked.max_tokens // 2)
         return {"memories": [], "truncated": False, "abstained": True, "nearest": nearest["memories"]}
-    return fitted([hit_shown(hit) for hit in found.hits], asked.max_tokens)
+    return fitted([hit_shown(hit) for hit in retrieved.hits], asked.max_tokens)
 
 
-def get(worker: "Worker", asked: Get) -> dict[str, Any]:
-    """One memory, or the part of it that fits."""
-    checks.whole_number(asked.offset, "offset", 0, checks.CONTENT_CHARS_MAX)
+def get(services: Services, asked: Get) -> dict[str, Any]:
+    """Return one memory, or the part of it that fits."""
+    WholeNumber(0, CONTENT.chars_max).check(asked.offset, "offset")
     _check_size(asked.max_tokens)
-    memory = worker.memories.get(asked.key, namespace=asked.namespace)
+    memory = _answer(services, operations.GET, memories.Get(key=asked.key, namespace=asked.namespace))
     return part(memory_shown(memory), asked.max_tokens, asked.offset)
 
 
-def list_(worker: "Worker", asked: List) -> dict[str, Any]:
-    """A page of memories, as many as fit."""
-    checks.whole_number(asked.limit, "limit", 1, LIMIT_MAX)
+def list_(services: Services, asked: List) -> dict[str, Any]:
+    """Return a page of memories, as many as fit."""
+    WholeNumber(1, LIMIT_MAX).check(asked.limit, "limit")
     _check_size(asked.max_tokens)
     room = asked.max_tokens - _CURSOR
-
-    def fitting(memories: Sequence[Memory]) -> int:
-        return max(1, whole([memory_shown(memory) for memory in memories], room))
-
-    page = worker.memories.list(
-        namespace=asked.namespace, filter=asked.filter, limit=asked.limit, cursor=asked.cursor, take=fitting
-    )
+    listing = Listing(namespace=asked.namespace, filter=asked.filter, limit=asked.limit, cursor=asked.cursor)
+    page = _answer(services, operations.LIST, listing)
+    fitting = max(1, whole([memory_shown(memory) for memory in page.memories], room))
+    if fitting < len(page.memories):
+        # The cursor must point behind what is shown, so the page is read again at that size.
+        page = _answer(services, operations.LIST, listing.model_copy(update={"limit": fitting}))
     shown = fitted([memory_shown(memory) for memory in page.memories], room)
     return {**shown, "truncated": shown["truncated"] or page.cursor is not None, "next_cursor": page.cursor}
 
@@ -186,49 +189,42 @@ _CURSOR = 100
 """Tokens that are left for a cursor of usual length."""
 
 
-def update(worker: "Worker", asked: Update) -> dict[str, Any]:
+def update(services: Services, asked: Update) -> dict[str, Any]:
     """Change a memory."""
-    updated = worker.memories.update(
-        asked.key,
-        namespace=asked.namespace,
-        content=asked.content,
-        metadata=asked.metadata,
-        idempotency_key=idempotency_key.get(),
-    )
-    return wire.stored_body(updated)
+    return _answer(services, operations.UPDATE, memories.Update(**dict(asked))).body()
 
 
-def delete(worker: "Worker", asked: Delete) -> dict[str, Any]:
+def delete(services: Services, asked: Delete) -> dict[str, Any]:
     """Delete one memory, or all that match."""
-    memories = worker.memories
-    match asked.key, asked.filter:
-        case str() as key, None if asked.dry_run:
-            memories.get(key, namespace=asked.namespace)
-            deleted = memories.delete_keys([key], namespace=asked.namespace, dry_run=True)
-        case str() as key, None:
-            deleted = memories.delete(key, namespace=asked.namespace, idempotency_key=idempotency_key.get())
-        case None, dict() as filter:
-            deleted = memories.delete_matching(
-                filter, namespace=asked.namespace, dry_run=asked.dry_run, idempotency_key=idempotency_key.get()
-            )
-        case _:
-            raise InvalidInput("Send either key or filter, and not both.", field="key")
-    keys = deleted.keys[:DELETED_KEYS_MAX]
+    if (asked.key is None) == (asked.filter is None):
+        raise InvalidInput("Send either key or filter, and not both.", field="key")
+    if asked.key is not None and not asked.dry_run:
+        request = memories.Delete(key=asked.key, namespace=asked.namespace)
+        deleted = _answer(services, operations.DELETE, request)
+        return {"deleted": 1, "keys": [deleted.key], "truncated": False, "dry_run": False}
+    if asked.key is not None:
+        _answer(services, operations.GET, memories.Get(key=asked.key, namespace=asked.namespace))
+    bulk = BulkDelete(
+        keys=None if asked.key is None else [asked.key],
+        filter=asked.filter,
+        namespace=asked.namespace,
+        dry_run=asked.dry_run,
+    )
+    deletion = _answer(services, operations.DELETE_MANY, bulk)
+    keys = deletion.keys[:DELETED_KEYS_MAX]
     return {
-        "deleted": len(deleted.keys),
+        "deleted": deletion.count,
         "keys": list(keys),
-        "truncated": len(keys) < len(deleted.keys),
+        "truncated": len(keys) < deletion.count,
         "dry_run": asked.dry_run,
     }
 
 
-async def research(worker: "Worker", asked: Research) -> dict[str, Any]:
+async def research(services: Services, asked: Research) -> dict[str, Any]:
     """Answer a question, with citations."""
-    request = ResearchRequest(
-        asked.query, namespace=asked.namespace, k=asked.k, filter=asked.filter, max_tokens=asked.max_tokens
-    )
+    request = ResearchRequest(**dict(asked))
     try:
-        body = wire.answer_body(await worker.researcher.research(request))
+        body = await call(services, operations.RESEARCH, request, Caller(door="tool"), lambda answer: answer.body())
     except LLMNotConfigured as error:
         raise LLMNotConfigured(f"{error.message} Until then call retrieve_memory, and answer from it.") from error
     cited = [{name: value for name, value in each.items() if name not in _UNCITED} for each in body["citations"]]
@@ -242,20 +238,25 @@ async def research(worker: "Worker", asked: Research) -> dict[str, Any]:
     }
 
 
+def _answer(services: Services, operation: Operation[Q, A], request: Q) -> A:
+    caller = Caller(door="tool", idempotency_key=idempotency_key.get() if operation.is_keyed else None)
+    return call_now(services, operation, request, caller)
+
+
 _UNCITED = frozenset({"namespace", "score", "created_at"})
 """Of a citation, what a model has no use for."""
 
 
-def status(worker: "Worker", asked: Status) -> dict[str, Any]:
+def status(services: Services, asked: Status) -> dict[str, Any]:
     """Size and state. Other namespaces are counted and not named: a namespace is a wall."""
     checks.namespace(asked.namespace)
-    counts = worker.memories.counts()
-    problems = list(worker.memories.problems())
-    llm = worker.settings.llm
+    counts = services.memories.counts()
+    problems = list(services.memories.problems())
+    llm = services.settings.llm
     return {
         "status": "degraded" if problems else "healthy",
         "problems": problems,
-        "version": service_version(),
+        "version": version("vector-memory"),
         "memories": counts.get(asked.namespace, 0),
         "all_memories": sum(counts.values()),
         "namespaces": len(counts),
@@ -263,16 +264,20 @@ def status(worker: "Worker", asked: Status) -> dict[str, Any]:
     }
 
 
-def resolve_library(worker: "Worker", asked: ResolveLibrary) -> dict[str, Any]:
-    """Libraries that a name may mean."""
-    return wire.libraries_body(worker.libraries.resolve(asked.name, namespace=asked.namespace))
+def resolve_library(services: Services, asked: ResolveLibrary) -> dict[str, Any]:
+    """Return libraries that a name may mean."""
+    request = LibrarySearch(name=asked.name, namespace=asked.namespace)
+    return _answer(services, operations.RESOLVE_LIBRARY, request).body()
 
 
-def get_docs(worker: "Worker", asked: GetDocs) -> dict[str, Any]:
+def get_docs(services: Services, asked: GetDocs) -> dict[str, Any]:
     """What a library says, as far as it fits."""
     _check_size(asked.max_tokens)
-    docs = worker.libraries.docs(asked.library, topic=asked.topic, tokens=asked.max_tokens, namespace=asked.namespace)
-    body = wire.docs_body(docs)
+    request = LibraryReading(
+        library=asked.library, topic=asked.topic, tokens=asked.max_tokens, namespace=asked.namespace
+    )
+    docs = _answer(services, operations.GET_DOCS, request)
+    body = docs.body()
     best_first = sorted(body["chunks"], key=lambda chunk: -chunk["score"])
     fitting = best_first[: whole(best_first, asked.max_tokens)]
     return {
@@ -287,16 +292,16 @@ def _chunk_shown(chunk: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in chunk.items() if name != "score" and value}
 
 
-def search(worker: "Worker", asked: Search) -> dict[str, Any]:
+def search(services: Services, asked: Search) -> dict[str, Any]:
     """What ChatGPT's connectors search by."""
-    found = worker.memories.retrieve(Retrieval(asked.query, k=10))
+    found = services.memories.retrieve(Retrieval(query=asked.query, k=10))
     return {"results": [_document(hit.memory.key, hit.memory.content) for hit in found.hits]}
 
 
-def fetch(worker: "Worker", asked: Fetch) -> dict[str, Any]:
+def fetch(services: Services, asked: Fetch) -> dict[str, Any]:
     """What ChatGPT's connectors fetch: the whole text, since they have no pages."""
-    memory = worker.memories.get(asked.id)
-    body = wire.memory_body(memory)
+    memory = _answer(services, operations.GET, memories.Get(key=asked.id))
+    body = memory.body()
     times = {name: body[name] for name in ("created_at", "updated_at")}
     return {
         **_document(memory.key, memory.content),
@@ -315,7 +320,7 @@ def _document(key: str, content: str) -> dict[str, str]:
 
 
 def _check_size(max_tokens: int) -> None:
-    checks.whole_number(max_tokens, "max_tokens", TOKENS_MIN, TOKENS_MAX)
+    WholeNumber(TOKENS_MIN, TOKENS_MAX).check(max_tokens, "max_tokens")
 
 
 def _object(**properties: str) -> dict[str, Any]:

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memory_service.clock import iso_time
-from memory_service.model import Hit, Memory
 from memory_service.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
 from vector_memory.errors import InvalidInput
+from vector_memory.memories import Memory
+from vector_memory.retrieval import Hit
+from vector_memory.times import iso_time
 
 TOKENS = 2_000
 """Of a result by default: a few passages. Larger ones flood a model's context, and some clients cut or refuse them."""

@@ -1,7 +1,7 @@
 """Tools: what an agent may do here. Each is defined once; MCP, HTTP and jobs offer the same ones.
 
 A tool of your own joins through the entry point group `vector_memory.tools` (docs/tools.md). Knows no protocol. Above:
-the doors. Below: the worker, which every tool is given.
+the doors. Below: the services, which every tool is given.
 """
 
 import asyncio
@@ -13,15 +13,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gateway.wire import invalid
+from gateway.serving.services import Services
 from vector_memory.errors import InvalidInput, NotFound, ServiceError, StartupError, Unavailable
-
-if TYPE_CHECKING:
-    from gateway.serving.worker import Worker
+from vector_memory.fields import invalid_input
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +69,7 @@ class Tool(Generic[P]):
         name: a letter, then up to 63 letters, digits, `_` and `-`.
         description: one or two sentences for a model: what it does, and when to use it.
         parameters: the model of its parameters; derive it from `Parameters`.
-        run: gets the worker and the parameters; returns a JSON object. An ordinary function runs in a thread, a
+        run: gets the services and the parameters; returns a JSON object. An ordinary function runs in a thread, a
             coroutine function in the event loop. A `ServiceError` reaches the caller as it is, all else as a sentence.
         output: JSON Schema of the result, where it is worth its tokens.
     """
@@ -79,7 +77,7 @@ class Tool(Generic[P]):
     name: str
     description: str
     parameters: type[P]
-    run: "Callable[[Worker, P], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]"
+    run: Callable[[Services, P], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
     hints: Hints = field(default_factory=Hints)
     output: Mapping[str, Any] | None = None
 
@@ -95,11 +93,11 @@ class Tool(Generic[P]):
 class Toolbox:
     """The tools of one worker, by name."""
 
-    def __init__(self, worker: "Worker", tools: Iterable[Tool[Any]]) -> None:
+    def __init__(self, services: Services, tools: Iterable[Tool[Any]]) -> None:
         """Raises:
         StartupError: two tools have one name, or a name cannot be one.
         """
-        self._worker = worker
+        self._services = services
         self._tools: dict[str, Tool[Any]] = {}
         for tool in tools:
             if not _NAME.fullmatch(tool.name):
@@ -139,12 +137,12 @@ class Toolbox:
         """
         tool = self.get(name)
         checked = _checked(tool, parameters)
-        await ready(self._worker)
+        await ready(self._services)
         try:
             if inspect.iscoroutinefunction(tool.run):
-                result = await tool.run(self._worker, checked)
+                result = await tool.run(self._services, checked)
             else:
-                result = await asyncio.to_thread(_ran, tool, self._worker, checked)
+                result = await asyncio.to_thread(_ran, tool, self._services, checked)
             return _sent(result)
         except ServiceError:
             raise
@@ -154,16 +152,16 @@ class Toolbox:
             raise ServiceError(f"The tool {name} failed inside the service; its log has the details.") from error
 
 
-async def ready(worker: "Worker") -> None:
+async def ready(services: Services) -> None:
     """Wait until the worker serves, within bounds.
 
     Raises:
         Unavailable: it does not.
     """
-    if not worker.is_ready:
-        await asyncio.to_thread(worker.wait, LOADING_S_MAX)
-    if worker.failure is not None:
-        raise Unavailable(f"The memories cannot be used: {worker.failure}")
+    if not services.is_ready:
+        await asyncio.to_thread(services.wait, LOADING_S_MAX)
+    if services.failure is not None:
+        raise Unavailable(f"The memories cannot be used: {services.failure}")
 
 
 def installed(found: Iterable[EntryPoint] | None = None) -> list[Tool[Any]]:
@@ -195,13 +193,13 @@ def _checked(tool: Tool[P], parameters: object) -> P:
     try:
         return tool.parameters.model_validate(given)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False)[0]) from error
+        raise invalid_input(error) from error
 
 
-def _ran(tool: Tool[P], worker: "Worker", parameters: P) -> object:
+def _ran(tool: Tool[P], services: Services, parameters: P) -> object:
     """What an ordinary function returns. A future can hold no StopIteration: its reader would wait for ever."""
     try:
-        return tool.run(worker, parameters)
+        return tool.run(services, parameters)
     except StopIteration as error:
         raise RuntimeError("the tool raised StopIteration") from error
 

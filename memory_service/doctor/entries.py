@@ -13,7 +13,7 @@ import numpy as np
 
 from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Vectors
-from memory_service.journal.records import Deletion, Put, Record, RememberedReply
+from memory_service.journal.records import Put, Record, RememberedReply, Removal
 
 UNIT_LENGTH_ERROR_MAX = 1e-3
 """How far from 1 a vector's length may be. float32 is within 1e-6, and half precision is still within this bound."""
@@ -53,7 +53,7 @@ def change_of(record: Record) -> tuple[Name, KeyState] | None:
             vectors = put.vectors.astype("<f4").tobytes()
             entry = KeyState(record.stamp, _digest(text), _digest(vectors), put.expires_at_ms)
             return (put.namespace, put.key), entry
-        case Deletion(namespace, key):
+        case Removal(namespace, key):
             return (namespace, key), KeyState(record.stamp)
         case RememberedReply():
             return None

@@ -17,7 +17,7 @@ from memory_service.embedding.embedder import Fingerprint
 from memory_service.journal.data_folder import JOURNAL_FOLDER
 from memory_service.journal.files import journal_paths
 from memory_service.journal.frames import frames, next_frame
-from memory_service.journal.records import Deletion, Header, Put, Record, RememberedReply, decode, decode_header
+from memory_service.journal.records import Header, Put, Record, RememberedReply, Removal, decode, decode_header
 
 RESTORE = "Restore the file from a backup, or move it away to do without its memories."
 
@@ -187,7 +187,7 @@ def _is_object(metadata: str) -> bool:
 
 def _contents(read: _Read, size: int) -> str:
     kinds = Counter(type(record.mutation) for _, _, record in read.records)
-    names = {Put: "put", Deletion: "delete", RememberedReply: "reply"}
+    names = {Put: "put", Removal: "delete", RememberedReply: "reply"}
     counts = [counted(kinds[kind], name) for kind, name in names.items() if kinds[kind]]
     return f"{', '.join(counts) or 'no records'} in {size:,} bytes"
 

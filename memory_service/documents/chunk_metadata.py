@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memory_service.documents import names
-from memory_service.documents.model import Chunk, Document, Extracted, NewDocument, PlacedChunk
-from memory_service.model import JSON, Memory
+from memory_service.documents.model import Chunk, Extracted, NewDocument, PlacedChunk
+from vector_memory.documents import TITLE, Document
+from vector_memory.fields import JSON
+from vector_memory.memories import Memory
 
 HEADINGS_MAX, HEADING_CHARS_MAX = 6, 200
 """Innermost headings kept with a chunk, and characters of each, so that metadata stay small."""
@@ -17,7 +19,7 @@ HEADINGS_MAX, HEADING_CHARS_MAX = 6, 200
 
 def common_metadata(document: NewDocument, id: str, extracted: Extracted) -> dict[str, JSON]:
     """Return the metadata that all chunks of a document have."""
-    title = document.title or " ".join((extracted.title or "").split())[: names.TITLE_CHARS_MAX] or id
+    title = document.title or " ".join((extracted.title or "").split())[: TITLE.chars_max] or id
     # As one session, chunks of a document are neighbours to the ranking; chunks of others are not (docs/documents.md).
     common: dict[str, JSON] = {
         "session_id": id,
@@ -116,7 +118,7 @@ def document_of(
         bytes=entry.get("bytes"),
         sha256=entry.get("sha256"),
         chunks=chunks,
-        is_complete=is_complete,
+        state="complete" if is_complete else "partial",
         updated_at_ms=updated_at_ms,
     )
 

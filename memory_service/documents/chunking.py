@@ -76,7 +76,7 @@ class Chunker:
 
     def chunks(self, document: Extracted) -> list[Chunk]:
         """Return chunks of at most `tokens_max` tokens, in order, that together hold all text that is not blank."""
-        return [chunk for section in _sections(document.blocks) for chunk in self._of_section(document.text, *section)]
+        return [chunk for section in sections(document.blocks) for chunk in self._of_section(document.text, *section)]
 
     def _of_section(self, text: str, headings: tuple[str, ...], blocks: Sequence[Block]) -> Iterator[Chunk]:
         atoms = [atom for block in blocks for atom in self._atoms(text, block)]
@@ -187,7 +187,7 @@ def page_of(pages: Sequence[int], chunk: Chunk) -> int | None:
     return sum(start <= chunk.start for start in pages) or None
 
 
-def _sections(blocks: Sequence[Block]) -> Iterator[tuple[tuple[str, ...], list[Block]]]:
+def sections(blocks: Sequence[Block]) -> Iterator[tuple[tuple[str, ...], list[Block]]]:
     """Yield the blocks of each section with its headings. A heading without text belongs to the next section."""
     path: list[tuple[int, str]] = []
     section: list[Block] = []

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 from memory_service import checks
 from memory_service.documents import names
-from memory_service.documents.model import LIBRARIES_MAX, Library, LibraryDocs
 from memory_service.documents.ordering import GAP
-from memory_service.model import DEFAULT_NAMESPACE, JSON, Consistency, Hit, Memory
-from memory_service.retrieval.request import MAX_TOKENS_MAX, Retrieval
 from memory_service.service import MemoryService
 from memory_service.tokens import estimate_tokens
+from vector_memory.documents import LIBRARIES_MAX, LIBRARY, Docs, DocsChunk, Library
 from vector_memory.errors import NotFound
+from vector_memory.fields import JSON, Text, WholeNumber
+from vector_memory.memories import DEFAULT_NAMESPACE, LIMIT, Consistency, Memory
+from vector_memory.retrieval import MAX_TOKENS, Hit, Retrieval
 
 NAME_CHARS_MAX = 200
 KNOWN_MAX = 10_000
@@ -53,9 +54,9 @@ class Libraries:
             consistency: what the call sees of other workers' writes.
         """
         checks.namespace(namespace)
-        checks.whole_number(limit, "limit", 1, LIBRARIES_MAX)
+        WholeNumber(1, LIBRARIES_MAX).check(limit, "limit")
         if name is not None:
-            checks.text(name, "name", NAME_CHARS_MAX, "use a shorter one")
+            Text(NAME_CHARS_MAX, "use a shorter one").check(name, "name")
         known = [id for id, _ in self._values("document.library", namespace, KNOWN_MAX, None, consistency)]
         if name is None:
             return [self._library(id, namespace, "all") for id in known[:limit]]
@@ -80,7 +81,7 @@ class Libraries:
         tokens: int = 5_000,
         namespace: str = DEFAULT_NAMESPACE,
         consistency: Consistency = Consistency.EVENTUAL,
-    ) -> LibraryDocs:
+    ) -> Docs:
         """Return what a library says about a topic; without a topic, the first chunks of its documents.
 
         Args:
@@ -93,8 +94,8 @@ class Libraries:
         Raises:
             NotFound: there is no such library.
         """
-        checks.text(id, "library", names.LIBRARY_CHARS_MAX, "use a shorter one")
-        checks.whole_number(tokens, "tokens", 1, MAX_TOKENS_MAX)
+        LIBRARY.check(id, "library")
+        MAX_TOKENS.check(tokens, "tokens")
         checks.namespace(namespace)
         library = names.library_id(id)
         if not self._values("library", namespace, 1, {"library": library}, consistency):
@@ -110,11 +111,11 @@ class Libraries:
                 max_tokens=tokens,
             )
         )
-        return LibraryDocs(library, _in_reading_order(result.hits), result.tokens or 0, result.truncated)
+        return _docs(library, _in_reading_order(result.hits), result.tokens or 0, truncated=bool(result.truncated))
 
-    def _beginnings(self, library: str, tokens: int, namespace: str) -> LibraryDocs:
+    def _beginnings(self, library: str, tokens: int, namespace: str) -> Docs:
         first: dict[str, JSON] = {**names.is_any_chunk(), "library": library, "chunk": {"$lte": BEGINNING_CHUNKS * GAP}}
-        page = self._memories.list(namespace=namespace, filter=first, limit=checks.LIMIT_MAX)
+        page = self._memories.list(namespace=namespace, filter=first, limit=LIMIT.most)
         waiting: dict[str, list[Memory]] = {}
         for memory in sorted(page.memories, key=_place):
             waiting.setdefault(_place(memory)[0], []).append(memory)
@@ -127,9 +128,10 @@ class Libraries:
             if spent + cost > tokens:
                 break  # and no shorter chunk instead: it would be out of turn
             spent += cost
-            chosen.append(Hit(memory=memory, score=0.0))
+            chosen.append(Hit.of(memory, 0.0))
         hits = tuple(sorted(chosen, key=lambda hit: _place(hit.memory)))
-        return LibraryDocs(library, hits, spent, len(chosen) < len(rounds) or page.cursor is not None)
+        truncated = len(chosen) < len(rounds) or page.cursor is not None
+        return _docs(library, hits, spent, truncated=truncated)
 
     def _by_meaning(self, name: str, namespace: str) -> list[str]:
         """The libraries of the chunks that are nearest to the name."""
@@ -144,7 +146,14 @@ class Libraries:
         topics = self._values("topic", namespace, TOPICS_MAX, heads)
         documents = sum(count for _, count in self._values("document.library", namespace, 1, heads))
         chunks = sum(count for _, count in self._values("library", namespace, 1, {"library": id}))
-        return Library(id, spelt[0][0] if spelt else id, documents, chunks, tuple(t for t, _ in topics), match)
+        return Library(
+            id=id,
+            name=spelt[0][0] if spelt else id,
+            documents=documents,
+            chunks=chunks,
+            topics=tuple(t for t, _ in topics),
+            match=match,
+        )
 
     def _values(
         self,
@@ -155,6 +164,21 @@ class Libraries:
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> list[tuple[str, int]]:
         return self._memories.values(field, namespace=namespace, filter=filter, limit=limit, consistency=consistency)
+
+
+def _docs(library: str, hits: Sequence[Hit], tokens: int, *, truncated: bool) -> Docs:
+    chunks = tuple(
+        DocsChunk(
+            key=hit.key,
+            document_id=hit.metadata.get("document_id"),
+            title=hit.metadata.get("title"),
+            headings=tuple(hit.metadata.get("headings", ())),
+            content=hit.content,
+            score=hit.score,
+        )
+        for hit in hits
+    )
+    return Docs(library=library, chunks=chunks, tokens=tokens, truncated=truncated)
 
 
 def _begins_with(id: str, wanted: str) -> bool:

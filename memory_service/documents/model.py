@@ -1,4 +1,4 @@
-"""The values of documents: what is uploaded, what was read of it, and what callers are told.
+"""The values of documents that only the service knows: what is uploaded and what was read of it.
 
 A span is [start, end) in characters of the extracted text.
 """
@@ -7,30 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from memory_service.model import DEFAULT_NAMESPACE, JSON, Hit, Memory
-
-LIBRARIES_MAX = 10
-"""That an answer has. They are looked at one by one."""
-
-
-class Form(StrEnum):
-    """What a document is written in."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    HTML = "html"
-    PDF = "pdf"
-
-
-FORM_OF_SUFFIX: Mapping[str, Form] = {
-    ".txt": Form.TEXT,
-    ".md": Form.MARKDOWN,
-    ".markdown": Form.MARKDOWN,
-    ".html": Form.HTML,
-    ".htm": Form.HTML,
-    ".pdf": Form.PDF,
-}
-"""By the end of a file's name, in lower case."""
+from vector_memory.documents import Form, StoreDocument
+from vector_memory.errors import UnsupportedForm
+from vector_memory.fields import JSON
+from vector_memory.memories import DEFAULT_NAMESPACE, Memory
 
 
 class BlockKind(StrEnum):
@@ -110,30 +90,20 @@ class NewDocument:
     topic: str | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, request: StoreDocument) -> "NewDocument":
+        """Build the document of a request.
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A document that is kept.
-
-    Attributes:
-        form, bytes, sha256: of the source; None while the first upload has not come to its end.
-        chunks: how many are there.
-        is_complete: whether these are the chunks of one finished upload. While one runs, and after one that broke off,
-            a document has the chunks of both versions; repeating the upload repairs it.
-        updated_at_ms: when the last upload that changed it ended.
-    """
-
-    id: str
-    namespace: str
-    title: str
-    library: str | None
-    topic: str | None
-    form: str | None
-    bytes: int | None
-    sha256: str | None
-    chunks: int
-    is_complete: bool
-    updated_at_ms: int | None
+        Raises:
+            UnsupportedForm: its format is not read here.
+        """
+        source = request.content if request.content is not None else request.content_base64
+        assert source is not None, "the request has either"
+        form = request.form or (Form.TEXT if isinstance(source, str) else Form.PDF)
+        if form not in list(Form):
+            raise UnsupportedForm(f"form must be one of {', '.join(Form)}.", field="form")
+        about = {name: getattr(request, name) for name in ("id", "namespace", "title", "library", "topic")}
+        return cls(source, Form(form), metadata=request.metadata or {}, **about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,54 +119,3 @@ class PlacedChunk:
     memory: Memory
     start: int
     end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Uploaded:
-    """What an upload did: so many chunks were embedded and stored, changed in their metadata, left alone, deleted."""
-
-    document: Document
-    stored: int
-    updated: int
-    unchanged: int
-    deleted: int
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentsPage:
-    """One page of a listing, in order of id; `cursor` is None on the last page."""
-
-    documents: tuple[Document, ...]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Library:
-    """A set of documents under one name.
-
-    Attributes:
-        id: the name in lower case, with `-` for spaces.
-        match: how it was found: `exact`, `prefix`, `near` (in spelling), `meaning`, or `all` without a name.
-    """
-
-    id: str
-    name: str
-    documents: int
-    chunks: int
-    topics: tuple[str, ...]
-    match: str
-
-
-@dataclass(frozen=True, slots=True)
-class LibraryDocs:
-    """Chunks of a library that fit into a budget, in reading order within each document, the best document first.
-
-    Attributes:
-        tokens: an estimate that is rather too high.
-        truncated: more would have been returned with a larger budget.
-    """
-
-    library: str
-    hits: tuple[Hit, ...]
-    tokens: int
-    truncated: bool

@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from memory_service import checks
 from memory_service.documents.model import NewDocument
 from memory_service.metadata import canonical
-from memory_service.model import JSON
+from vector_memory.documents import ID, LIBRARY, METADATA_BYTES_MAX, TITLE, TOPIC
 from vector_memory.errors import InvalidInput
-
-ID_CHARS_MAX = 200
-TITLE_CHARS_MAX = 300
-LIBRARY_CHARS_MAX = 200
-TOPIC_CHARS_MAX = 200
-METADATA_BYTES_MAX = 4_096
-"""Bytes of the caller's own metadata, which are kept with every chunk."""
+from vector_memory.fields import JSON
 
 RESERVED = frozenset({"document_id", "document", "title", "library", "topic", "headings", "chunk", "overlap", "page"})
 """Metadata fields that uploads write themselves."""
@@ -31,16 +25,11 @@ def check(document: NewDocument) -> None:
     checks.namespace(document.namespace)
     if document.id is not None:
         check_id(document.id)
-    for field, chars_max in (("title", TITLE_CHARS_MAX), ("library", LIBRARY_CHARS_MAX), ("topic", TOPIC_CHARS_MAX)):
-        value = getattr(document, field)
-        if value is not None:
-            checks.text(value, field, chars_max, "use a shorter one")
-            if not value.strip() or (field == "library" and not library_id(value)):
-                raise InvalidInput(f"{field} is blank; leave it out.", field=field)
-    if document.library is not None and len(library_id(document.library)) > LIBRARY_CHARS_MAX:
-        raise InvalidInput(
-            f"library has over {LIBRARY_CHARS_MAX} characters in lower case; use a shorter one.", field="library"
-        )
+    for field, bound in (("title", TITLE), ("library", LIBRARY), ("topic", TOPIC)):
+        if (value := getattr(document, field)) is not None:
+            bound.check(value, field)
+    if document.library is not None:
+        LIBRARY.check(library_id(document.library) or " ", "library")  # lower case may be longer, or nothing at all
     reserved = sorted(RESERVED.intersection(document.metadata))
     if reserved:
         raise InvalidInput(
@@ -53,7 +42,7 @@ def check(document: NewDocument) -> None:
 
 def check_id(id: str) -> None:
     """Check an id: 1 to 200 characters without `#`, which separates the id from the chunk in a key."""
-    checks.text(id, "id", ID_CHARS_MAX, "use a shorter one")
+    ID.check(id, "id")
     if "#" in id or not id.isprintable() or not id.strip():
         raise InvalidInput("id must be printable text without #.", field="id")
 

@@ -4,6 +4,7 @@ Parsers read files of strangers. A few kilobytes can unpack to gigabytes, or be 
 C code that this process could not stop. Plain text needs no parser and is read in this process.
 """
 
+import importlib.util
 import json
 import logging
 import subprocess
@@ -12,10 +13,11 @@ from dataclasses import asdict
 
 from memory_service.documents.html import read_html
 from memory_service.documents.markdown import read_markdown
-from memory_service.documents.model import Block, BlockKind, Extracted, Form
+from memory_service.documents.model import Block, BlockKind, Extracted
 from memory_service.documents.pdf import read_pdf
 from memory_service.documents.plain import decode_text, read_plain, with_plain_lines
-from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError
+from vector_memory.documents import Form
+from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError, UnsupportedForm
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,9 @@ READ_S_MAX = 20.0
 
 READ_MEMORY_BYTES_MAX = 1_500_000_000
 """Address space of the reading process. An HTML page of 10 MB takes half of it."""
+
+_PARSERS = {Form.PDF: "pypdf", Form.HTML: "selectolax"}
+"""The packages of the extra `documents`, which an installation may lack."""
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
@@ -40,7 +45,14 @@ def read(data: bytes, form: Form) -> Extracted:
     Raises:
         InvalidInput: the document is damaged or has no text; the message says which.
         LimitExceeded: the document has too much text, or reading it takes too much time or memory.
+        UnsupportedForm: the service was installed without the parser of this form.
     """
+    if form in _PARSERS and importlib.util.find_spec(_PARSERS[form]) is None:
+        raise UnsupportedForm(
+            f"This service cannot read {form.upper()}. Send text or Markdown instead, or have the service installed "
+            'with `pip install "vector-memory[documents]"`.',
+            field="content",
+        )
     extracted = _extract(data, form) if form is Form.TEXT else _from_process(data, form)
     if not extracted.text.strip():
         raise InvalidInput("The document has no text.", field="content")

@@ -28,23 +28,26 @@ from memory_service.documents.chunk_metadata import (
     updated_at_ms,
 )
 from memory_service.documents.chunking import Chunker, page_of
-from memory_service.documents.model import Chunk, Document, DocumentsPage, Extracted, NewDocument, PlacedChunk, Uploaded
+from memory_service.documents.model import Chunk, Extracted, NewDocument, PlacedChunk
 from memory_service.documents.ordering import number_keys
 from memory_service.documents.reading import read
 from memory_service.embedding.embedder import Embedder
-from memory_service.model import (
+from memory_service.model import DeleteOutcome
+from memory_service.service import MemoryService
+from vector_memory.documents import LIBRARY, Document, DocumentsPage, Uploaded
+from vector_memory.errors import LimitExceeded, NotFound, Unavailable
+from vector_memory.fields import JSON
+from vector_memory.memories import (
+    BATCH,
     DEFAULT_NAMESPACE,
-    JSON,
+    LIMIT,
     Consistency,
-    Deleted,
     Memory,
     NewMemory,
     Refused,
     Stored,
     StoreStatus,
 )
-from memory_service.service import MemoryService
-from vector_memory.errors import LimitExceeded, NotFound, Unavailable
 
 CHUNKS_MAX = 5_000
 """Chunks of one document: about three minutes of embedding on two cores, and a RunPod job may take ten."""
@@ -106,12 +109,13 @@ class DocumentService:
         # All chunks that are there now: of this version, of earlier ones, and of uploads that broke off.
         present = [memory.key for memory in self._chunks(namespace, id, Consistency.STRONG)]
         removed = sorted(set(present).difference(keys))
-        for start in range(0, len(removed), checks.BATCH_ITEMS_MAX):
-            self._memories.delete_keys(removed[start : start + checks.BATCH_ITEMS_MAX], namespace=namespace)
+        for start in range(0, len(removed), BATCH.most):
+            self._memories.delete_keys(removed[start : start + BATCH.most], namespace=namespace)
         counts = {status: sum(item.status is status for item in stored) for status in StoreStatus}
         is_complete = set(keys).issubset(present)  # another worker may have deleted the document since
+        now = document_of(id, namespace, metadata, len(keys), stored[-1].updated_at_ms, is_complete=is_complete)
         return Uploaded(
-            document=document_of(id, namespace, metadata, len(keys), stored[-1].updated_at_ms, is_complete=is_complete),
+            **dict(now),
             stored=counts[StoreStatus.STORED],
             updated=counts[StoreStatus.UPDATED],
             unchanged=counts[StoreStatus.UNCHANGED],
@@ -156,7 +160,9 @@ class DocumentService:
             raise _no_such_document(id, namespace)
         return document_of_chunks(id, namespace, chunks), place_chunks(chunks)
 
-    def delete(self, id: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None) -> Deleted:
+    def delete(
+        self, id: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
+    ) -> DeleteOutcome:
         """Delete a document with all its chunks, at once.
 
         Raises:
@@ -179,7 +185,7 @@ class DocumentService:
             page = self._memories.list(
                 namespace=namespace,
                 filter={"document_id": id},
-                limit=checks.LIMIT_MAX,
+                limit=LIMIT.most,
                 cursor=cursor,
                 consistency=consistency,
             )
@@ -219,10 +225,10 @@ class DocumentService:
             InvalidInput: the message names the field, the bound and the remedy.
         """
         checks.namespace(namespace)
-        checks.limit(limit)
+        LIMIT.check(limit, "limit")
         filter = names.is_any_chunk()
         if library is not None:
-            checks.text(library, "library", names.LIBRARY_CHARS_MAX, "use a shorter one")
+            LIBRARY.check(library, "library")
             filter = {**filter, "library": names.library_id(library)}
         scope = request_digest("list_documents", {"namespace": namespace, "filter": filter})
         after = decode_cursor(cursor, scope)[1] if cursor is not None else ""
@@ -233,7 +239,8 @@ class DocumentService:
         page = ids[:limit]
         heads = self._heads(namespace, [id for id, _ in page]) if page else {}
         documents = tuple(document_of_head(id, namespace, count, heads.get(id)) for id, count in page)
-        return DocumentsPage(documents, encode_cursor(0, page[-1][0], scope) if len(ids) > limit else None)
+        next_cursor = encode_cursor(0, page[-1][0], scope) if len(ids) > limit else None
+        return DocumentsPage(documents=documents, cursor=next_cursor)
 
     def _heads(self, namespace: str, ids: Sequence[str]) -> dict[JSON, Memory]:
         filter: Mapping[str, JSON] = {
@@ -241,7 +248,7 @@ class DocumentService:
             "document_id": {"$in": ids},
             "document": {"$exists": True},
         }
-        heads = self._memories.list(namespace=namespace, filter=filter, limit=checks.LIMIT_MAX).memories
+        heads = self._memories.list(namespace=namespace, filter=filter, limit=LIMIT.most).memories
         # While an upload replaces a head, a document has two; the later one counts.
         return {memory.metadata["document_id"]: memory for memory in sorted(heads, key=updated_at_ms)}
 

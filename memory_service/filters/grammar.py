@@ -18,12 +18,12 @@ This module parses and checks. `sql.py` turns the result into SQL.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from memory_service import metadata
-from memory_service.model import JSON
 from vector_memory.errors import InvalidInput
+from vector_memory.fields import JSON, check_text
+from vector_memory.times import time_ms
 
 DEPTH_MAX = 16
 NODES_MAX = 300
@@ -140,7 +140,7 @@ class _Parser:
                 return Not(self.filter(value, path, depth + 1))
         if name.startswith("$"):
             raise InvalidInput(f"{path}: unknown operator {name!r}; here only $and, $or, $not or a field.", field=path)
-        metadata.check_text(name, path)
+        check_text(name, path)
         return self._conditions_on(_field(name, path), value, path, depth)
 
     def _list(self, raw: Any, path: str, depth: int) -> tuple[Filter, ...]:
@@ -266,23 +266,3 @@ def _field(name: str, path: str) -> Field:
     if not name:
         raise InvalidInput(f"{path}: a field needs a name.", field=path)
     return Field(name, own=False)
-
-
-def time_ms(raw: Any, path: str) -> int:
-    """Parse an ISO 8601 time into milliseconds since the epoch; a date alone is its midnight in UTC.
-
-    Raises:
-        InvalidInput: the value is not such a string, or a time of day has no offset from UTC.
-    """
-    remedy = f'{path} must be an ISO 8601 time such as "2026-09-14T08:00:00Z" or a date such as "2026-09-14".'
-    if not isinstance(raw, str):
-        raise InvalidInput(remedy, field=path)
-    try:
-        moment = datetime.fromisoformat(raw)
-    except ValueError as error:
-        raise InvalidInput(remedy, field=path) from error
-    if moment.tzinfo is None:
-        if len(raw) > len("2026-09-14"):
-            raise InvalidInput(f"{path} has no offset from UTC; end it with Z.", field=path)
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)

@@ -5,7 +5,7 @@ as one text. numpy parses it at ten nanoseconds an id, and combines the sets.
 """
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable
 from functools import reduce
 from typing import TypeAlias
@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from memory_service.bounded_cache import BoundedCache
 from memory_service.filters.grammar import AllOf, AnyOf, Filter, Not
 from memory_service.filters.sql import ALL_IDS, Condition, leaf_queries
 
@@ -22,6 +23,9 @@ Ask: TypeAlias = Callable[[Condition], str | None]
 
 KEPT_MAX = 1_000_000
 """Ids kept of all recent filters together: 8 MB."""
+
+ENTRY_IDS = 64
+"""What a filter itself counts for, in ids. Without it, filters that match nothing would be kept without a bound."""
 
 
 def matching_ids(ask: Ask, filter: Filter) -> Ids:
@@ -71,45 +75,30 @@ def _without(ids: Ids, excluded: Ids) -> Ids:
 class RecentIds:
     """A cache of the ids that recent filters matched, until something is written to the namespace. Thread-safe.
 
-    Every write to a namespace starts a new epoch of it. A reader gets the epoch before it queries the catalog, and its
-    result is kept only if the epoch is still the same.
+    Every write to a namespace starts an epoch of it. A caller notes the epoch before it asks the catalog. The ids are
+    kept only if the same epoch still lasts.
     """
 
     def __init__(self, ids_max: int = KEPT_MAX) -> None:
-        self._ids_max = ids_max
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, Hashable], Ids] = OrderedDict()
-        self._count = 0
+        self._recent = BoundedCache[tuple[str, Hashable], Ids](ids_max, lambda ids: len(ids) + ENTRY_IDS)
         self._epochs: Counter[str] = Counter()
 
     def find(self, namespace: str, filter: Hashable) -> tuple[Ids | None, int]:
-        """Return the ids if the cache has them, and the current epoch."""
+        """Return the ids, if they are known, and the epoch."""
         with self._lock:
-            ids = self._kept.get((namespace, filter))
-            if ids is not None:
-                self._kept.move_to_end((namespace, filter))
-            return ids, self._epochs[namespace]
+            return self._recent.get((namespace, filter)), self._epochs[namespace]
 
     def keep(self, namespace: str, filter: Hashable, ids: Ids, epoch: int) -> None:
-        """Keep the result of a query that began in this epoch, and drop the least recently used results."""
+        """Keep the result of a query that began in that epoch."""
         with self._lock:
-            if self._epochs[namespace] != epoch or len(ids) > self._ids_max:
-                return
-            self._drop((namespace, filter))
-            self._kept[namespace, filter] = ids
-            self._count += len(ids)
-            # The first entry is the least recently used one.
-            while self._count > self._ids_max:
-                self._drop(next(iter(self._kept)))
+            if self._epochs[namespace] == epoch:
+                self._recent.put((namespace, filter), ids)
 
     def forget(self, namespaces: Collection[str]) -> None:
-        """Start a new epoch of these namespaces. Call it right after a write there became visible."""
+        """Start an epoch of these namespaces. Call it right after a write to them became visible."""
         with self._lock:
             for namespace in namespaces:
                 self._epochs[namespace] += 1
-            for key in [key for key in self._kept if key[0] in namespaces]:
-                self._drop(key)
-
-    def _drop(self, key: tuple[str, Hashable]) -> None:
-        dropped = self._kept.pop(key, None)
-        self._count -= 0 if dropped is None else len(dropped)
+            for key in [key for key in self._recent if key[0] in namespaces]:
+                self._recent.remove(key)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from memory_service.filters.grammar import AllOf, AnyOf, Contains, Exists, Filter, Not, OneOf, Ordered
 from memory_service.metadata import canonical_json
-from memory_service.model import JSON
+from vector_memory.fields import JSON
 
 Condition: TypeAlias = tuple[str, list[Any]]
 Leaf: TypeAlias = OneOf | Ordered | Contains | Exists

@@ -42,7 +42,7 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Deletion:
+class Removal:
     """The end of a memory.
 
     Attributes:
@@ -70,7 +70,7 @@ class RememberedReply:
     result: Any
 
 
-Mutation: TypeAlias = Put | Deletion | RememberedReply
+Mutation: TypeAlias = Put | Removal | RememberedReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def encode(record: Record) -> bytes:
                     "expires": put.expires_at_ms,
                 }
             )
-        case Deletion(namespace, key):
+        case Removal(namespace, key):
             return _pack({"op": "delete", "at": at, "ns": namespace, "key": key})
         case RememberedReply(namespace, key, digest, result):
             reply = {"op": "reply", "at": at, "ns": namespace, "key": key, "request": digest, "result": result}
@@ -159,7 +159,7 @@ def _mutation(fields: dict[str, Any], dim: int) -> Mutation:
                 expires_at_ms=fields["expires"],
             )
         case "delete":
-            return Deletion(fields["ns"], fields["key"])
+            return Removal(fields["ns"], fields["key"])
         case "reply":
             return RememberedReply(fields["ns"], fields["key"], fields["request"], fields["result"])
         case unknown:

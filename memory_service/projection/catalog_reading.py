@@ -13,8 +13,7 @@ from memory_service.embedding.embedder import Vectors
 from memory_service.filters.grammar import EVERYTHING, Filter
 from memory_service.filters.ids import Ids, RecentIds, matching_ids, read_ids
 from memory_service.filters.sql import condition
-from memory_service.journal.records import Deletion, Record, RememberedReply
-from memory_service.model import Memory
+from memory_service.journal.records import Record, RememberedReply, Removal
 from memory_service.namespaces.conversation import Text
 from memory_service.projection.catalog_schema import (
     MEMORY_COLUMNS,
@@ -27,6 +26,7 @@ from memory_service.projection.catalog_schema import (
     vectors_of,
     with_time,
 )
+from vector_memory.memories import Memory
 
 
 class CatalogReader:
@@ -207,10 +207,10 @@ class CatalogReader:
             vectors: returns the vectors (windows, dim) of a memory, by namespace and id.
         """
         for namespace, key, *stamp, expired_at_ms, deleted_at_ms in self._all("SELECT * FROM tombstone"):
-            yield Record(Stamp(*stamp), Deletion(namespace, key, expired_at_ms))
+            yield Record(Stamp(*stamp), Removal(namespace, key, expired_at_ms))
             # An expiry after a delete is two records, or the time of the delete would be lost.
             if expired_at_ms is not None and deleted_at_ms is not None:
-                yield Record(Stamp(deleted_at_ms, 0, ""), Deletion(namespace, key))
+                yield Record(Stamp(deleted_at_ms, 0, ""), Removal(namespace, key))
         for *row, _, windows, data in self._all("SELECT * FROM superseded"):
             yield record_of(row, vectors_of(windows, data))
         for row in self._all("SELECT * FROM memory"):

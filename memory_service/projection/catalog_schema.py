@@ -10,7 +10,7 @@ import numpy as np
 from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Vectors
 from memory_service.journal.records import Put, Record
-from memory_service.model import Memory
+from vector_memory.memories import Memory
 
 FILE_NAME = "catalog.sqlite"
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import HEADER_BYTES_MAX, journal_paths, read_tail
 from memory_service.journal.writer import storage_unavailable, sync_folder
-from memory_service.model import Compacted
 from memory_service.projection import snapshots
 from memory_service.projection.snapshotting import Snapshotter
+from vector_memory.administration import Compacted
 from vector_memory.errors import StorageUnavailable
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Compactor:
         if removed:
             sync_folder(self._folder.journal)
             log.info("journals.removed", extra={"journals": len(removed), "bytes": removed_bytes})
-        return Compacted(tuple(removed), removed_bytes, tuple(kept))
+        return Compacted(removed=tuple(removed), removed_bytes=removed_bytes, kept=tuple(kept))
 
     def _reason_to_keep(self, path: Path, status: os.stat_result, covered: int) -> str | None:
         if path.stem not in self._sealed() and time.time() - status.st_mtime < QUIET_S:

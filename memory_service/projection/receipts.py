@@ -10,9 +10,9 @@ import re
 from memory_service.clock import Stamp
 from memory_service.journal.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER, DataFolder
 from memory_service.journal.files import SUFFIX, begun_ms, journal_paths
-from memory_service.model import Receipt
 from memory_service.projection import snapshots
 from vector_memory.errors import InvalidInput, NotFound
+from vector_memory.memories import Receipt
 
 _ID = re.compile(r"(\d{1,15})\.(\d{1,9})\.(\d{13}-[0-9a-f]{12})")
 
@@ -46,4 +46,4 @@ def redeem(id: str, folder: DataFolder) -> Receipt:
     # A journal begun after the delete cannot hold the text, and a snapshot that covers the delete does not.
     held = [f"{JOURNAL_FOLDER}/{name}{SUFFIX}" for name in sorted(journals) if begun_ms(name) <= deleted_at_ms]
     held += [f"{SNAPSHOT_FOLDER}/{path.name}" for path, ends in covered.items() if ends.get(writer, 0) < end]
-    return Receipt(id, deleted_at_ms, tuple(held))
+    return Receipt.of(id=id, deleted_at_ms=deleted_at_ms, files=tuple(held))

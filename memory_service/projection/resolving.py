@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from memory_service.clock import HybridClock, Stamp
 from memory_service.embedding.embedder import Vectors
-from memory_service.journal.records import Deletion, Put, Record, RememberedReply
+from memory_service.journal.records import Put, Record, RememberedReply, Removal
 from memory_service.namespaces.resident import Residents
 from memory_service.projection.catalog import Catalog
 from memory_service.projection.catalog_schema import Tombstone
@@ -47,8 +47,8 @@ class Resolver:
         match record.mutation:
             case Put() as put:
                 self._apply_put(put, record.stamp, changes)
-            case Deletion() as deletion:
-                self._apply_deletion(deletion, record.stamp, changes)
+            case Removal() as removal:
+                self._apply_removal(removal, record.stamp, changes)
             case RememberedReply() as reply:
                 self._catalog.remember(reply, record.stamp)
                 self._note_expiry(record.stamp.ms + REPLY_KEPT_MS + FORGETTING_SLACK_MS)
@@ -89,13 +89,13 @@ class Resolver:
         if put.expires_at_ms is not None:
             self._note_expiry(put.expires_at_ms)
 
-    def _apply_deletion(self, deletion: Deletion, stamp: Stamp, changes: IndexChanges) -> None:
-        newest = self._catalog.newest(deletion.namespace, deletion.key)
+    def _apply_removal(self, removal: Removal, stamp: Stamp, changes: IndexChanges) -> None:
+        newest = self._catalog.newest(removal.namespace, removal.key)
         # A version that is newer than the delete stays; its older versions go with `bury`.
         if newest is not None and newest[1] <= stamp:
             self._catalog.remove(newest[0])
-            changes.remove(deletion.namespace, newest[0])
-        self._bury(deletion.namespace, deletion.key, stamp, deletion.expired_at_ms)
+            changes.remove(removal.namespace, newest[0])
+        self._bury(removal.namespace, removal.key, stamp, removal.expired_at_ms)
 
     def _bury(self, namespace: str, key: str, stamp: Stamp, expired_at_ms: int | None) -> None:
         tombstone = Tombstone(stamp, expired_at_ms, stamp.ms if expired_at_ms is None else None)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from indexes.group_index import GroupIndex, Groups, Vectors
-from memory_service.model import Alike, Duplicated, Memory
 from memory_service.projection.applying import Projection
+from vector_memory.memories import Alike, Duplicated, Memory
 
 NEIGHBOURS_MAX = 20
 """Compare each memory with at most this many nearest neighbours of its first window. A memory with more duplicates
@@ -33,10 +33,10 @@ def near_duplicates(
     reported = []
     for memory in memories:
         scores = scores_by_key.get(memory.key, {})
-        alike = [Alike(others[id], score) for id, score in scores.items() if id in others]
-        earlier = [each for each in alike if _age(each.memory) < _age(memory)]
+        alike = [Alike(**dict(others[id]), score=score) for id, score in scores.items() if id in others]
+        earlier = [each for each in alike if _age(each) < _age(memory)]
         if earlier:
-            reported.append(Duplicated(memory, tuple(sorted(earlier, key=lambda each: -each.score))))
+            reported.append(Duplicated(**dict(memory), alike=tuple(sorted(earlier, key=lambda each: -each.score))))
     return tuple(reported)
 
 

@@ -6,9 +6,9 @@ from indexes.group_index import Groups
 from memory_service.filters.grammar import EVERYTHING, AllOf, AnyOf, Filter, Not, to_json
 from memory_service.projection.applying import Projection
 from memory_service.retrieval.ranking import Ranking
-from memory_service.retrieval.request import Condition, Explanation, Retrieval, WhyNot
 from memory_service.retrieval.searching import PreparedQuery, SearchResult, eligible_positions, rank
 from memory_service.retrieval.selection import Positions
+from vector_memory.retrieval import Condition, Explanation, Retrieval, WhyNot
 
 
 def explain(projection: Projection, query: PreparedQuery, result: SearchResult, returned: Positions) -> Explanation:
@@ -32,7 +32,7 @@ def explain(projection: Projection, query: PreparedQuery, result: SearchResult, 
         memories=0 if index is None else len(index),
         candidates=result.count,
         filter=None if query.wanted == EVERYTHING else _condition(projection, namespace, query.wanted),
-        signals=tuple(_signals(result.ranking, at) for at in returned),
+        signals=tuple({"key": result.hit_key(at), **_signals(result.ranking, at)} for at in returned),
         why_not=None if key is None else _why_not(projection, query, result, returned, key),
     )
 
@@ -41,12 +41,16 @@ def _condition(projection: Projection, namespace: str, wanted: Filter) -> Condit
     matches = len(projection.catalog.matching_ids(namespace, wanted))
     match wanted:
         case AllOf(parts):
-            return Condition("$and", matches, tuple(_condition(projection, namespace, part) for part in parts))
+            return Condition(
+                shown="$and", matches=matches, parts=tuple(_condition(projection, namespace, part) for part in parts)
+            )
         case AnyOf(parts):
-            return Condition("$or", matches, tuple(_condition(projection, namespace, part) for part in parts))
+            return Condition(
+                shown="$or", matches=matches, parts=tuple(_condition(projection, namespace, part) for part in parts)
+            )
         case Not(part):
-            return Condition("$not", matches, (_condition(projection, namespace, part),))
-    return Condition(to_json(wanted), matches)
+            return Condition(shown="$not", matches=matches, parts=(_condition(projection, namespace, part),))
+    return Condition(shown=to_json(wanted), matches=matches)
 
 
 def _signals(ranking: Ranking, position: int) -> dict[str, float]:

@@ -13,17 +13,16 @@ from memory_service import checks
 from memory_service.clock import HybridClock
 from memory_service.embedding.queue import EmbeddingQueue, mean_direction
 from memory_service.filters.grammar import parse
-from memory_service.model import Hit, Mode
 from memory_service.namespaces.index import NamespaceIndex
 from memory_service.namespaces.words import frequencies
 from memory_service.projection.applying import Projection
 from memory_service.retrieval import explaining
 from memory_service.retrieval.analyzing import AnalyzedQuery, analyze_query
 from memory_service.retrieval.ranking import Boosts
-from memory_service.retrieval.request import Retrieval, Retrieved
 from memory_service.retrieval.searching import PreparedQuery, SearchResult, search
 from memory_service.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
 from vector_memory.errors import NotFound
+from vector_memory.retrieval import Hit, Mode, Retrieval, Retrieved
 
 LIKE_TERMS_MAX = 32
 """Words looked for when hits are to be like a memory: its rarest ones. More cost time and are common words."""
@@ -110,8 +109,9 @@ class Retriever:
         return Retrieved(
             hits=tuple(hits[at] for at in positions),
             mode=retrieval.ranked_by,
-            nearest=tuple(result.hits(result.nearest)),
-            truncated=len(positions) < len(hits),
+            abstained=None if retrieval.min_relevance is None else not positions,
+            nearest=None if retrieval.min_relevance is None else tuple(result.hits(result.nearest)),
+            truncated=None if retrieval.max_tokens is None else len(positions) < len(hits),
             tokens=tokens,
             explanation=explanation,
         )

@@ -11,14 +11,14 @@ import numpy as np
 from indexes.group_index import Groups
 from memory_service.embedding.queue import PendingVector
 from memory_service.filters.grammar import EVERYTHING, Filter
-from memory_service.model import Hit, Memory, Mode
 from memory_service.namespaces.index import NamespaceIndex
 from memory_service.projection.applying import Projection
 from memory_service.retrieval import ranking
 from memory_service.retrieval.analyzing import AnalyzedQuery
 from memory_service.retrieval.ranking import Boosts, Ranking
-from memory_service.retrieval.request import Retrieval
 from memory_service.retrieval.selection import POOL_FACTOR, POOL_MIN, Positions, select
+from vector_memory.memories import Memory
+from vector_memory.retrieval import Hit, Mode, Retrieval
 
 NEAREST_MAX = 3
 """Hits shown as the nearest misses when no memory is relevant enough."""
@@ -66,10 +66,14 @@ class SearchResult:
     nearest: Positions
     memories: dict[int, Memory]
 
+    def hit_key(self, position: int) -> str:
+        """Return the key of the memory at a position of `chosen`."""
+        return self.memories[int(self.ranking.ids[position])].key
+
     def hits(self, positions: Positions) -> list[Hit]:
         """Return the hits at positions of `chosen` or `nearest`."""
         signals, ids = self.ranking.signals(), self.ranking.ids.tolist()
-        return [Hit(memory=self.memories[ids[at]], **signals[at]._asdict()) for at in positions]
+        return [Hit.of(self.memories[ids[at]], *signals[at]) for at in positions]
 
 
 def search(projection: Projection, query: PreparedQuery) -> tuple[SearchResult, bool]:

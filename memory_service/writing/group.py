@@ -6,7 +6,7 @@ from typing import Any
 
 from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Vectors
-from memory_service.journal.records import Deletion, Mutation, Put, Record, RememberedReply
+from memory_service.journal.records import Mutation, Put, Record, RememberedReply, Removal
 from memory_service.projection.applying import Projection
 from memory_service.projection.catalog_schema import Version
 from vector_memory.errors import Unavailable
@@ -67,7 +67,7 @@ class Group:
                     expires_at_ms=put.expires_at_ms,
                     vectors=put.vectors,
                 )
-            case Deletion(namespace, key):
+            case Removal(namespace, key):
                 self._versions[namespace, key] = None
             case RememberedReply(namespace, key, digest, result):
                 self._replies[namespace, key] = (digest, result)

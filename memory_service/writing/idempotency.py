@@ -5,13 +5,12 @@ either both are durable or the request runs again.
 """
 
 from collections.abc import Mapping
-from dataclasses import astuple
 from typing import Any
 
 from memory_service import checks
 from memory_service.digests import is_versioned, request_digest
 from memory_service.journal.records import RememberedReply
-from memory_service.model import Deleted, Stored, StoreStatus
+from memory_service.model import DeleteOutcome
 from memory_service.writing.group import Group
 from memory_service.writing.requests import (
     DeleteRequest,
@@ -23,6 +22,7 @@ from memory_service.writing.requests import (
     WriteRequest,
 )
 from vector_memory.errors import Conflict
+from vector_memory.memories import Stored
 
 
 def idempotency(key: str | None, operation: str, request: Mapping[str, Any]) -> Idempotency | None:
@@ -33,7 +33,7 @@ def idempotency(key: str | None, operation: str, request: Mapping[str, Any]) -> 
     """
     if key is None:
         return None
-    checks.idempotency_key(key)
+    checks.IDEMPOTENCY_KEY.check(key, "Idempotency-Key")
     return Idempotency(key, request_digest(operation, request))
 
 
@@ -66,7 +66,7 @@ def _answers(outcome: WriteOutcome, request: WriteRequest) -> bool:
             return [(it.namespace, it.key) for it in outcome] == [(it.namespace, it.key) for it in items]
         case list(), UpdateRequest(namespace=namespace, key=key):
             return [(it.namespace, it.key) for it in outcome] == [(namespace, key)]
-        case Deleted(keys=deleted, missing=missing), DeleteRequest(keys=keys):
+        case DeleteOutcome(keys=deleted, missing=missing), DeleteRequest(keys=keys):
             return keys is None or {*deleted, *missing} == set(keys)
     return False
 
@@ -79,28 +79,26 @@ def remember(request: WriteRequest, outcome: WriteOutcome, group: Group) -> None
     group.write(group.tick(), reply)
 
 
-def _encode(outcome: list[Any] | Deleted) -> list[Any]:
+_STORED_FIELDS = ("namespace", "key", "status", "created_at_ms", "updated_at_ms")
+"""Fields of `Stored` in the order in which a reply in the journal keeps them."""
+
+
+def _encode(outcome: list[Any] | DeleteOutcome) -> list[Any]:
     """The outcome as msgpack values."""
-    if isinstance(outcome, Deleted):
+    if isinstance(outcome, DeleteOutcome):
         return ["deleted", outcome.namespace, list(outcome.keys), list(outcome.missing), outcome.receipt]
-    return ["stored", [list(astuple(item)) for item in outcome if isinstance(item, Stored)]]
+    return [
+        "stored",
+        [[getattr(item, name) for name in _STORED_FIELDS] for item in outcome if isinstance(item, Stored)],
+    ]
 
 
 def _decode(result: Any) -> WriteOutcome:
     match result:
         case ["stored", rows]:
-            return [
-                Stored(
-                    namespace=namespace,
-                    key=key,
-                    status=StoreStatus(status),
-                    created_at_ms=created_at_ms,
-                    updated_at_ms=updated_at_ms,
-                )
-                for namespace, key, status, created_at_ms, updated_at_ms in rows
-            ]
+            return [Stored(**dict(zip(_STORED_FIELDS, row, strict=True))) for row in rows]
         case ["deleted", namespace, keys, missing, receipt]:
-            return Deleted(
+            return DeleteOutcome(
                 namespace=namespace, keys=tuple(keys), missing=tuple(missing), dry_run=False, receipt=receipt
             )
     raise ValueError("The journal holds a reply of an unknown form.")

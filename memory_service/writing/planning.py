@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from memory_service import metadata
 from memory_service.clock import Stamp
-from memory_service.journal.records import Deletion, Put
-from memory_service.model import Deleted, Refused, Stored, StoreStatus
+from memory_service.journal.records import Put, Removal
+from memory_service.model import DeleteOutcome
 from memory_service.projection.catalog_schema import Version
 from memory_service.projection.receipts import receipt_id
 from memory_service.writing.group import Group
@@ -25,6 +25,7 @@ from memory_service.writing.requests import (
     WriteRequest,
 )
 from vector_memory.errors import Conflict, InvalidInput, NotFound, ServiceError
+from vector_memory.memories import Refused, Stored, StoreStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +169,15 @@ def _plan_delete(request: DeleteRequest, group: Group) -> Plan:
     receipt = None
     for key in present:
         stamp = group.tick()
-        group.write(stamp, Deletion(request.namespace, key))
+        group.write(stamp, Removal(request.namespace, key))
         receipt = receipt_id(stamp)
     missing = sorted(set(keys).difference(present))
-    deleted = Deleted(
-        namespace=request.namespace, keys=tuple(sorted(present)), missing=tuple(missing), dry_run=False, receipt=receipt
+    deleted = DeleteOutcome(
+        namespace=request.namespace,
+        keys=tuple(sorted(present)),
+        missing=tuple(missing),
+        dry_run=False,
+        receipt=receipt,
     )
     return Plan(deleted, [len(group.records)])
 
@@ -190,6 +195,6 @@ def settle(plan: Plan, durable: int, error: ServiceError | None) -> WriteOutcome
     if not isinstance(plan.outcome, list):
         return error  # a delete is durable as a whole, or refused as a whole
     return [
-        item if needed <= durable else Refused(item.namespace, item.key, error)
+        item if needed <= durable else Refused(namespace=item.namespace, key=item.key, error=error)
         for item, needed in zip(plan.outcome, plan.needs, strict=True)
     ]

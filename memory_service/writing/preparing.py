@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from memory_service import checks, metadata
 from memory_service.embedding.embedder import Fingerprint, Vectors
 from memory_service.embedding.queue import EmbeddingQueue
-from memory_service.model import NewMemory, Refused
 from memory_service.portable_vectors import imported
 from memory_service.projection.catalog import Catalog
 from vector_memory.errors import InvalidInput
+from vector_memory.memories import NewMemory, Refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Preparer:
         try:
             return _check(memory, self._fingerprint, self._now_ms())
         except InvalidInput as error:
-            return Refused(memory.namespace, memory.key, error)
+            return Refused(namespace=memory.namespace, key=memory.key, error=error)
 
     def embed(self, memories: Sequence[PreparedMemory], *, reuse: bool = True) -> tuple[PreparedMemory, ...]:
         """Give every memory its vectors.
@@ -87,12 +87,6 @@ class Preparer:
 
 
 def _check(memory: NewMemory, fingerprint: Fingerprint, now_ms: int) -> PreparedMemory:
-    checks.namespace(memory.namespace)
-    checks.content(memory.content)
-    if memory.key is not None:
-        checks.key(memory.key)
-    if memory.ttl_seconds is not None:
-        checks.ttl_seconds(memory.ttl_seconds)
     if memory.ttl_seconds is not None and memory.expires_at is not None:
         raise InvalidInput("Send either ttl_seconds or expires_at, and not both.", field="expires_at")
     return PreparedMemory(

@@ -5,8 +5,9 @@ from typing import TypeAlias
 
 from memory_service.embedding.embedder import Vectors
 from memory_service.filters.grammar import Filter
-from memory_service.model import Deleted, Metadata, Refused, Stored
+from memory_service.model import DeleteOutcome
 from memory_service.writing.preparing import PreparedMemory
+from vector_memory.memories import Metadata, Refused, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class StoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRequest:
-    """Delete by key, or whatever matches the filter at the time of the commit. Answered with `Deleted`."""
+    """Delete by key, or whatever matches the filter at the time of the commit. Answered with `DeleteOutcome`."""
 
     namespace: str
     keys: tuple[str, ...] | None
@@ -72,4 +73,4 @@ class Stale:
     """
 
 
-WriteOutcome: TypeAlias = list[Stored | Refused] | Deleted | Stale
+WriteOutcome: TypeAlias = list[Stored | Refused] | DeleteOutcome | Stale

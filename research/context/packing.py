@@ -1,40 +1,37 @@
-"""Fits passages into a model's window, and says what was left out and why.
+"""Packs passages into a number of tokens, and says what was left out and why.
 
-What matters first is relevance: hits are taken in their order. Then diversity: what says nearly the same as a passage
-that is in already comes behind all others. Then recency: of equal hits, and of such repetitions, the newest first.
+Relevance comes first: hits are taken in their order. Diversity is second: a hit that says nearly the same as a passage
+already taken comes after all others. Recency is third: among hits with equal scores, and among repetitions, the newest
+comes first.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
-from memory_service.clock import iso_time
-from memory_service.model import Hit, Memory, Metadata
-from memory_service.tokens import CHARS_PER_TOKEN_MAX, TEMPLATE_TOKENS, estimate_tokens
-from research.context.prompt import build, passage_line, quote
+from memory_service.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
+from research.context.prompt import passage_line, quote
 from research.context.shingles import Shingles, are_alike, shingles
 from research.grounding.sentences import ends
-from research.model import PROVENANCES, Omitted, Passage, Provenance
-from vector_memory.errors import LimitExceeded
+from vector_memory.memories import Memory, Metadata
+from vector_memory.research import PROVENANCES, Omitted, Passage, Provenance
+from vector_memory.retrieval import Hit
+from vector_memory.times import iso_time
 
-# Below this no passage is worth sending: a number, a date, even one in emoji, and a sentence or two.
-_ROOM_TOKENS_MIN = 256
-
-# A date is a short plain text; whatever else `event_time` holds is no date and stays in the metadata.
+# `event_time` counts as a date, and `speaker` as a name, only up to this length. Longer texts stay in the metadata.
 _DATE_CHARS_MAX = 40
-
-# A name; whatever longer text `speaker` holds is none and stays in the metadata.
 _SPEAKER_CHARS_MAX = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """The passages that fit.
+class PackedPassages:
+    """The passages that fit, and the hits that do not.
 
     Attributes:
-        passages: numbered from 1 in the order of the prompt.
+        passages: the passages in the order of the prompt, numbered from 1.
         omitted: the other hits, in the order of the hits.
-        tokens: of the passages, by the estimate that they were packed by.
+        tokens: tokens of the passages, by the estimate.
     """
 
     passages: tuple[Passage, ...]
@@ -44,36 +41,19 @@ class Packed:
     @property
     def lacks_room(self) -> bool:
         """Whether more room would hold more passages, or longer ones."""
-        return any(left.reason != "passages" for left in self.omitted) or any(p.truncated for p in self.passages)
+        return any(hit.reason != "passages" for hit in self.omitted) or any(p.truncated for p in self.passages)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A hit, and what tells whether it repeats another."""
+    """A hit, and the shingles that show whether it repeats another one."""
 
     hit: Hit
     shingles: Shingles
 
 
-def room(question: str, *, context_tokens: int, max_tokens: int) -> int:
-    """Tokens left for passages, beside instructions, question and answer.
-
-    Raises:
-        LimitExceeded: question and answer leave no room.
-    """
-    frame = sum(estimate_tokens(message["content"]) for message in build(question, ()))
-    left = context_tokens - max_tokens - frame - TEMPLATE_TOKENS
-    if left < _ROOM_TOKENS_MIN:
-        raise LimitExceeded(
-            f"The question and max_tokens {max_tokens:,} leave no room for memories in the model's window of "
-            f"{context_tokens:,} tokens; shorten the question, lower max_tokens or raise LLM_CONTEXT_TOKENS.",
-            field="max_tokens",
-        )
-    return left
-
-
-def candidates(hits: Sequence[Hit]) -> list[Candidate]:
-    """Prepare hits for packing: best first, and of equal ones the newest."""
+def candidates_of(hits: Sequence[Hit]) -> list[Candidate]:
+    """Prepare hits for packing: best first, and the newest first among equal scores."""
     ordered = (
         hit
         for _, equals in groupby(hits, key=lambda hit: hit.score)
@@ -82,24 +62,26 @@ def candidates(hits: Sequence[Hit]) -> list[Candidate]:
     return [Candidate(hit, shingles(hit.memory.content)) for hit in ordered]
 
 
-def pack(hits: Sequence[Hit], room_tokens: int, passages_max: int | None = None) -> Packed:
+def pack(hits: Sequence[Hit], room_tokens: int, passages_max: int | None = None) -> PackedPassages:
     """Prepare hits and pack them once."""
-    return pack_candidates(candidates(hits), room_tokens, passages_max)
+    return pack_candidates(candidates_of(hits), room_tokens, passages_max)
 
 
-def pack_candidates(found: Sequence[Candidate], room_tokens: int, passages_max: int | None = None) -> Packed:
-    """Take the candidates in their order, and leave out each that does not fit any more.
+def pack_candidates(
+    candidates: Sequence[Candidate], room_tokens: int, passages_max: int | None = None
+) -> PackedPassages:
+    """Take the candidates in their order, and leave out each one that no longer fits.
 
-    Only the best is cut to fit, at the end of a sentence or a word: one that fills the window alone would otherwise
-    leave nothing to answer from.
+    Only the best candidate is cut to fit, at the end of a sentence or a word. Without that cut, a best candidate that
+    is longer than the window would leave nothing to answer from.
     """
-    packing = _Packing(room_tokens, len(found) if passages_max is None else passages_max)
-    repeated = [one for one in found if not packing.take(one)]
-    for one in sorted(repeated, key=lambda one: -one.hit.memory.created_at_ms):
-        packing.take_repeated(one)
-    order = {one.hit.memory.key: position for position, one in enumerate(found)}
-    omitted = sorted(packing.omitted, key=lambda left: order[left.key])
-    return Packed(tuple(packing.passages), tuple(omitted), tokens=room_tokens - packing.room_tokens)
+    packing = _Packing(room_tokens, len(candidates) if passages_max is None else passages_max)
+    repetitions = [candidate for candidate in candidates if not packing.take(candidate)]
+    for candidate in sorted(repetitions, key=lambda candidate: -candidate.hit.memory.created_at_ms):
+        packing.take_repetition(candidate)
+    rank_by_key = {candidate.hit.memory.key: rank for rank, candidate in enumerate(candidates)}
+    omitted = sorted(packing.omitted, key=lambda hit: rank_by_key[hit.key])
+    return PackedPassages(tuple(packing.passages), tuple(omitted), tokens=room_tokens - packing.room_tokens)
 
 
 class _Packing:
@@ -112,38 +94,40 @@ class _Packing:
         self._passages_max = passages_max
         self._taken: list[Shingles] = []
 
-    def take(self, one: Candidate) -> bool:
-        """Take a candidate or note why not; False, and neither, when it repeats what is in."""
-        if any(are_alike(one.shingles, taken) for taken in self._taken):
+    def take(self, candidate: Candidate) -> bool:
+        """Take a candidate, or note why it is omitted. Return False without doing either if it is a repetition."""
+        if any(are_alike(candidate.shingles, taken) for taken in self._taken):
             return False
-        if not self._add(one):
-            self._leave_out(one, Omitted(one.hit.memory.key, "no room"))
+        if not self._add(candidate):
+            self._omit(candidate, "no room")
         return True
 
-    def take_repeated(self, one: Candidate) -> None:
-        if not self._add(one):
-            self._leave_out(one, Omitted(one.hit.memory.key, "duplicate"))
+    def take_repetition(self, candidate: Candidate) -> None:
+        if not self._add(candidate):
+            self._omit(candidate, "duplicate")
 
-    def _add(self, one: Candidate) -> bool:
+    def _add(self, candidate: Candidate) -> bool:
         if len(self.passages) >= self._passages_max:
             return False
-        passage = _passage(one.hit, len(self.passages) + 1)
-        if not self.passages and _cost(passage) > self.room_tokens:
-            passage = _clipped(one.hit, self.room_tokens)
-        tokens = _cost(passage)
+        passage = _passage(candidate.hit, len(self.passages) + 1)
+        tokens = _tokens(passage)
+        if not self.passages and tokens > self.room_tokens:
+            passage = _clipped_passage(candidate.hit, self.room_tokens)
+            tokens = _tokens(passage)
         if tokens > self.room_tokens or not passage.content:
             return False
         self.passages.append(passage)
-        self._taken.append(one.shingles)
+        self._taken.append(candidate.shingles)
         self.room_tokens -= tokens
         return True
 
-    def _leave_out(self, one: Candidate, omitted: Omitted) -> None:
+    def _omit(self, candidate: Candidate, reason: Literal["no room", "duplicate"]) -> None:
         is_full = len(self.passages) >= self._passages_max
-        self.omitted.append(Omitted(one.hit.memory.key, "passages") if is_full else omitted)
+        self.omitted.append(Omitted(key=candidate.hit.memory.key, reason="passages" if is_full else reason))
 
 
 def _passage(hit: Hit, n: int, content: str | None = None) -> Passage:
+    """Return the passage of a hit, with shortened content if that is given."""
     memory = hit.memory
     return Passage(
         n=n,
@@ -161,38 +145,43 @@ def _passage(hit: Hit, n: int, content: str | None = None) -> Passage:
 
 
 def _date(memory: Memory) -> str:
-    said = memory.metadata.get("event_time")
-    if isinstance(said, str) and 0 < len(said) <= _DATE_CHARS_MAX and quote(said) == f'"{said}"':
-        return said
+    event_time = memory.metadata.get("event_time")
+    # A text that has to be escaped is no plain date.
+    if (
+        isinstance(event_time, str)
+        and 0 < len(event_time) <= _DATE_CHARS_MAX
+        and quote(event_time) == f'"{event_time}"'
+    ):
+        return event_time
     return iso_time(memory.created_at_ms)
 
 
 def _speaker(metadata: Metadata) -> str | None:
-    said = metadata.get("speaker")
-    name = said.strip() if isinstance(said, str) else ""
+    speaker = metadata.get("speaker")
+    name = speaker.strip() if isinstance(speaker, str) else ""
     return name if 0 < len(name) <= _SPEAKER_CHARS_MAX else None
 
 
 def _provenance(metadata: Metadata) -> Provenance | None:
-    said = metadata.get("provenance")
-    return next((known for known in PROVENANCES if known == said), None)
+    return next((known for known in PROVENANCES if known == metadata.get("provenance")), None)
 
 
-def _cost(passage: Passage) -> int:
+def _tokens(passage: Passage) -> int:
     return estimate_tokens(passage_line(passage) + "\n")
 
 
-def _clipped(hit: Hit, room_tokens: int) -> Passage:
+def _clipped_passage(hit: Hit, room_tokens: int) -> Passage:
     text = hit.memory.content
     end = _longest_prefix(
         min(len(text) - 1, room_tokens * CHARS_PER_TOKEN_MAX),
-        lambda chars: _cost(_passage(hit, 1, text[:chars])) <= room_tokens,
+        lambda chars: _tokens(_passage(hit, 1, text[:chars])) <= room_tokens,
     )
     return _passage(hit, 1, text[: _boundary(text, end)])
 
 
 def _longest_prefix(chars_max: int, fits: Callable[[int], bool]) -> int:
-    """The largest number of characters up to `chars_max` that fits, by bisection; 0 when none does."""
+    """Return the largest number of characters up to `chars_max` that fits; 0 if none does."""
+    # Bisection: `low` always fits (or is 0), and nothing above `high` does.
     low, high = 0, chars_max
     while low < high:
         middle = (low + high + 1) // 2
@@ -204,7 +193,7 @@ def _longest_prefix(chars_max: int, fits: Callable[[int], bool]) -> int:
 
 
 def _boundary(text: str, end: int) -> int:
-    """The last end of a sentence before `end`, else of a word; one that gives up more than half is not taken."""
+    """Return the last end of a sentence before `end`, else of a word, unless that gives up more than half."""
     sentence = max((stop for stop in ends(text[: end + 1]) if stop <= end), default=0)
     if sentence > end // 2:
         return sentence

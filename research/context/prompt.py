@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from research.model import ChatMessage, Passage
+from vector_memory.research import ChatMessage, Passage
 
 SYSTEM = """\
 You answer a question from the memories of an AI agent. The user message lists passages, one on each line, and then \

@@ -1,13 +1,13 @@
 """All that research knows of the memories, and how it asks them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final, Protocol
 
 from memory_service.embedding.embedder import Vectors
-from memory_service.model import JSON, Consistency, Event, NewMemory, Stored
-from memory_service.retrieval.request import Retrieval, Retrieved
-from research.model import ResearchRequest
+from vector_memory.fields import JSON
+from vector_memory.memories import Consistency, Event, NewMemory, Stored
+from vector_memory.research import ResearchRequest
+from vector_memory.retrieval import Retrieval, Retrieved
 
 BY_MODEL: Final = "model"
 
@@ -49,7 +49,7 @@ def recall_for(request: ResearchRequest, recall: Recall) -> tuple[Retrieval, Ret
     mostly none of them, the filter is used only when some came.
     """
     retrieval = Retrieval(
-        request.query,
+        query=request.query,
         namespace=request.namespace,
         k=request.k,
         filter=request.filter,
@@ -65,5 +65,5 @@ def recall_not_by_model(retrieval: Retrieval, recall: Recall) -> tuple[Retrieval
     if all(hit.memory.metadata.get("provenance") != BY_MODEL for hit in found.hits):
         return retrieval, found
     wanted = {"$and": [retrieval.filter, _NOT_BY_MODEL]} if retrieval.filter else _NOT_BY_MODEL
-    retrieval = replace(retrieval, filter=wanted)
+    retrieval = retrieval.model_copy(update={"filter": wanted})
     return retrieval, recall.retrieve(retrieval)

@@ -1,15 +1,16 @@
 """Reads the citation marks of an answer: pure text in, numbers and places out.
 
-Marks are [1], [1, 2], [1][3], [1-3] and 【1】. Not marks: Markdown links `[1](url)`, code between backticks, and an
-index such as a[1] or row_count[1]. Models do glue a mark to the word it follows ("62,000 euro[1]"); that counts unless
-the word looks like an identifier: a citation lost is worse than an index taken for one. No mark runs over a line break.
+Marks are [1], [1, 2], [1][3], [1-3] and 【1】. Markdown links such as `[1](url)`, code between backticks, and an index
+such as a[1] or row_count[1] are no marks. Models glue a mark to the word before it ("62,000 euro[1]"). That counts
+unless the word looks like an identifier, because a lost citation is worse than an index that is taken for one. No mark
+runs over a line break.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-# Three digits hold every number that a prompt can give out, and keep a year in brackets from being a citation.
+# Three digits are enough for every number of a prompt, and a year in brackets is no citation.
 _NUMBER = r"[0-9]{1,3}"
 _SPACE = r"[^\S\n\r\u2028\u2029]?"
 _ITEM = rf"{_NUMBER}(?:{_SPACE}[-\u2013\u2014]{_SPACE}{_NUMBER})?"
@@ -20,32 +21,32 @@ _ITEM_ENDS = re.compile(rf"({_NUMBER})(?:\s?[-\u2013\u2014]\s?({_NUMBER}))?")
 # A fence that the token limit cut off runs to the end of the text.
 CODE = re.compile(r"(?s:```.*?(?:```|\Z))|`[^`\n]*`")
 
-# What stands directly before a glued mark: up to 40 characters of an expression are enough to judge it.
+# The word before a glued mark. Its last 40 characters are enough to judge it.
 _GLUED_WORD = re.compile(r"[A-Za-z0-9_.]*[A-Za-z0-9_]\Z")
 _GLUED_WORD_CHARS_MAX = 40
 _IDENTIFIER = re.compile(r"[A-Za-z]|\w*_\w*|[A-Za-z][\w.]*\.\w+")
 
 _ATTRIBUTE = re.compile(r"\.[a-z_]")
 
-# A wider range is no range of passages; then only its two ends are read.
+# A wider range is no range of passages. Only its two ends are read.
 _RANGE_NUMBERS_MAX = 50
 
-
-# Without the mark between them these would grow together to another mark.
+# Texts before and after a mark that would form another mark if the one between them were taken out.
 _GROWS_BEFORE, _GROWS_AFTER = re.compile(r"[\[【0-9,;\-\u2013\u2014]\s?\Z"), re.compile(r"\s?[\]】0-9,;\-\u2013\u2014]")
 _BRACKETS_BEFORE_A_MARK = re.compile(r"\]+(?=[\[【])")
+
+# No mark holds two spaces in a row.
 _GAP = "  "
-"""No mark holds two spaces in a row."""
 
 _ENDS_A_WORD = re.compile(r"[\s.,;:!?)\]}。\uff0c\uff01\uff1f]|\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Characters start to stop of a text that cite.
+    """A mark and its place: characters [start, stop) of the text.
 
     Attributes:
-        numbers: each once, in order.
+        numbers: the numbers that the mark cites, each once, in order.
     """
 
     start: int
@@ -54,29 +55,30 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Cited:
-    """Numbers cited by a text, each once, in order of first appearance.
+class CitedNumbers:
+    """The numbers that a text cites, each once, in order of first appearance.
 
     Attributes:
-        known: those from 1 to the number of passages.
-        unknown: all others.
+        known: the numbers from 1 to the number of passages.
+        unknown: all other numbers.
     """
 
     known: tuple[int, ...]
     unknown: tuple[int, ...]
 
 
-def find(text: str, passages: int) -> Cited:
-    """Find the numbers that a text cites when `passages` of them were given out."""
+def find(text: str, passages: int) -> CitedNumbers:
+    """Find the numbers that a text cites. The prompt had `passages` passages."""
     numbers = dict.fromkeys(n for mark in marks(text) for n in mark.numbers)
-    return Cited(
+    return CitedNumbers(
         known=tuple(n for n in numbers if 1 <= n <= passages),
         unknown=tuple(n for n in numbers if not 1 <= n <= passages),
     )
 
 
 def marks(text: str) -> list[Mark]:
-    """Find the marks of a text with their places, in order; brackets doubled around one belong to it."""
+    """Find the marks of a text with their places, in order. Doubled brackets around a mark belong to it."""
+    # Blank out code, so that places stay the same and no index in it is found.
     plain = CODE.sub(lambda code: " " * len(code.group()), text)
     found: list[Mark] = []
     end = 0
@@ -86,39 +88,40 @@ def marks(text: str) -> list[Mark]:
         end = match.end()
         is_doubled = plain[match.start() - 1 : match.start()] == "[" and plain[end : end + 1] == "]"
         items = _ITEM_ENDS.finditer(match[1] or match[2])
-        numbers = dict.fromkeys(n for item in items for n in _span(int(item[1]), int(item[2] or item[1])))
+        numbers = dict.fromkeys(n for item in items for n in _expand(int(item[1]), int(item[2] or item[1])))
         found.append(Mark(match.start() - is_doubled, end + is_doubled, tuple(numbers)))
     return found
 
 
 def without_unknown(text: str, passages: int) -> str:
-    """Take numbers that no passage has out of the marks, and marks that are empty then out of the text.
+    """Remove numbers without a passage from the marks, and marks without numbers from the text.
 
-    Nothing else changes but the white space around such a mark, and never which other numbers the text cites. A mark
-    that stands within brackets of its own would make a new one of what is around it, and stays.
+    Nothing else changes except the white space around a removed mark. The other numbers that the text cites stay the
+    same. A mark stays if its removal would turn the brackets around it into a new mark.
     """
     found = marks(text)
-    for removed in (_closed, _apart):
-        left, expected = _without_unknown(text, found, passages, removed)
+    # Close the gaps first. If that changes what the text cites, keep them open.
+    for join in (_close_gap, _keep_gap):
+        left, expected = _without_unknown(text, found, passages, join)
         if left == text or [mark.numbers for mark in marks(left)] == expected:
             return left
     return text
 
 
-_Removed = Callable[[str, str, int], tuple[str, int]]
-"""What stays before a mark that is taken out, given what precedes it, the text and where the mark stops; and from where
-on the text goes on."""
+_Join = Callable[[str, str, int], tuple[str, int]]
+"""Joins the text before a removed mark to the rest.
+
+Takes the text before the mark, the whole text and the end of the mark. Returns the new text before the gap, and where
+the whole text goes on."""
 
 
-def _without_unknown(
-    text: str, found: Iterable[Mark], passages: int, removed: _Removed
-) -> tuple[str, list[tuple[int, ...]]]:
-    """A text without the unknown numbers of its marks, and the numbers of each mark that it should still have."""
+def _without_unknown(text: str, found: Iterable[Mark], passages: int, join: _Join) -> tuple[str, list[tuple[int, ...]]]:
+    """Return the text without unknown numbers, and the numbers of each mark that it should still have."""
     kept, expected = "", []
     end = 0
     for mark in found:
         known = tuple(n for n in mark.numbers if 1 <= n <= passages)
-        if known == mark.numbers or (not known and _stays(text, mark)):
+        if known == mark.numbers or (not known and _forms_mark_without(text, mark)):
             expected.append(mark.numbers)
             continue
         before = kept + text[end : mark.start]
@@ -127,17 +130,17 @@ def _without_unknown(
             kept, end = before + whole.replace(whole.strip("[]【】"), ", ".join(map(str, known))), mark.stop
             expected.append(known)
         else:
-            kept, end = removed(before, text, mark.stop)
+            kept, end = join(before, text, mark.stop)
     return kept + text[end:], expected
 
 
-def _stays(text: str, mark: Mark) -> bool:
+def _forms_mark_without(text: str, mark: Mark) -> bool:
     before = _GROWS_BEFORE.search(text[: mark.start][-2:])
     return before is not None and _GROWS_AFTER.match(text, mark.stop) is not None
 
 
-def _closed(before: str, text: str, stop: int) -> tuple[str, int]:
-    """Close the gap, as a writer would."""
+def _close_gap(before: str, text: str, stop: int) -> tuple[str, int]:
+    """Close the gap as a writer would: no space before a stop, one space between words."""
     following = text[stop : stop + 1]
     if not before or before[-1] in "\n\r":
         return before, stop + (following in (" ", "\t"))
@@ -146,8 +149,11 @@ def _closed(before: str, text: str, stop: int) -> tuple[str, int]:
     return before + " " * (before[-1].isalnum() and following.isalnum()), stop
 
 
-def _apart(before: str, text: str, stop: int) -> tuple[str, int]:
-    """Keep what is around the gap apart, and a mark behind closing brackets from being the index of what they close."""
+def _keep_gap(before: str, text: str, stop: int) -> tuple[str, int]:
+    """Keep the texts around the gap apart, so that they form no mark.
+
+    A mark after closing brackets is kept apart from them too, since it would read as an index of what they close.
+    """
     brackets = _BRACKETS_BEFORE_A_MARK.match(text, stop)
     if brackets is None:
         return before + _GAP, stop
@@ -155,9 +161,9 @@ def _apart(before: str, text: str, stop: int) -> tuple[str, int]:
 
 
 def _is_index(text: str, mark: re.Match[str], previous_end: int) -> bool:
-    """Tell code such as a[1], rows[i][1] or data.items[1] from a mark."""
+    """Check whether a mark is code such as a[1], rows[i][1] or data.items[1]."""
     if text.endswith("]", 0, mark.start()):
-        # [1][3] are two marks; after any other bracket this is the next index of the same expression.
+        # [1][3] are two marks. After any other bracket this is the next index of the same expression.
         return text[max(previous_end, text.rfind("\n", 0, mark.start()) + 1) : mark.start()].strip("]") != ""
     glued = _GLUED_WORD.search(text[max(0, mark.start() - _GLUED_WORD_CHARS_MAX) : mark.start()])
     if glued is None or mark[1] is None or not re.search("[A-Za-z_]", glued.group()):
@@ -165,7 +171,7 @@ def _is_index(text: str, mark: re.Match[str], previous_end: int) -> bool:
     return _IDENTIFIER.fullmatch(glued.group()) is not None or _ATTRIBUTE.match(text, mark.end()) is not None
 
 
-def _span(first: int, last: int) -> Iterator[int]:
+def _expand(first: int, last: int) -> Iterator[int]:
     if 0 <= last - first < _RANGE_NUMBERS_MAX:
         yield from range(first, last + 1)
     else:

@@ -1,13 +1,15 @@
 """Cuts an answer into sentences, and says what each citation mark is for.
 
-A mark belongs to the sentence that it stands in or directly behind, also behind its full stop ("... Tuesday. [1]"); to
-that sentence alone, as in the evaluation of citations by Gao et al. 2023 (arXiv:2305.14627), not to a whole paragraph.
-Where a line begins with a mark, marks between its sentences belong to the one after them. Marks alone on a line belong
-to the line before. Several marks in one sentence each vouch for what stands between the mark before and their own, the
-last one for the rest; marks with no telling word between them vouch for the same together.
+A mark belongs to the sentence that it stands in or directly after, also after its full stop ("... Tuesday. [1]"). It
+belongs to that sentence alone, not to a whole paragraph, as in the evaluation of citations by Gao et al. 2023
+(arXiv:2305.14627). If a line begins with a mark, marks between its sentences belong to the sentence after them. Marks
+alone on a line belong to the line before.
 
-Sentences end as `sentences.py` has it, a line break always ends one; neither bold text, quotations, inline code nor
-rows of a table are cut. Knows no passages.
+Each of several marks in one sentence cites the words between the mark before and itself. The last one also cites the
+rest. Marks without a telling word between them cite the same words together.
+
+`sentences.py` says where sentences end, and a line break always ends one. Bold text, quotations, inline code and rows
+of a table are never cut. This module does not know the passages.
 """
 
 import re
@@ -29,12 +31,12 @@ _BOLD_LINE = re.compile(r"\*\*[^*]+\*\*:?")
 _EMPHASIS = re.compile(r"\*\*|__|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)")
 _BEFORE_STOP = re.compile(r"\s+(?=[.,;:!?…])")
 
-# A line of marks alone, or the beginning of one that may yet become such a line. Nothing is given back, or the
-# spaces of "[ [ [ [" could be shared out in ways beyond number.
+# A line of marks alone, and the beginning of one that may still become such a line. The quantifiers are possessive:
+# with backtracking, the spaces of "[ [ [ [" could be divided in exponentially many ways.
 _MARKS_ALONE = re.compile(r"\s*+(?:[\[【][^\]】\[【\n]{0,40}+[\]】][^\S\n]*+)++[.]?[^\S\n]*+(?=\n|\Z)")
 _MAY_BE_MARKS = re.compile(r"\s*+(?:[\[【][^\]】\[【\n]{0,40}+[\]】]?+[^\S\n]*+)*+[.]?[^\S\n]*+\Z")
 
-# What a delta may still change: the end of a word, a stop, a bracket that may become a mark.
+# The end of a text that its next piece may still change: a word, a stop, a bracket that may become a mark.
 _OPEN_BRACKET = re.compile(r"(?<![\[【])[\[【]++[0-9\s,;\-\u2013\u2014]*+[\]】]*+\Z")
 _UNSETTLED_CHARS = 4
 
@@ -50,40 +52,40 @@ _SILENT = re.compile(
 
 
 class Kind(StrEnum):
-    """What a sentence is to the answer."""
+    """The role of a sentence in its answer."""
 
     STATEMENT = "statement"
     LEAD = "lead"
-    """A heading, a line that ends in a colon, the first row of a table: it states nothing without what follows."""
+    """A heading, a line that ends in a colon, or the first row of a table. It states nothing by itself."""
     SILENT = "silent"
-    """Says that the memories do not tell, and rests on none of them."""
+    """A sentence that says that the memories do not tell."""
     ASIDE = "aside"
-    """A question, or no telling word at all."""
+    """A question, or a sentence without a telling word."""
     CODE = "code"
-    """A fenced block."""
+    """A fenced block of code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What the marks of one group vouch for.
+    """The words that a group of marks cites passages for.
 
     Attributes:
-        text: without marks and emphasis.
-        numbers: each once, in order.
+        text: the words without marks and emphasis.
+        numbers: the numbers of the passages, each once, in order.
     """
 
     text: str
     numbers: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sentence:
-    """Characters start to stop of an answer, with the marks that belong to them.
+    """Characters [start, stop) of an answer, with the marks that belong to them.
 
     Attributes:
-        line: where its line starts; a fenced block is one line, and marks alone on a line belong to the line before.
-        text: without marks and emphasis.
-        claims: empty without marks.
+        line: the start of its line. A fenced block is one line, and marks alone on a line belong to the line before.
+        text: the sentence without marks and emphasis.
+        claims: what it cites passages for; empty without marks.
     """
 
     start: int
@@ -95,66 +97,68 @@ class Sentence:
 
 
 def read(text: str) -> list[Sentence]:
-    """The sentences of a whole answer, in order."""
+    """Return the sentences of a whole answer, in order."""
     reader = SentenceReader()
     return [*reader.feed(text), *reader.finish()]
 
 
 def uncited(sentences: Iterable[Sentence]) -> tuple[tuple[int, int], ...]:
-    """Where sentences state something and cite nothing."""
+    """Return characters [start, stop) of the sentences that state something and cite nothing."""
     return tuple((one.start, one.stop) for one in sentences if one.kind is Kind.STATEMENT and not one.claims)
 
 
 def is_telling(text: str) -> bool:
-    """Whether a text has a word that is not a stop word."""
+    """Check whether a text has a word that is not a stop word."""
     return any(word not in STOP_WORDS for word in words(text))
 
 
 class SentenceReader:
-    """Gives the sentences of an answer as soon as no further text can change them.
+    """Reads an answer piece by piece, and returns each sentence once no further text can change it.
 
-    However a text is cut into pieces, its sentences are the same.
+    The sentences do not depend on how the text is cut into pieces.
     """
 
     def __init__(self) -> None:
+        # The text of the last line, and where it starts in the answer.
         self._text = ""
         self._offset = 0
-        self._given = self._given_chars = 0
+        # The number of sentences of that line that were returned, and where the last of them ends in it.
+        self._returned = self._returned_chars = 0
         self._is_after_row = False
 
     def feed(self, delta: str) -> list[Sentence]:
-        """Read on, and get the sentences that this completed."""
+        """Read the next piece, and return the sentences that it completes."""
         self._text += delta
         found = self._lines(is_end=False)
-        if not may_end(self._text, self._given_chars):
-            return found  # or every piece of a long line would have all of it read again
+        if not may_end(self._text, self._returned_chars):
+            return found  # without this check, every piece of a long line would read the whole line again
         settled = self._sentences(_settled(self._text))[:-1]
-        if len(settled) > self._given:
-            found += settled[self._given :]
-            self._given, self._given_chars = len(settled), settled[-1].stop - self._offset
+        if len(settled) > self._returned:
+            found += settled[self._returned :]
+            self._returned, self._returned_chars = len(settled), settled[-1].stop - self._offset
         return found
 
     def finish(self) -> list[Sentence]:
-        """The sentences that are left when the answer has ended."""
+        """Return the remaining sentences at the end of the answer."""
         return self._lines(is_end=True)
 
     def _lines(self, *, is_end: bool) -> list[Sentence]:
-        """Take whole lines off the text."""
+        """Take whole lines off the text, and return their new sentences."""
         found: list[Sentence] = []
         text, plain, start = self._text, _masked(self._text), 0
         while (stop := _line_end(plain, start, is_end=is_end)) is not None:
-            found += self._sentences(text[start:stop])[self._given :]
+            found += self._sentences(text[start:stop])[self._returned :]
             self._is_after_row = _ROW.match(text, start, stop) is not None
             self._offset += stop - start
-            self._given = self._given_chars = 0
+            self._returned = self._returned_chars = 0
             start = stop
         self._text = text[start:]
         return found
 
     def _sentences(self, line: str) -> list[Sentence]:
         found = _line_sentences(line, is_after_row=self._is_after_row)
-        at = self._offset
-        return [replace(one, start=one.start + at, stop=one.stop + at, line=at) for one in found]
+        offset = self._offset
+        return [replace(one, start=one.start + offset, stop=one.stop + offset, line=offset) for one in found]
 
 
 def _masked(text: str) -> str:
@@ -162,15 +166,16 @@ def _masked(text: str) -> str:
 
 
 def _line_end(plain: str, start: int, *, is_end: bool) -> int | None:
-    """Where the line ends that begins at `start`, behind its break and behind marks alone on the lines after it.
+    """Return the end of the line that begins at `start`, including marks alone on the lines after it.
 
-    None where there is none, or where that is not known before there is more text.
+    None means that there is no further line, or that more text has to come first.
     """
     stop = plain.find("\n", start) + 1
     if not stop:
         return len(plain) if is_end and start < len(plain) else None
     if not plain[start:stop].strip():
         return stop
+    # Marks alone on the following lines belong to this line.
     while (alone := _MARKS_ALONE.match(plain, stop)) and marks(alone.group()):
         if alone.end() == len(plain) and not is_end:
             return None
@@ -179,10 +184,11 @@ def _line_end(plain: str, start: int, *, is_end: bool) -> int | None:
 
 
 def _settled(text: str) -> str:
-    """The beginning of a line that further text does not change, but for marks behind its last sentence."""
+    """Return the beginning of a line that further text does not change, except for marks after its last sentence."""
     stop = _masked(text).find("\n")
     if stop >= 0:
         return text[:stop]
+    # Leave out the last characters, inline code that is still open, and a bracket that may become a mark.
     settled = text[:-_UNSETTLED_CHARS].rstrip("`")
     open_code = _masked(settled).find("`")
     settled = settled if open_code < 0 else settled[:open_code]
@@ -192,10 +198,11 @@ def _settled(text: str) -> str:
 def _line_sentences(line: str, *, is_after_row: bool) -> list[Sentence]:
     found = marks(line)
     if line.lstrip().startswith("```") and not found:
-        return [Sentence(len(line) - len(line.lstrip()), len(line.rstrip()), 0, Kind.CODE, line.strip(), ())]
+        start, stop = len(line) - len(line.lstrip()), len(line.rstrip())
+        return [Sentence(start=start, stop=stop, line=0, kind=Kind.CODE, text=line.strip(), claims=())]
     heading, prefix = _HEADING.match(line), _PREFIX.match(line)
     is_row = _ROW.match(line) is not None
-    body = _Body(line, (heading or prefix or _PREFIX.match("")).end(), found)  # type: ignore[union-attr]
+    body = _LineBody(line, (heading or prefix or _PREFIX.match("")).end(), found)  # type: ignore[union-attr]
     cuts = _cuts(body.plain, () if is_row else ends(body.plain))
     if not cuts:
         return [_sentence(line, body, (0, 0), found, Kind.ASIDE)] if found else []
@@ -206,8 +213,13 @@ def _line_sentences(line: str, *, is_after_row: bool) -> list[Sentence]:
     return [_sentence(line, body, cut, marks_of, kind) for cut, marks_of in zip(cuts, own, strict=True)]
 
 
-class _Body:
-    """A line behind its bullet or number, without its marks; `plain` also without what code in it says."""
+class _LineBody:
+    """A line without its bullet or number, and without its marks.
+
+    Attributes:
+        text: the stretches between the marks, joined.
+        plain: the same with inline code masked.
+    """
 
     def __init__(self, line: str, first: int, found: Sequence[Mark]) -> None:
         plain = _masked(line)
@@ -223,17 +235,17 @@ class _Body:
         self.plain = "".join(plain[start:stop] for start, stop in self._stretches)
 
     def inside(self, mark: Mark) -> int:
-        """Where a mark stood in the body."""
+        """Return the place in the body where a mark stood."""
         return self._begins[self._marks[mark] + 1]
 
     def outside(self, place: int) -> int:
-        """Where a character of the body stands in the line."""
+        """Return the place in the line of a character of the body."""
         at = bisect_right(self._begins, place) - 1
         return self._stretches[at][0] + place - self._begins[at]
 
 
 def _cuts(plain: str, stops: Iterable[int]) -> list[tuple[int, int]]:
-    """The sentences of a body: stretches with a word, none within quotation marks or bold text."""
+    """Return the sentences of a body: stretches with a word. Quotations and bold text are not cut."""
     found: list[tuple[int, int]] = []
     start = done = open_quotes = straight = bold = 0
     for stop in [*stops, len(plain)]:
@@ -243,27 +255,28 @@ def _cuts(plain: str, stops: Iterable[int]) -> list[tuple[int, int]]:
         straight += piece.count('"')
         bold += piece.count("**")
         if stop < len(plain) and (open_quotes or straight % 2 or bold % 2):
-            continue
-        said = plain[start:stop]
-        if _PUNCTUATION.sub("", said):
-            found.append((start + len(said) - len(said.lstrip()), start + len(said.rstrip())))
+            continue  # inside of a quotation or bold text
+        cut = plain[start:stop]
+        if _PUNCTUATION.sub("", cut):
+            found.append((start + len(cut) - len(cut.lstrip()), start + len(cut.rstrip())))
+        # A quotation that never closes must not join all sentences after it: every cut starts counting from zero.
         start, open_quotes, straight, bold = stop, 0, 0, 0
     return found
 
 
 def _owners(cuts: Sequence[tuple[int, int]], places: Sequence[int]) -> list[int]:
-    """The sentence of each mark."""
+    """Return the position of the sentence that each mark belongs to."""
     starts = [start for start, _ in cuts]
-    leads = bool(places) and places[0] <= starts[0]
+    are_marks_first = bool(places) and places[0] <= starts[0]
     owners = []
     for place in places:
-        at = max(0, bisect_left(starts, place) - 1)
-        is_between = place >= cuts[at][1] and at + 1 < len(cuts)
-        owners.append(at + 1 if leads and is_between else at)
+        owner = max(0, bisect_left(starts, place) - 1)
+        is_between = place >= cuts[owner][1] and owner + 1 < len(cuts)
+        owners.append(owner + 1 if are_marks_first and is_between else owner)
     return owners
 
 
-def _sentence(line: str, body: _Body, cut: tuple[int, int], own: Sequence[Mark], kind: Kind | None) -> Sentence:
+def _sentence(line: str, body: _LineBody, cut: tuple[int, int], own: Sequence[Mark], kind: Kind | None) -> Sentence:
     start, stop = cut
     bounds = [body.outside(start), body.outside(stop - 1) + 1] if start < stop else [own[0].start, own[0].stop]
     bounds += [place for mark in own for place in (mark.start, mark.stop)]
@@ -271,7 +284,7 @@ def _sentence(line: str, body: _Body, cut: tuple[int, int], own: Sequence[Mark],
     claims = tuple(_claims(body, cut, own))
     if kind is None or claims:
         kind = Kind.STATEMENT if claims else _kind(text, body.text.strip())
-    return Sentence(min(bounds), max(bounds), 0, kind, text, claims)
+    return Sentence(start=min(bounds), stop=max(bounds), line=0, kind=kind, text=text, claims=claims)
 
 
 def _kind(text: str, line: str) -> Kind:
@@ -284,21 +297,22 @@ def _kind(text: str, line: str) -> Kind:
     return Kind.STATEMENT
 
 
-def _claims(body: _Body, cut: tuple[int, int], own: Sequence[Mark]) -> Iterator[Claim]:
+def _claims(body: _LineBody, cut: tuple[int, int], own: Sequence[Mark]) -> Iterator[Claim]:
     begin, stop = cut
     done = begin
     numbers: list[int] = []
-    is_open = False
+    is_open = False  # whether a telling word stands between `begin` and the present mark
     for i, mark in enumerate(own):
         place = min(max(body.inside(mark), begin), stop)
         after = min(max(body.inside(own[i + 1]), place), stop) if i + 1 < len(own) else stop
+        is_last = i + 1 == len(own)
         is_open = is_open or is_telling(body.text[done:place])
         numbers += mark.numbers
         done = place
-        if i + 1 == len(own) or (is_open and is_telling(body.text[place:after])):
-            yield Claim(
-                _plain_text(body.text[begin : stop if i + 1 == len(own) else place]), tuple(dict.fromkeys(numbers))
-            )
+        # A claim ends at a mark with telling words on both sides. The last claim takes the rest.
+        if is_last or (is_open and is_telling(body.text[place:after])):
+            text = _plain_text(body.text[begin : stop if is_last else place])
+            yield Claim(text, tuple(dict.fromkeys(numbers)))
             begin, numbers, is_open = place, [], False
 
 

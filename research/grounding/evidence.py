@@ -1,9 +1,9 @@
-"""What a passage says, prepared for checking claims: its sentences, words, figures and negations.
+"""Prepares a passage for checking claims: its sentences, words, figures and negations.
 
-Figures are numbers, months and days of the week, written one way ("62,000" and "62000", "two" and "2", "Tue" and
-"Tuesday"). A passage's date and speaker count as its words. Words that point to a time ("yesterday", "last Friday",
-"three years ago") also count as the day, month or year that they mean, seen from the passage's date.
-Texts only: no embedding, no verdict.
+Figures are numbers, months and days of the week in one spelling: "62,000" and "62000", "two" and "2", "Tue" and
+"Tuesday" are the same figure. A passage's date and speaker count as its words. Words that point to a time
+("yesterday", "last Friday", "three years ago") also count as the day, month or year that they mean on the passage's
+date. This module handles texts only: it embeds nothing and judges nothing.
 """
 
 import re
@@ -15,10 +15,11 @@ from functools import cached_property
 
 from memory_service.namespaces.words import STOP_WORDS, stems, words
 from research.grounding.sentences import Span, spans
-from research.model import Passage
+from vector_memory.research import Passage
 
+# Bounds on the excerpts that a claim is compared with. The last one keeps a very long passage affordable.
 _SENTENCE_CHARS_MAX = 400
-_WINDOW_SENTENCES_MAX = 3
+_EXCERPT_SENTENCES_MAX = 3
 _SENTENCES_MAX = 200
 
 _MONTH_WORDS = "january february march april may june july august september october november december"
@@ -30,6 +31,7 @@ _UNIT_WORDS = (
     "eighteen nineteen twenty"
 )
 _UNITS = _UNIT_WORDS.split()
+# "one" is left out: it is a pronoun more often than a number.
 _NUMBER_WORDS = {word: str(i) for i, word in enumerate(_UNITS) if i != 1} | {
     word: str(10 * i) for i, word in enumerate(("thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"), 3)
 }
@@ -52,6 +54,8 @@ _NEGATOR_WORDS = (
     "havent hasnt hadnt shouldnt wouldnt couldnt refuse refuses refused fail fails failed unable"
 )
 _NEGATORS = frozenset(_NEGATOR_WORDS.split())
+
+# Words after a negator that it negates.
 _NEGATED_WORDS = 4
 
 _OPPOSITES = """
@@ -78,132 +82,132 @@ def _opposites() -> dict[str, frozenset[str]]:
 
 
 OPPOSITES = _opposites()
-"""Stems and those that say the contrary."""
+"""The stems of opposite words, by stem."""
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """A word with its place: characters start to stop of the text."""
+class WordSpan:
+    """A word and its place: characters [start, stop) of the text."""
 
     word: str
     start: int
     stop: int
 
 
-class Said:
-    """A stretch of text and what it is compared by."""
+class TextFeatures:
+    """The features of a text that two texts are compared by, each computed on first use."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     @cached_property
-    def every(self) -> frozenset[str]:
-        """Stems of all its words."""
+    def all_stems(self) -> frozenset[str]:
+        """The stems of all words."""
         return frozenset(stems(words(self.text)))
 
     @cached_property
-    def stems(self) -> frozenset[str]:
-        """Stems of its telling words."""
+    def telling_stems(self) -> frozenset[str]:
+        """The stems of the words that are neither stop words nor negators."""
         return frozenset(stems([word for word in words(self.text) if word not in STOP_WORDS and word not in _NEGATORS]))
 
     @cached_property
     def figures(self) -> frozenset[str]:
-        """Its numbers, months and days."""
+        """The numbers, months and days of the week."""
         return frozenset(_figures(self.text))
 
     @cached_property
     def is_negated(self) -> bool:
-        """Whether it has a negator anywhere."""
+        """Whether the text has a negator anywhere."""
         return not _NEGATORS.isdisjoint(words(self.text))
 
     @cached_property
-    def negated(self) -> frozenset[str]:
-        """Stems that stand close behind a negator."""
-        found, left = [], 0
+    def negated_stems(self) -> frozenset[str]:
+        """The stems of the words that follow a negator closely."""
+        negated, words_left = [], 0
         for word in words(self.text):
             if word in _NEGATORS:
-                left = _NEGATED_WORDS
-            elif left:
-                left -= 1
+                words_left = _NEGATED_WORDS
+            elif words_left:
+                words_left -= 1
                 if word not in STOP_WORDS:
-                    found.append(word)
-        return frozenset(stems(found))
+                    negated.append(word)
+        return frozenset(stems(negated))
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Neighbouring sentences of a passage: characters start to stop of its content."""
+class Excerpt:
+    """Neighbouring sentences of a passage: characters [start, stop) of its content."""
 
     start: int
     stop: int
-    said: Said
+    features: TextFeatures
     sentences: int = 1
 
 
 class Evidence:
-    """A passage, cut and counted once for all claims that cite it."""
+    """A passage with its features, which all claims that cite it share."""
 
     def __init__(self, passage: Passage) -> None:
         self.content = passage.content
         self.speaker = passage.speaker or ""
-        self.all = Said(passage.content)
+        self.features = TextFeatures(passage.content)
         self._date = passage.date
-        self._cut = spans(passage.content, _SENTENCE_CHARS_MAX)
+        self._spans = spans(passage.content, _SENTENCE_CHARS_MAX)
 
     @cached_property
-    def tokens(self) -> list[Token]:
+    def word_spans(self) -> list[WordSpan]:
         """The words of the content, in order."""
-        return tokens(self.content)
+        return word_spans(self.content)
 
     @cached_property
-    def around(self) -> Said:
-        """Date and speaker as text."""
-        return Said(f"{self.speaker} {' '.join(_date_words(self._date))}")
+    def attribution(self) -> TextFeatures:
+        """The passage's date and speaker as a text."""
+        return TextFeatures(f"{self.speaker} {' '.join(_date_words(self._date))}")
 
     @cached_property
     def figures(self) -> frozenset[str]:
-        """Figures of the content, of the date, and of the times that the content points to."""
-        return self.all.figures | frozenset(_figures(" ".join(_meant(self.content, self._date)))) | self.around.figures
+        """The figures of the content, of the date, and of the times that the content points to."""
+        relative = _figures(" ".join(_relative_times(self.content, self._date)))
+        return self.features.figures | frozenset(relative) | self.attribution.figures
 
     @cached_property
-    def stretches(self) -> list[Stretch]:
-        """Each sentence, and up to three neighbouring ones together; the first ones of a very long passage."""
-        cut = self._cut[:_SENTENCES_MAX]
+    def excerpts(self) -> list[Excerpt]:
+        """Every run of up to three neighbouring sentences; of a very long passage only the first sentences."""
+        sentences = self._spans[:_SENTENCES_MAX]
         return [
-            replace(self._stretch(cut[first], cut[last]), sentences=last - first + 1)
-            for first in range(len(cut))
-            for last in range(first, min(first + _WINDOW_SENTENCES_MAX, len(cut)))
+            replace(self._excerpt(sentences[first], sentences[last]), sentences=last - first + 1)
+            for first in range(len(sentences))
+            for last in range(first, min(first + _EXCERPT_SENTENCES_MAX, len(sentences)))
         ]
 
-    def around_place(self, start: int, stop: int) -> Stretch:
-        """The sentences that characters start to stop are in."""
-        touched = [span for span in self._cut if span.start < stop and span.stop > start]
+    def excerpt_at(self, start: int, stop: int) -> Excerpt:
+        """Return the sentences that characters [start, stop) touch."""
+        touched = [span for span in self._spans if span.start < stop and span.stop > start]
         return (
-            self._stretch(touched[0], touched[-1]) if touched else Stretch(start, stop, Said(self.content[start:stop]))
+            self._excerpt(touched[0], touched[-1]) if touched else self._excerpt(Span(start, stop), Span(start, stop))
         )
 
-    def _stretch(self, first: Span, last: Span) -> Stretch:
-        return Stretch(first.start, last.stop, Said(self.content[first.start : last.stop]))
+    def _excerpt(self, first: Span, last: Span) -> Excerpt:
+        return Excerpt(first.start, last.stop, TextFeatures(self.content[first.start : last.stop]))
 
 
-def tokens(text: str) -> list[Token]:
-    """The words of a text with their places, without case and typography."""
+def word_spans(text: str) -> list[WordSpan]:
+    """Return the words of a text with their places, in lower case and plain typography."""
     return [
-        Token(unicodedata.normalize("NFKC", found.group()).casefold().replace("\u2019", "'"), *found.span())
-        for found in _WORD.finditer(text)
+        WordSpan(unicodedata.normalize("NFKC", match.group()).casefold().replace("\u2019", "'"), *match.span())
+        for match in _WORD.finditer(text)
     ]
 
 
-def names(text: str) -> frozenset[str]:
-    """Stems of words that are capitalised, save the first one."""
-    found = [match.group() for match in _WORD.finditer(text)][1:]
-    return frozenset(
-        stems([word for name in found if name[0].isupper() for word in words(name) if word not in STOP_WORDS])
-    )
+def name_stems(text: str) -> frozenset[str]:
+    """Return the stems of the capitalised words of a text, except for its first word."""
+    later_words = [match.group() for match in _WORD.finditer(text)][1:]
+    capitalised = [word for word in later_words if word[0].isupper()]
+    return frozenset(stems([word for name in capitalised for word in words(name) if word not in STOP_WORDS]))
 
 
-def first_name(text: str) -> str:
-    """The stem of a text's first word, if it is capitalised and telling; else nothing."""
+def first_name_stem(text: str) -> str:
+    """Return the stem of a text's first word if it is capitalised and no stop word; else an empty text."""
     first = _WORD.search(text)
     if first is None or not first.group()[0].isupper():
         return ""
@@ -214,13 +218,15 @@ def first_name(text: str) -> str:
 def _figures(text: str) -> Iterator[str]:
     for year, month, day in _ISO_DATE.findall(text):
         yield from _day_figures(int(year), int(month), int(day))
-    for found in _NUMBER.finditer(_ISO_DATE.sub(" ", text)):
-        yield _plain_number(found.group())
-    for found in _WORD.finditer(text):
-        word = found.group().lower().removesuffix("'s").removesuffix("\u2019s")
+    # Without the dates, whose parts would otherwise count as numbers once more.
+    for match in _NUMBER.finditer(_ISO_DATE.sub(" ", text)):
+        yield _plain_number(match.group())
+    for match in _WORD.finditer(text):
+        word = match.group().lower().removesuffix("'s").removesuffix("\u2019s")
         if word in _NUMBER_WORDS:
             yield _NUMBER_WORDS[word]
-        elif len(word) >= len("mon") and found.group()[0].isupper():
+        elif len(word) >= len("mon") and match.group()[0].isupper():
+            # A month or day in full, in the plural or cut to three letters or more. "march" in lower case is a verb.
             yield from (name for name in (*_MONTHS, *_DAYS) if name.startswith(word) or (word == name + "s"))
 
 
@@ -228,61 +234,68 @@ def _plain_number(written: str) -> str:
     bare = re.sub(r"(?:st|nd|rd|th)$", "", written.lower())
     factor = {"k": 1_000, "m": 1_000_000}.get(bare[-1:], 1)
     bare = bare.rstrip("km")
+    # Groups of three digits are thousands, whichever sign separates them. Any other comma is a decimal one.
     bare = re.sub(r"[.,]", "", bare) if _GROUPED.fullmatch(bare) else bare.replace(",", ".")
+    # A version or an IP address is no number, and a float would round a longer one.
     if bare.count(".") > 1 or len(bare) > len(str(2**60)):
         return bare
     return f"{float(bare) * factor:.10g}"
 
 
 def _date_words(written: str) -> list[str]:
-    found = [written]
-    for year, month, day in _ISO_DATE.findall(written):
-        found += _day_figures(int(year), int(month), int(day))
-    return found
+    return [written, *(word for parts in _ISO_DATE.findall(written) for word in _day_figures(*map(int, parts)))]
 
 
 def _day_figures(year: int, month: int, day: int) -> list[str]:
     try:
-        on = date(year, month, day)
+        return _figures_of(date(year, month, day))
     except ValueError:
         return [str(year)]
-    return [str(on.day), _MONTHS[on.month - 1].title(), _DAYS[on.weekday()].title(), str(on.year)]
 
 
-def _meant(text: str, written: str) -> Iterator[str]:
-    """The days, months and years that a text points to from its date."""
-    found = _ISO_DATE.search(written)
-    if found is None:
+def _figures_of(day: date) -> list[str]:
+    return [str(day.day), _MONTHS[day.month - 1].title(), _DAYS[day.weekday()].title(), str(day.year)]
+
+
+def _relative_times(text: str, written_date: str) -> Iterator[str]:
+    """Yield the days, months and years that a text points to on its date."""
+    iso_date = _ISO_DATE.search(written_date)
+    if iso_date is None:
         return
     try:
-        on = date(*(int(part) for part in found.groups()))
+        today = date(*(int(part) for part in iso_date.groups()))
         for match in _TIME_WORDS.finditer(text):
-            yield from _pointed_to(match, on)
+            yield from _relative_time(match, today)
     except (ValueError, OverflowError):
-        return
+        return  # the date is not in the calendar, or the text points outside of the calendar
 
 
-def _pointed_to(match: re.Match[str], on: date) -> Sequence[str]:
-    yesterday, today, tomorrow, which, unit, count, ago = match.groups()
-    if yesterday or today or tomorrow:
-        return _of(on + timedelta(days=bool(tomorrow) - bool(yesterday)))
-    if ago:
-        written = _NUMBER_WORDS.get(count.lower(), "1" if count.lower() in ("a", "one") else count)
-        days = _UNIT_DAYS[ago.lower()] * int(written) if written.isdecimal() and len(written) <= len("999") else 0
-        then = on - timedelta(days=days)
-        return _of(then) if ago.lower() in ("day", "week") else [str(then.year), _MONTHS[then.month - 1].title()]
-    step = {"last": -1, "next": 1}.get(which.lower(), 0)
+def _relative_time(match: re.Match[str], today: date) -> Sequence[str]:
+    is_yesterday, is_today, is_tomorrow, direction, unit, count, ago_unit = match.groups()
+    if is_yesterday or is_today or is_tomorrow:
+        return _figures_of(today + timedelta(days=bool(is_tomorrow) - bool(is_yesterday)))
+    if ago_unit:
+        return _time_ago(count.lower(), ago_unit.lower(), today)
+    step = {"last": -1, "next": 1}.get(direction.lower(), 0)
     match unit.lower():
         case "year":
-            return [str(on.year + step)]
+            return [str(today.year + step)]
         case "month":
-            return [_MONTHS[(on.month - 1 + step) % 12].title(), str(on.year + (on.month - 1 + step) // 12)]
-        case "week" | "weekend":
-            return ["Saturday", "Sunday"] if unit.lower() == "weekend" else []
+            month = today.month - 1 + step
+            return [_MONTHS[month % 12].title(), str(today.year + month // 12)]
+        case "week":
+            return []
+        case "weekend":
+            return ["Saturday", "Sunday"]
         case day:
-            back = (on.weekday() - _DAYS.index(day)) % 7
-            return _of(on - timedelta(days=back or 7) if step < 0 else on + timedelta(days=7 - back))
+            # "last Friday" on a Friday is seven days back; "this" and "next Friday" are the one that follows.
+            days_back = (today.weekday() - _DAYS.index(day)) % 7
+            return _figures_of(today - timedelta(days=days_back or 7 if step < 0 else days_back - 7))
 
 
-def _of(day: date) -> list[str]:
-    return _day_figures(day.year, day.month, day.day)
+def _time_ago(count: str, unit: str, today: date) -> Sequence[str]:
+    number = _NUMBER_WORDS.get(count, "1" if count in ("a", "one") else count)
+    days = _UNIT_DAYS[unit] * int(number) if number.isdecimal() and len(number) <= len("999") else 0
+    day = today - timedelta(days=days)
+    # "three months ago" names no day.
+    return _figures_of(day) if unit in ("day", "week") else [str(day.year), _MONTHS[day.month - 1].title()]

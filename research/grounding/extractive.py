@@ -1,18 +1,18 @@
 """Answers without a language model: verbatim sentences of the memories, each with the number of its passage.
 
-A sentence is judged by its meaning (cosine of its embedding with the question's), by the question's words in it, and
-by the passage and the sentences that it stands among.
-Texts only; which passages there are, and whether this is wanted at all, is decided above.
+A sentence is judged by its meaning (the cosine of its embedding with the question's), by the question's words in it,
+and by its passage and neighbouring sentences. This module handles texts only: the caller decides which passages there
+are, and whether quotations are wanted at all.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from memory_service.embedding.embedder import Vectors
+from memory_service.namespaces.words import STOP_WORDS, stems, words
 from research.grounding.claims import Claim, Kind, Sentence
 from research.grounding.sentences import spans
-from research.model import Passage
+from vector_memory.research import Passage
 
 MODEL = "extractive"
 NOTICE = "No language model was called; these sentences are quoted from the memories:"
@@ -22,33 +22,22 @@ Embed = Callable[[Sequence[str]], Vectors]
 _SENTENCES_MAX = 4
 _SENTENCE_CHARS_MAX = 400
 
-# Embedding takes some 5 ms a sentence on one core; the words alone choose which ones are worth it.
+# Embedding takes about 5 ms per sentence on one core. Words alone choose the sentences that are embedded.
 _CANDIDATES_MAX = 64
 
-# Meaning finds the sentence, shared words settle between near ones; a question among the memories rarely answers.
+# Meaning finds the sentence, and shared words decide between near ones. A question among the memories rarely answers.
 _WORDS_WEIGHT = 0.5
 _QUESTION_FACTOR = 0.7
 
-# A sentence also counts for the company it keeps: "New date 11 January" answers nothing without the one before it.
+# Neighbours count too: "New date 11 January" answers nothing without the sentence before it.
 _NEIGHBOUR_WEIGHT = 0.4
 _PASSAGE_WEIGHT = 0.5
 
-# Further sentences must come near the best one, and say something else than those before them. What differs in a
-# number says something else, however alike the rest: a fact and its correction belong side by side.
+# A further sentence must score near the best one, and say something new. A sentence with other numbers says something
+# new, even if all else is alike: a fact and its correction are both quoted.
 _NEAR_BEST = 0.65
 _SAME_MEANING_COSINE = 0.95
 _SAME_WORDS_SHARE = 0.9
-
-_WORD = re.compile(r"\w+")
-_ENGLISH_STOP_WORDS = (
-    "a about after all also am an and any are as at be because been before being but by can could did do does doing"
-    " for from had has have he her his how i if in into is it its may me might my no not of on or our she should so"
-    " than that the their them then there these they this those to was we were what when where which who whom whose"
-    " why will with would you your"
-)
-_STOP_WORDS = frozenset(_ENGLISH_STOP_WORDS.split())
-_SUFFIXES = ("ingly", "edly", "ings", "ing", "ies", "ed", "es", "ly", "s", "e", "y")
-_STEM_CHARS_MIN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +45,8 @@ class Extract:
     """Quotations as one text, and the numbers of their passages in order of appearance.
 
     Attributes:
-        sentences: the quotations with their marks; a quoted text may itself look like one or like the end of one.
+        sentences: the quotations with their marks. They are given here because a quoted text may itself look like a
+            mark, or like the end of a quotation.
     """
 
     text: str
@@ -64,8 +54,17 @@ class Extract:
     sentences: tuple[Sentence, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Sentence:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _QuotableSentence:
+    """A sentence of a passage.
+
+    Attributes:
+        n: the number of its passage.
+        position: its place among the sentences of the passage, from 0.
+        stems: the stems of its telling words.
+        overlap: the share of the question's stems that it has, 0 to 1.
+    """
+
     n: int
     position: int
     text: str
@@ -75,51 +74,60 @@ class _Sentence:
 
 
 def extract(question: str, passages: Sequence[Passage], embed: Embed) -> Extract:
-    """Quote the sentences that answer the question best; one of the passages at least has a sentence."""
+    """Quote the sentences that answer the question best. At least one of the passages must have a sentence."""
     candidates = _candidates(question, passages)
+    # One call for the question and n candidates: (n + 1, dim). Rows have length 1, so products are cosines.
     vectors = embed([question, *(sentence.text for sentence in candidates)])
     scores = _scores(candidates, vectors[1:] @ vectors[0])
     quoted = _readable([candidates[i] for i in _choose(candidates, scores, vectors[1:])])
     text = NOTICE + "\n"
     sentences: list[Sentence] = []
-    for one in quoted:
-        said, mark = f"“{one.text}”", f" [{one.n}]"
+    for sentence in quoted:
+        quotation, mark = f"“{sentence.text}”", f" [{sentence.n}]"
         start = len(text) + 1
-        text += f"\n{said}{mark}"
-        sentences.append(Sentence(start, len(text), start, Kind.STATEMENT, said, (Claim(said, (one.n,)),)))
-    return Extract(text, tuple(dict.fromkeys(one.n for one in quoted)), tuple(sentences))
+        text += f"\n{quotation}{mark}"
+        sentences.append(
+            Sentence(
+                start=start,
+                stop=len(text),
+                line=start,
+                kind=Kind.STATEMENT,
+                text=quotation,
+                claims=(Claim(quotation, (sentence.n,)),),
+            )
+        )
+    return Extract(text, tuple(dict.fromkeys(sentence.n for sentence in quoted)), tuple(sentences))
 
 
-def stems(text: str) -> frozenset[str]:
-    """The words of a text that mean something, without case and without their commonest English endings."""
-    return frozenset(_stem(word) for word in _WORD.findall(text.casefold()) if word not in _STOP_WORDS)
+def _telling_stems(text: str) -> frozenset[str]:
+    return frozenset(stems([word for word in words(text) if word not in STOP_WORDS]))
 
 
-def _stem(word: str) -> str:
-    for suffix in _SUFFIXES:
-        if word.endswith(suffix) and len(word) - len(suffix) >= _STEM_CHARS_MIN:
-            return word[: -len(suffix)]
-    return word
-
-
-def _candidates(question: str, passages: Sequence[Passage]) -> list[_Sentence]:
-    """The sentences with most of the question's words; among equals those of the better passage."""
-    asked = stems(question)
-    sentences = [sentence for passage in passages for sentence in _sentences(passage, asked)]
+def _candidates(question: str, passages: Sequence[Passage]) -> list[_QuotableSentence]:
+    """Return the sentences with most of the question's words. Of equals, those of the better passage are first."""
+    question_stems = _telling_stems(question)
+    sentences = [sentence for passage in passages for sentence in _sentences(passage, question_stems)]
     return sorted(sentences, key=lambda sentence: -sentence.overlap)[:_CANDIDATES_MAX]
 
 
-def _sentences(passage: Passage, asked: frozenset[str]) -> list[_Sentence]:
+def _sentences(passage: Passage, question_stems: frozenset[str]) -> list[_QuotableSentence]:
     texts = [passage.content[span.start : span.stop] for span in spans(passage.content, _SENTENCE_CHARS_MAX)]
-    found = []
-    for position, text in enumerate(texts):
-        words = stems(text)
-        overlap = len(words & asked) / max(1, len(asked))
-        found.append(_Sentence(passage.n, position, text, words, overlap, passage.score))
-    return found
+    stems_by_text = [_telling_stems(text) for text in texts]
+    return [
+        _QuotableSentence(
+            n=passage.n,
+            position=position,
+            text=text,
+            stems=own_stems,
+            overlap=len(own_stems & question_stems) / max(1, len(question_stems)),
+            passage_score=passage.score,
+        )
+        for position, (text, own_stems) in enumerate(zip(texts, stems_by_text, strict=True))
+    ]
 
 
-def _scores(candidates: Sequence[_Sentence], cosines: Vectors) -> list[float]:
+def _scores(candidates: Sequence[_QuotableSentence], cosines: Vectors) -> list[float]:
+    """Score the candidates by themselves, their better neighbour and their passage."""
     own = {(s.n, s.position): _own_score(s, float(cosine)) for s, cosine in zip(candidates, cosines, strict=True)}
     return [
         own[s.n, s.position]
@@ -129,35 +137,34 @@ def _scores(candidates: Sequence[_Sentence], cosines: Vectors) -> list[float]:
     ]
 
 
-def _own_score(sentence: _Sentence, cosine: float) -> float:
+def _own_score(sentence: _QuotableSentence, cosine: float) -> float:
     score = cosine + _WORDS_WEIGHT * sentence.overlap
     return score * _QUESTION_FACTOR if sentence.text.endswith("?") else score
 
 
-def _choose(candidates: Sequence[_Sentence], scores: Sequence[float], vectors: Vectors) -> list[int]:
-    """Indices of the sentences to quote, best first."""
+def _choose(candidates: Sequence[_QuotableSentence], scores: Sequence[float], vectors: Vectors) -> list[int]:
+    """Return the positions of the sentences to quote, best first."""
     chosen: list[int] = []
-    ranked = sorted(range(len(candidates)), key=lambda i: -scores[i])
-    for i in ranked:
+    for i in sorted(range(len(candidates)), key=lambda i: -scores[i]):
         if len(chosen) == _SENTENCES_MAX or (chosen and scores[i] < _NEAR_BEST * scores[chosen[0]]):
             break
-        if not any(_same(candidates[i], candidates[j], float(vectors[i] @ vectors[j])) for j in chosen):
+        if not any(_are_same(candidates[i], candidates[j], float(vectors[i] @ vectors[j])) for j in chosen):
             chosen.append(i)
     return chosen
 
 
-def _same(one: _Sentence, other: _Sentence, cosine: float) -> bool:
+def _are_same(one: _QuotableSentence, other: _QuotableSentence, cosine: float) -> bool:
     if _numbers(one.stems) != _numbers(other.stems):
         return False
     shared = len(one.stems & other.stems) / max(1, len(one.stems | other.stems))
     return cosine > _SAME_MEANING_COSINE or shared > _SAME_WORDS_SHARE
 
 
-def _numbers(words: frozenset[str]) -> set[str]:
-    return {word for word in words if any(char.isdigit() for char in word)}
+def _numbers(stems_of_sentence: frozenset[str]) -> set[str]:
+    return {stem for stem in stems_of_sentence if any(char.isdigit() for char in stem)}
 
 
-def _readable(chosen: Sequence[_Sentence]) -> list[_Sentence]:
-    """The passage with the best sentence first, and within a passage the order of its text."""
+def _readable(chosen: Sequence[_QuotableSentence]) -> list[_QuotableSentence]:
+    """Put the passage with the best sentence first, and the sentences of a passage in the order of its text."""
     order = list(dict.fromkeys(sentence.n for sentence in chosen))
     return sorted(chosen, key=lambda sentence: (order.index(sentence.n), sentence.position))

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-# A full stop ends a sentence before white space; an ideographic one needs none; a line break always does. A run of
-# stops is looked at once, from its first, or a page of dots would take quadratic time.
+# A full stop ends a sentence only before white space; an ideographic one needs none; a line break always does. The
+# look-behind lets a run of stops match from its first one only; without it a page of dots takes quadratic time.
 _BREAK = re.compile(
     r"(?<![.!?…])[.!?…]++[\"'\u201d\u2019»)\]]*+(?=\s)"
     r"|[。\uff01\uff1f]+[」』\u201d\uff09]*"
@@ -19,7 +19,7 @@ _ABBREVIATION_CHARS_MAX = 8
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters start to stop of a text."""
+    """Characters [start, stop) of a text."""
 
     start: int
     stop: int
@@ -28,7 +28,7 @@ class Span:
 def spans(text: str, chars_max: int) -> list[Span]:
     """Cut a text into its sentences, in order, without the white space between them.
 
-    A sentence longer than `chars_max` is cut further, at spaces where it has any.
+    A sentence longer than `chars_max` is cut further, at a space if it has one.
     """
     found: list[Span] = []
     start = 0
@@ -44,22 +44,22 @@ def spans(text: str, chars_max: int) -> list[Span]:
 
 
 def ends(text: str) -> list[int]:
-    """Where the sentences of a text end, in order; the end of the text itself counts only after a full stop."""
+    """Return where the sentences of a text end, in order. The end of the text is one only after a full stop."""
     return [mark.end() for mark in _BREAK.finditer(text) if not _goes_on(text, mark)]
 
 
 def may_end(text: str, start: int) -> bool:
-    """Whether a sentence may end anywhere behind `start`; a quick look."""
+    """Check quickly whether a sentence can end anywhere after `start`."""
     return _STOP.search(text, start) is not None
 
 
 def _goes_on(text: str, mark: re.Match[str]) -> bool:
-    """Whether a full stop belongs to an abbreviation, or the next word begins in lower case."""
     if mark.group() != ".":
         return False
-    following = text[mark.end() : mark.end() + 2].lstrip(" ")
+    # The next word in lower case, or an abbreviation before the full stop, means that the sentence goes on.
+    next_chars = text[mark.end() : mark.end() + 2].lstrip(" ")
     before = text[max(0, mark.end() - _ABBREVIATION_CHARS_MAX) : mark.end()]
-    return following[:1].islower() or _ABBREVIATION.search(before) is not None
+    return next_chars[:1].islower() or _ABBREVIATION.search(before) is not None
 
 
 def _append_stripped(found: list[Span], text: str, start: int, stop: int) -> None:

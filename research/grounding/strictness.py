@@ -1,19 +1,19 @@
 """Leaves out of an answer what no passage supports.
 
-Kept are sentences with a citation that is supported or weak, sentences which say that the memories do not tell, and the
-headings, introducing lines and table heads of what is kept. All else goes: sentences with unsupported citations alone,
-sentences and code without any. A list item, a row or a line that is left without a sentence goes whole, so the answer
-stays well-formed Markdown. Knows verdicts, not how they are found.
+An answer keeps sentences with a supported or weak citation, sentences which say that the memories do not tell, and the
+headings, introducing lines and table heads of what is kept. Everything else goes: sentences with unsupported citations
+only, sentences without citations, and code. A list item, row or line that has no sentence left goes as a whole, so the
+answer stays well-formed Markdown. This module does not know how the verdicts are found.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
 from research.grounding.claims import Kind, Sentence
-from research.model import Citation
+from vector_memory.research import Citation
 
 NOTHING_LEFT: Final = "No statement of the answer is supported by the memories that it cites."
 
@@ -24,12 +24,12 @@ _TABLE_RULE = re.compile(r"[^\S\n]*\|[\s:|-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """An answer with less in it.
+class SupportedText:
+    """The part of an answer that passages support.
 
     Attributes:
-        citations: of its sentences, with places in the new text.
-        removed: sentences that went, as they stood there, in order.
+        citations: the citations of its sentences, with places in this text.
+        removed: the sentences that were left out, in order.
     """
 
     text: str
@@ -37,94 +37,95 @@ class Kept:
     removed: tuple[str, ...]
 
 
-def keep_supported(text: str, sentences: Sequence[Sentence], citations: Sequence[Sequence[Citation]]) -> Kept:
-    """Leave out what nothing vouches for.
+def keep_supported(text: str, sentences: Sequence[Sentence], citations: Sequence[Sequence[Citation]]) -> SupportedText:
+    """Leave out the sentences that no passage supports.
 
     Args:
         text: the answer.
-        sentences: of the text.
-        citations: of each sentence.
+        sentences: the sentences of the text.
+        citations: the citations of each sentence.
     """
-    stays = [_is_vouched_for(one, cited) for one, cited in zip(sentences, citations, strict=True)]
-    if not any(stays):
-        return Kept(NOTHING_LEFT, (), tuple(text[one.start : one.stop] for one in sentences))
-    lines = [list(group) for _, group in groupby(range(len(sentences)), key=lambda i: sentences[i].line)]
-    _keep_leads(text, sentences, lines, stays)
-    new, moved = _Writer(text, sentences).written([[i for i in line if stays[i]] for line in lines], lines)
-    left = tuple(
-        replace(citation, answer_span=moved[i]) for i in range(len(sentences)) if stays[i] for citation in citations[i]
+    stays = [_is_supported(one, own) for one, own in zip(sentences, citations, strict=True)]
+    if any(stays):
+        # Each line as the positions of its sentences.
+        lines = [list(group) for _, group in groupby(range(len(sentences)), key=lambda i: sentences[i].line)]
+        _keep_leads(text, sentences, lines, stays)
+        kept_text, new_spans = _TextRebuilder(text, sentences).rebuild(lines, stays)
+    else:
+        kept_text, new_spans = NOTHING_LEFT, {}
+    moved = (
+        citation.model_copy(update={"answer_span": span}) for i, span in new_spans.items() for citation in citations[i]
     )
-    return Kept(
-        new, left, tuple(text[one.start : one.stop] for one, stay in zip(sentences, stays, strict=True) if not stay)
-    )
+    removed = (text[one.start : one.stop] for one, stay in zip(sentences, stays, strict=True) if not stay)
+    return SupportedText(kept_text, tuple(moved), tuple(removed))
 
 
-def _is_vouched_for(sentence: Sentence, cited: Sequence[Citation]) -> bool:
-    return sentence.kind is Kind.SILENT or any(citation.verdict != "unsupported" for citation in cited)
+def _is_supported(sentence: Sentence, citations: Sequence[Citation]) -> bool:
+    return sentence.kind is Kind.SILENT or any(citation.verdict != "unsupported" for citation in citations)
 
 
 def _keep_leads(text: str, sentences: Sequence[Sentence], lines: Sequence[Sequence[int]], stays: list[bool]) -> None:
-    """What only introduces stays with the first block of what it introduces; a heading with all up to the next."""
-    follows_any = follows_block = False
-    below_is_block = False
+    """Keep a heading if anything up to the next heading stays, and any other lead if its first block stays."""
+    is_any_kept = is_block_kept = is_block_below = False
+    # From the last line up, so that it is known for each line what stays below it.
     for line in reversed(lines):
-        last = line[-1]
-        at = text[sentences[line[0]].line : sentences[line[0]].start]
-        is_heading = "#" in at
+        first, last = sentences[line[0]], line[-1]
+        is_heading = "#" in text[first.line : first.start]
         if sentences[last].kind is Kind.LEAD:
-            stays[last] = follows_any if is_heading else follows_block
-        kept = any(stays[i] for i in line)
-        follows_any = (kept or follows_any) and not is_heading
-        is_block = _BLOCK.match(text, sentences[line[0]].line) is not None
-        follows_block = kept or (is_block and below_is_block and follows_block)
-        below_is_block = is_block
+            stays[last] = is_any_kept if is_heading else is_block_kept
+        is_kept = any(stays[i] for i in line)
+        is_any_kept = (is_kept or is_any_kept) and not is_heading
+        # Neighbouring items or rows are one block.
+        is_block = _BLOCK.match(text, first.line) is not None
+        is_block_kept = is_kept or (is_block and is_block_below and is_block_kept)
+        is_block_below = is_block
 
 
-class _Writer:
+class _TextRebuilder:
     """Puts the kept sentences of an answer together, line by line."""
 
     def __init__(self, text: str, sentences: Sequence[Sentence]) -> None:
         self._text = text
         self._sentences = sentences
         self._new = ""
-        self._moved: dict[int, tuple[int, int]] = {}
+        self._new_spans: dict[int, tuple[int, int]] = {}
         self._indent: int | None = None
 
-    def written(
-        self, kept: Sequence[Sequence[int]], lines: Sequence[Sequence[int]]
-    ) -> tuple[str, dict[int, tuple[int, int]]]:
-        """The new text, and where in it each kept sentence is."""
+    def rebuild(self, lines: Sequence[Sequence[int]], stays: Sequence[bool]) -> tuple[str, dict[int, tuple[int, int]]]:
+        """Return the new text, and the place in it of each kept sentence."""
         is_apart, was_kept, rule, end = False, False, "", 0
-        for stay, line in zip(kept, lines, strict=True):
+        for line in lines:
+            kept = [i for i in line if stays[i]]
             begin = self._sentences[line[0]].line
+            # Between two lines with sentences: empty lines, and the rule under a table's head.
             gap = self._text[end:begin]
             rules = [part for part in gap.split("\n") if _TABLE_RULE.fullmatch(part)]
             is_apart = is_apart or gap.count("\n") - len(rules) > 1
             rule = rules[0] if rules and was_kept else rule
             end = self._sentences[line[-1]].stop
-            was_kept = bool(stay)
-            if stay:
+            was_kept = bool(kept)
+            if kept:
                 if self._new:
                     self._new += f"\n{rule}" * bool(rule) + "\n" * (1 + is_apart)
-                self._line(stay, begin, self._sentences[line[0]].start)
+                self._append_line(kept, self._text[begin : self._sentences[line[0]].start])
                 is_apart, rule = False, ""
-        return self._new, self._moved
+        return self._new, self._new_spans
 
-    def _line(self, stay: Sequence[int], begin: int, first: int) -> None:
-        prefix = self._text[begin:first]
+    def _append_line(self, kept: Sequence[int], prefix: str) -> None:
         item = _ITEM.match(prefix)
         indent = len(item[1]) if item else None
         if item and indent is not None:
-            # A deeper item whose parent went would be read as code.
-            most = 0 if self._indent is None else self._indent + _INDENT_STEP
-            prefix = prefix[max(0, indent - most) :]
-            indent = min(indent, most)
+            # An item that is deeper than the list around it, because its parent was left out, would be read as code.
+            indent_max = 0 if self._indent is None else self._indent + _INDENT_STEP
+            prefix = prefix[max(0, indent - indent_max) :]
+            indent = min(indent, indent_max)
         self._indent = indent
         self._new += prefix
-        for i, before in zip(stay, [None, *stay], strict=False):
-            one = self._sentences[i]
+        for i, before in zip(kept, [None, *kept], strict=False):
+            sentence = self._sentences[i]
             if before is not None:
-                gap = self._text[self._sentences[before].stop : one.start]
+                # Neighbours keep the text between them. Over a gap one space is enough.
+                gap = self._text[self._sentences[before].stop : sentence.start]
                 self._new += gap if before == i - 1 else " "
-            self._moved[i] = (len(self._new), len(self._new) + one.stop - one.start)
-            self._new += self._text[one.start : one.stop]
+            self._new_spans[i] = (len(self._new), len(self._new) + sentence.stop - sentence.start)
+            self._new += self._text[sentence.start : sentence.stop]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from research.llm.completion import Completion, decode, excerpt, raw, read
 from research.llm.settings import Endpoint, LLMSettings
 from research.llm.streaming import Chunk, ChunkReader, StreamReader
-from research.model import ChatMessage
 from vector_memory.errors import (
     LLMBusy,
     LLMNotConnected,
@@ -26,6 +25,7 @@ from vector_memory.errors import (
     LLMUnreachable,
     ServiceError,
 )
+from vector_memory.research import ChatMessage
 
 if TYPE_CHECKING:
     import openai

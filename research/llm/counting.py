@@ -12,8 +12,8 @@ from enum import Enum
 
 from memory_service.tokens import TEMPLATE_TOKENS
 from research.llm.client import LLMClient
-from research.model import ChatMessage
 from vector_memory.errors import LLMTimeout, LLMUnreachable, ServiceError
+from vector_memory.research import ChatMessage
 
 # A tokenizer takes milliseconds. One that takes longer than this stands behind something slow, and an estimate does.
 _COUNT_S_MAX = 1.0

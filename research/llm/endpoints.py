@@ -30,7 +30,6 @@ from research.llm.counting import Count, TokenCounter
 from research.llm.deadline import Deadline
 from research.llm.settings import Endpoint, LLMSettings
 from research.llm.streaming import Chunk
-from research.model import ChatMessage
 from vector_memory.errors import (
     LLMBusy,
     LLMNotConnected,
@@ -41,6 +40,7 @@ from vector_memory.errors import (
     NotFound,
     ServiceError,
 )
+from vector_memory.research import ChatMessage
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from research.llm.cost import Prices
-from research.model import TIMEOUT_S_MAX
+from vector_memory.research import TIMEOUT_S
 
 _RUNPOD_OPENAI_URL = "https://api.runpod.ai/v2/{id}/openai/v1"
 
@@ -139,7 +139,7 @@ class LLMSettings(_EndpointSettings):
     timeout_s: float = Field(
         default=60.0,
         gt=0,
-        le=TIMEOUT_S_MAX,
+        le=TIMEOUT_S.most,
         description="Seconds for one question in all, from the search to the last word; a request may send its own.",
     )
     connect_timeout_s: float = Field(default=10.0, gt=0, le=60, description="Seconds to connect to the endpoint.")

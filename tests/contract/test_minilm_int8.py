@@ -14,11 +14,11 @@ from gateway.settings import load
 from memory_service.embedding.embedder import Vectors
 from memory_service.embedding.minilm import FINGERPRINTS, MiniLM, Precision
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import NewMemory
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from tests.contract.test_embedders_agree import TEXTS
 from vector_memory.errors import StartupError
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import Retrieval
 
 TEXTS_IN_BATCH = 8
 
@@ -98,7 +98,7 @@ def test_a_folder_of_the_other_precision_is_refused_and_the_setting_named(
 ) -> None:
     folder = tmp_path / "memory"
     service = MemoryService(DataFolder(folder), model(made_with))
-    service.store(NewMemory("Dana drinks an oat flat white."))
+    service.store(NewMemory(content="Dana drinks an oat flat white."))
     service.close()
     remedy = rf"MEMORY_EMBEDDER=minilm and MEMORY_EMBEDDING_PRECISION={made_with}, or point MEMORY_DATA_DIR to a new"
     with pytest.raises(StartupError, match=remedy):
@@ -108,7 +108,7 @@ def test_a_folder_of_the_other_precision_is_refused_and_the_setting_named(
     with pytest.raises(StartupError, match=remedy):
         MemoryService(DataFolder(folder), model(opened_with))
     again = MemoryService(DataFolder(folder), model(made_with))
-    assert again.retrieve(Retrieval("what does Dana drink?", k=1)).hits
+    assert again.retrieve(Retrieval(query="what does Dana drink?", k=1)).hits
     again.close()
 
 

@@ -17,9 +17,9 @@ from gateway.serving.worker import Worker
 from gateway.settings import load as load_settings
 from memory_service.embedding.minilm import packaged_folder
 from memory_service.embedding.sentence_transformer import SentenceTransformerEmbedder
-from memory_service.model import NewMemory
-from memory_service.retrieval.request import Retrieval
 from vector_memory.errors import StartupError
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import Retrieval
 
 PIECES_MAX = 48
 SENTENCES = [f"Sentence {number} is about 日本語 and Größe." for number in range(60)]
@@ -147,8 +147,8 @@ def test_a_data_folder_is_served_by_the_model_that_the_settings_name_and_by_no_o
         worker = Worker(load_settings(flags))
         worker.load()
         assert worker.failure is None
-        worker.memories.store(NewMemory("Größe is about 日本語.", key="size"))
-        [found] = worker.memories.retrieve(Retrieval("Größe is about 日本語.", k=1)).hits
+        worker.memories.store(NewMemory(content="Größe is about 日本語.", key="size"))
+        [found] = worker.memories.retrieve(Retrieval(query="Größe is about 日本語.", k=1)).hits
         assert found.memory.key == "size"
         worker.memories.close()
     with pytest.raises(StartupError, match=f"Start with MEMORY_EMBEDDER=sentence-transformers:{model.name}, "):

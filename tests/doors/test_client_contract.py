@@ -12,7 +12,6 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,13 +21,10 @@ import pytest
 
 from gateway.http.errors import STATUS
 from gateway.serving.in_process import InProcessTransport
-from gateway.wire import error_body
-from memory_service.model import EventKind, Mode, Refused, Stored, StoreStatus
-from research.model import ResearchRequest
 from tests.stand_in_llm import StandInLLM, stream_of, streaming
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess, free_port
-from vector_memory.client import (
+from vector_memory import (
     Answer,
     AsyncClient,
     Cited,
@@ -41,10 +37,8 @@ from vector_memory.client import (
     Token,
 )
 from vector_memory.client.errors import failure
-from vector_memory.client.requests import Request, Response, Unanswered
+from vector_memory.client.requests import Unanswered, WireRequest, WireResponse
 from vector_memory.client.runpod import _input as runpod_input
-from vector_memory.client.server_sent import Event, EventReader
-from vector_memory.client.values import ResearchFields
 from vector_memory.errors import (
     InvalidInput,
     LimitExceeded,
@@ -61,6 +55,9 @@ from vector_memory.errors import (
     Unavailable,
     UnsupportedForm,
 )
+from vector_memory.memories import EventKind, Refused, Stored, StoreStatus
+from vector_memory.retrieval import Mode
+from vector_memory.server_sent import EventReader, ServerSentEvent
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."
@@ -176,7 +173,11 @@ def test_any_text_is_a_key(client, namespace, key):
 
 
 def test_each_memory_of_a_batch_is_judged_on_its_own(client, namespace):
-    memories = [NewMemory(COFFEE, "a", namespace), NewMemory("", "b", namespace), NewMemory(BUDGET, "c", namespace)]
+    memories = [
+        NewMemory(content=COFFEE, key="a", namespace=namespace),
+        NewMemory(content="", key="b", namespace=namespace),
+        NewMemory(content=BUDGET, key="c", namespace=namespace),
+    ]
     first, refused, last = client.store_batch(memories)
     assert (first.key, last.key) == ("a", "c")
     assert isinstance(refused, Refused)
@@ -184,14 +185,19 @@ def test_each_memory_of_a_batch_is_judged_on_its_own(client, namespace):
 
 
 def test_a_listing_runs_over_all_pages(client, namespace):
-    client.store_batch([NewMemory(f"note {n}", f"k{n:02}", namespace) for n in range(25)])
+    client.store_batch([NewMemory(content=f"note {n}", key=f"k{n:02}", namespace=namespace) for n in range(25)])
     assert {memory.key for memory in client.list(namespace=namespace, page_size=10)} == {f"k{n:02}" for n in range(25)}
     page = client.page(namespace=namespace, limit=10)
     assert (len(page.memories), page.cursor is not None, page.embeddings) == (10, True, None)
 
 
 def test_every_control_of_a_retrieval_is_passed_on(client, namespace):
-    client.store_batch([NewMemory(COFFEE, "a", namespace, {"n": 1}), NewMemory(BUDGET, "b", namespace, {"n": 2})])
+    client.store_batch(
+        [
+            NewMemory(content=COFFEE, key="a", namespace=namespace, metadata={"n": 1}),
+            NewMemory(content=BUDGET, key="b", namespace=namespace, metadata={"n": 2}),
+        ]
+    )
     found = client.retrieve(
         "what does Dana drink?",
         namespace=namespace,
@@ -221,10 +227,15 @@ def test_every_control_of_a_retrieval_is_passed_on(client, namespace):
 
 
 def test_many_queries_are_answered_in_their_order(client, namespace):
-    client.store_batch([NewMemory(COFFEE, "a", namespace), NewMemory(BUDGET, "b", namespace)])
+    client.store_batch(
+        [
+            NewMemory(content=COFFEE, key="a", namespace=namespace),
+            NewMemory(content=BUDGET, key="b", namespace=namespace),
+        ]
+    )
     wanted = [
-        Retrieval("the budget", namespace=namespace, k=1),
-        Retrieval("oat flat white", namespace=namespace, k=1, mode=Mode.DENSE),
+        Retrieval(query="the budget", namespace=namespace, k=1),
+        Retrieval(query="oat flat white", namespace=namespace, k=1, mode=Mode.DENSE),
     ]
     budget, coffee = client.retrieve_batch(wanted)
     assert (budget.hits[0].memory.key, coffee.hits[0].memory.key, coffee.mode) == ("b", "a", Mode.DENSE)
@@ -237,7 +248,12 @@ def test_abstaining_shows_what_came_nearest(client, namespace):
 
 
 def test_near_duplicates_are_reported(client, namespace):
-    client.store_batch([NewMemory(COFFEE, "a", namespace), NewMemory(COFFEE + " ", "b", namespace)])
+    client.store_batch(
+        [
+            NewMemory(content=COFFEE, key="a", namespace=namespace),
+            NewMemory(content=COFFEE + " ", key="b", namespace=namespace),
+        ]
+    )
     page = client.near_duplicates(namespace=namespace, threshold=0.9)
     assert page.examined == 2
     [found] = page.duplicates
@@ -245,7 +261,9 @@ def test_near_duplicates_are_reported(client, namespace):
 
 
 def test_many_are_deleted_by_key_or_filter_after_a_dry_run(client, namespace):
-    client.store_batch([NewMemory(f"note {n}", f"k{n}", namespace, {"n": n}) for n in range(4)])
+    client.store_batch(
+        [NewMemory(content=f"note {n}", key=f"k{n}", namespace=namespace, metadata={"n": n}) for n in range(4)]
+    )
     dry = client.delete_many(filter={"n": {"$gte": 2}}, namespace=namespace, dry_run=True)
     assert (dry.count, dry.keys, dry.dry_run) == (2, ("k2", "k3"), True)
     assert client.delete_many(filter={"n": {"$gte": 2}}, namespace=namespace).keys == ("k2", "k3")
@@ -354,10 +372,6 @@ def test_research_streams(client, namespace):
     assert caught.value.request_id
 
 
-def test_the_fields_of_research_are_those_of_its_request():
-    assert ResearchFields.__optional_keys__ == {field.name for field in fields(ResearchRequest)} - {"query"}
-
-
 def test_the_operator_is_served_too(client, namespace):
     client.store(COFFEE, namespace=namespace)
     assert client.health().status == "healthy"
@@ -374,8 +388,16 @@ def test_the_operator_is_served_too(client, namespace):
 def test_what_is_listed_with_vectors_can_be_stored_elsewhere_as_it_was(client, namespace):
     client.store(COFFEE, key="a", namespace=namespace, metadata={"lead": "acme"})
     page = client.page(namespace=namespace, embeddings=True)
-    [memory], [embedding] = page.memories, page.embeddings
-    there = NewMemory(COFFEE, "a", f"{namespace}-2", memory.metadata, created_at="2024-05-01", embedding=embedding)
+    [memory] = page.memories
+    embedding = memory.embedding
+    there = NewMemory(
+        content=COFFEE,
+        key="a",
+        namespace=f"{namespace}-2",
+        metadata=memory.metadata,
+        created_at="2024-05-01",
+        embedding=embedding,
+    )
     [stored] = client.store_batch([there])
     assert stored.created_at_ms == 1_714_521_600_000
     [again] = client.store_batch([there])
@@ -389,14 +411,36 @@ def test_vectors_of_another_embedder_are_made_anew_and_wrong_ones_are_refused(cl
     no_number = base64.b64encode(np.full(384, np.nan, dtype="<f4").tobytes()).decode()
     results = client.store_batch(
         [
-            NewMemory(COFFEE, "other", namespace, embedding=Embedding("another", nonsense)),
-            NewMemory(COFFEE, "length", namespace, embedding=Embedding(revision, nonsense)),
-            NewMemory(COFFEE, "nan", namespace, embedding=Embedding(revision, no_number)),
-            NewMemory(COFFEE, "empty", namespace, embedding=Embedding(revision, "")),
-            NewMemory(COFFEE, "text", namespace, embedding=Embedding(revision, "no base64!")),
-            NewMemory(COFFEE, "future", namespace, created_at="2999-01-01"),
-            NewMemory(COFFEE, "past", namespace, expires_at="1999-01-01"),
-            NewMemory(COFFEE, "both", namespace, ttl_seconds=1, expires_at="2030-01-01"),
+            NewMemory(
+                content=COFFEE,
+                key="other",
+                namespace=namespace,
+                embedding=Embedding(revision="another", vectors=nonsense),
+            ),
+            NewMemory(
+                content=COFFEE,
+                key="length",
+                namespace=namespace,
+                embedding=Embedding(revision=revision, vectors=nonsense),
+            ),
+            NewMemory(
+                content=COFFEE,
+                key="nan",
+                namespace=namespace,
+                embedding=Embedding(revision=revision, vectors=no_number),
+            ),
+            NewMemory(
+                content=COFFEE, key="empty", namespace=namespace, embedding=Embedding(revision=revision, vectors="")
+            ),
+            NewMemory(
+                content=COFFEE,
+                key="text",
+                namespace=namespace,
+                embedding=Embedding(revision=revision, vectors="no base64!"),
+            ),
+            NewMemory(content=COFFEE, key="future", namespace=namespace, created_at="2999-01-01"),
+            NewMemory(content=COFFEE, key="past", namespace=namespace, expires_at="1999-01-01"),
+            NewMemory(content=COFFEE, key="both", namespace=namespace, ttl_seconds=1, expires_at="2030-01-01"),
         ]
     )
     assert isinstance(results[0], Stored)
@@ -440,7 +484,7 @@ def test_the_same_idempotency_key_gives_the_first_answer_again(client, namespace
 
 @pytest.mark.parametrize("error", list(STATUS), ids=lambda error: error.__name__)
 def test_every_error_of_the_service_comes_out_as_what_it_went_in(error):
-    answer = Response(STATUS[error], {"error": error_body(error("Said so.", field="k"), "id-1")})
+    answer = WireResponse(STATUS[error], {"error": error("Said so.", field="k").body("id-1")})
     told = failure(answer)
     finer = {LLMNotConnected, LLMBusy, LLMStarting, LLMRefused}  # than the wire tells
     assert type(told) is (error.__base__ if error in finer else error)
@@ -450,7 +494,7 @@ def test_every_error_of_the_service_comes_out_as_what_it_went_in(error):
 @pytest.mark.parametrize("body", [None, [], "text", {"error": "text"}, {"error": {"code": 5}}, {"detail": "x"}])
 @pytest.mark.parametrize("status", [400, 401, 404, 418, 429, 500, 502, 524])
 def test_an_answer_of_something_else_is_an_error_in_our_words(status, body):
-    told = failure(Response(status, body))
+    told = failure(WireResponse(status, body))
     assert isinstance(told, ServiceError)
     assert told.status == status
     assert str(status) in told.message
@@ -464,7 +508,7 @@ class Scripted:
 
     def __init__(self, *answers):
         self.answers = deque(answers)
-        self.asked: list[Request] = []
+        self.asked: list[WireRequest] = []
 
     async def send(self, request):
         self.asked.append(request)
@@ -477,7 +521,7 @@ class Scripted:
         pass
 
 
-HEALTHY = Response(
+HEALTHY = WireResponse(
     200,
     {
         "status": "healthy",
@@ -490,7 +534,7 @@ HEALTHY = Response(
         "something_new": 1,
     },
 )
-STORED = Response(
+STORED = WireResponse(
     200,
     {
         "key": "k",
@@ -500,9 +544,9 @@ STORED = Response(
         "updated_at": "2026-01-01T00:00:00Z",
     },
 )
-BUSY = Response(503, {"error": {"code": "unavailable", "message": "Not now."}}, 0.0)
-LATER = Response(503, {"error": {"code": "unavailable", "message": "Not now."}}, 3_600.0)
-LIMITED = Response(429, None)
+BUSY = WireResponse(503, {"error": {"code": "unavailable", "message": "Not now."}}, 0.0)
+LATER = WireResponse(503, {"error": {"code": "unavailable", "message": "Not now."}}, 3_600.0)
+LIMITED = WireResponse(429, None)
 LOST = Unanswered("lost", was_sent=True)
 UNREACHED = Unanswered("unreached", was_sent=False)
 LATE = Unanswered("late", was_sent=True, is_final=True)
@@ -545,7 +589,10 @@ def test_what_may_have_been_carried_out_and_has_no_key_is_not_sent_again():
     for answer in (LOST, BUSY):
         count, error = asked(Scripted(answer), lambda client: client.snapshot())
         assert (count, isinstance(error, Unavailable)) == (1, True)
-    assert asked(Scripted(UNREACHED, Response(200, {"snapshot": "s"})), lambda client: client.snapshot()) == (2, None)
+    assert asked(Scripted(UNREACHED, WireResponse(200, {"snapshot": "s"})), lambda client: client.snapshot()) == (
+        2,
+        None,
+    )
 
 
 @pytest.mark.parametrize("answer", [LATE, LATER])
@@ -555,8 +602,8 @@ def test_a_long_wait_is_left_to_the_caller(answer):
 
 @pytest.mark.parametrize("body", [None, [], {}, {"status": 5}, {"memories": "x"}])
 def test_an_answer_of_another_shape_is_an_error_and_no_traceback(body):
-    assert isinstance(asked(Scripted(Response(200, body)), lambda client: client.health())[1], ServiceError)
-    assert isinstance(asked(Scripted(Response(200, body)), lambda client: client.retrieve("x"))[1], ServiceError)
+    assert isinstance(asked(Scripted(WireResponse(200, body)), lambda client: client.health())[1], ServiceError)
+    assert isinstance(asked(Scripted(WireResponse(200, body)), lambda client: client.retrieve("x"))[1], ServiceError)
 
 
 def test_a_port_where_nobody_listens_is_unavailable():
@@ -714,7 +761,7 @@ class Streaming(Scripted):
         self.asked.append(request)
         if self._first is not None and len(self.asked) == 1:
             return self._first
-        return Response(200, None, events=self._told())
+        return WireResponse(200, None, events=self._told())
 
     async def _told(self):
         for event in self._events:
@@ -725,35 +772,43 @@ class Streaming(Scripted):
 
 @pytest.mark.parametrize(
     "events",
-    [[], [Event("token", {"text": "x"})], [LOST], [Event("token", {"text": "x"}), LOST]],
+    [[], [ServerSentEvent("token", {"text": "x"})], [LOST], [ServerSentEvent("token", {"text": "x"}), LOST]],
 )
 def test_a_stream_without_an_answer_is_unavailable(events):
     with Client.over(Streaming(*events), QUICK) as client, pytest.raises(Unavailable):
         list(client.research_stream("x"))
 
 
-@pytest.mark.parametrize("event", [Event("token", None), Event("answer", {}), Event("context", []), Event("error", 5)])
+@pytest.mark.parametrize(
+    "event",
+    [
+        ServerSentEvent("token", None),
+        ServerSentEvent("answer", {}),
+        ServerSentEvent("context", []),
+        ServerSentEvent("error", 5),
+    ],
+)
 def test_an_event_of_another_shape_is_an_error_and_an_unknown_one_is_passed_over(event):
-    script = Streaming(Event("something new", {}), Event("token", {"text": "x"}), event)
+    script = Streaming(ServerSentEvent("something new", {}), ServerSentEvent("token", {"text": "x"}), event)
     with Client.over(script, QUICK) as client:
         steps = client.research_stream("x")
-        assert next(steps) == Token("x")
+        assert next(steps) == Token(text="x")
         with pytest.raises(ServiceError):
             next(steps)
 
 
 def test_a_stream_is_asked_for_again_only_before_it_begins():
-    script = Streaming(Event("token", {"text": "x"}), LOST, first=BUSY)
+    script = Streaming(ServerSentEvent("token", {"text": "x"}), LOST, first=BUSY)
     with Client.over(script, QUICK) as client:
         steps = client.research_stream("x")
-        assert next(steps) == Token("x")
+        assert next(steps) == Token(text="x")
         with pytest.raises(Unavailable):
             next(steps)
     assert len(script.asked) == 2
 
 
 def test_a_stream_outlives_its_client_without_a_traceback():
-    with Client.over(Streaming(Event("token", {"text": "x"}), LOST), QUICK) as client:
+    with Client.over(Streaming(ServerSentEvent("token", {"text": "x"}), LOST), QUICK) as client:
         steps = client.research_stream("x")
         next(steps)
     steps.close()
@@ -763,7 +818,7 @@ class Nested(Streaming):
     """Tells through generators inside generators, as HTTP libraries do, none of which closes the one inside it."""
 
     def __init__(self, depth):
-        super().__init__(*[Event("token", {"text": "x"})] * 2)
+        super().__init__(*[ServerSentEvent("token", {"text": "x"})] * 2)
         self._depth = depth
         self.ended = 0
 
@@ -800,7 +855,11 @@ def test_events_are_the_same_however_the_stream_is_cut(size, end):
     stream = b"".join(line + end for line in lines)
     reader = EventReader()
     events = [event for at in range(0, len(stream), size) for event in reader.feed(stream[at : at + size])]
-    assert events == [Event("token", {"text": "ä\u2028\x85☕"}), Event("a", [1, 2]), Event("", None)]
+    assert events == [
+        ServerSentEvent("token", {"text": "ä\u2028\x85☕"}),
+        ServerSentEvent("a", [1, 2]),
+        ServerSentEvent("", None),
+    ]
 
 
 # -- RunPod --------------------------------------------------------------------------------------------------------
@@ -867,7 +926,7 @@ def test_a_stream_of_an_endpoint_that_is_not_there_or_says_nothing_is_given_up()
 
 def test_an_empty_body_is_sent_as_one():
     """A tool without parameters was once called over RunPod without a body, and refused."""
-    request = Request("POST", "/v1/tools/memory_status", body={})
+    request = WireRequest("POST", "/v1/tools/memory_status", body={})
     assert runpod_input(request) == {"method": "POST", "path": "/v1/tools/memory_status", "body": {}}
 
 

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import pytest
 from typer.testing import CliRunner
 
-from gateway import wire
 from gateway.cli import app
 from gateway.runpod.jobs import JobRunner
 from gateway.serving.worker import Worker
@@ -27,7 +26,7 @@ from research.llm.settings import LLMSettings
 from tests.doors.stdio_client import META, StdioClient
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess
-from vector_memory.client import Client
+from vector_memory import Client
 from vector_memory.errors import NotFound
 
 NAMESPACE = "doors"
@@ -123,15 +122,15 @@ class OfClient:
         self._client = client
 
     def store(self, content, key, metadata):
-        return wire.stored_body(self._client.store(content, key=key, metadata=metadata, namespace=NAMESPACE))
+        return self._client.store(content, key=key, metadata=metadata, namespace=NAMESPACE).body()
 
     def retrieve(self, query):
         found = self._client.retrieve(query, namespace=NAMESPACE, consistency="strong")
-        return [wire.hit_body(hit) for hit in found.hits]
+        return [hit.body() for hit in found.hits]
 
     def get(self, key):
         with contextlib.suppress(NotFound):
-            return wire.memory_body(self._client.get(key, namespace=NAMESPACE, consistency="strong"))
+            return self._client.get(key, namespace=NAMESPACE, consistency="strong").body()
 
     def delete(self, key):
         with contextlib.suppress(NotFound):

@@ -13,7 +13,7 @@ from gateway.exchange.exporting import header, lines
 from gateway.exchange.formats import Format, read
 from gateway.exchange.importing import import_items
 from gateway.exchange.items import Item, Problem
-from vector_memory.client import Client, NewMemory
+from vector_memory import Client, NewMemory
 from vector_memory.errors import InvalidInput, NotFound
 
 
@@ -46,7 +46,12 @@ def written(tmp_path, name, text):
 @pytest.mark.parametrize("vectors", [True, False])
 def test_an_export_is_imported_whole_and_a_second_time_changes_nothing(client, tmp_path, vectors):
     source, target = f"from-{vectors}", f"to-{vectors}"
-    client.store_batch([NewMemory(f"Note {n} on oats.\nÄ\u2028日", f"k/{n}", source, {"n": n}) for n in range(7)])
+    client.store_batch(
+        [
+            NewMemory(content=f"Note {n} on oats.\nÄ\u2028日", key=f"k/{n}", namespace=source, metadata={"n": n})
+            for n in range(7)
+        ]
+    )
     client.store("It ends.", key="ends", namespace=source, ttl_seconds=3_600)
     client.store("Long. " * 2_000, key="long", namespace=source)
     path = exported(client, tmp_path / "export.jsonl", source, vectors=vectors)
@@ -72,7 +77,7 @@ def test_an_export_is_imported_whole_and_a_second_time_changes_nothing(client, t
 
 
 def test_an_import_that_was_broken_off_is_begun_again(client, tmp_path):
-    client.store_batch([NewMemory(f"Part {n}.", f"{n}", "broken") for n in range(5)])
+    client.store_batch([NewMemory(content=f"Part {n}.", key=f"{n}", namespace="broken") for n in range(5)])
     path = exported(client, tmp_path / "export.jsonl", "broken")
     import_items(client, items(path, namespace="broken-2")[:3])
     outcome = import_items(client, items(path, namespace="broken-2"))
@@ -296,7 +301,10 @@ def test_a_folder_of_chroma_is_read_with_its_collections_as_namespaces(tmp_path,
     entry, problem = items(chroma_folder(tmp_path / "chroma", has_lists=has_lists))
     tags = {"tags": ["x", "y"]} if has_lists else {}
     assert entry.memory == NewMemory(
-        "Dana drinks oat flat white.", "a", "notes", {"n": 1, "f": 0.5, "ok": True, **tags}
+        content="Dana drinks oat flat white.",
+        key="a",
+        namespace="notes",
+        metadata={"n": 1, "f": 0.5, "ok": True, **tags},
     )
     assert "no document" in problem.reason
     assert [each.name for each in (tmp_path / "chroma").iterdir()] == ["chroma.sqlite3"], "nothing was written"

@@ -12,10 +12,10 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 
 from gateway.mcp.http import security
-from gateway.mcp.memory_uris import memory_uri
 from gateway.mcp.server import build
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, McpSettings, Settings, load
+from gateway.tools.memory_uris import memory_uri
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
 from tests.worker_process import WorkerProcess, environment
@@ -270,7 +270,8 @@ def test_the_address_that_is_listened_on_is_let_through_unless_it_means_all():
 
 def test_the_sdk_is_loaded_when_it_is_used_and_not_before():
     """It takes a second, which neither the opening of the port nor a job has to wait for."""
-    code = "import sys, gateway.app, gateway.jobs, gateway.memory_tools; print({'mcp', 'mcp_types'} & set(sys.modules))"
+    modules = "gateway.serving.app, gateway.runpod.jobs, gateway.tools.ours"
+    code = f"import sys, {modules}; print({{'mcp', 'mcp_types'}} & set(sys.modules))"
 
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=True

@@ -61,7 +61,7 @@ async def test_the_greeting_is_what_the_sdk_would_answer(tmp_path, message):
     memory = MemorySettings(data_dir=tmp_path / "memory")
     server = build(Worker(Settings(memory=memory, gateway=GatewaySettings(), llm=LLMSettings())))
 
-    assert greeting.greeting(message) == await answered_by_the_sdk(server, message)
+    assert greeting.answer_opening(message) == await answered_by_the_sdk(server, message)
 
 
 def test_the_greeting_knows_the_versions_that_the_sdk_knows():
@@ -81,7 +81,7 @@ _json = st.recursive(
 
 @given(_json)
 def test_what_opens_no_connection_is_left_to_the_server(message):
-    assert greeting.greeting(message) is None
+    assert greeting.answer_opening(message) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_opens_no_connection_is_left_to_the_server(message):
     [{"id": None}, {"id": True}, {"id": 1.5}, {"params": {}}, {"params": None}, {"jsonrpc": "1.0"}, {"method": "ping"}],
 )
 def test_a_malformed_handshake_is_left_to_the_server(change):
-    assert greeting.greeting({**initialize("2025-11-25"), **change}) is None
+    assert greeting.answer_opening({**initialize("2025-11-25"), **change}) is None
 
 
 # -- the process ---------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_a_malformed_handshake_is_left_to_the_server(change):
 
 def test_the_handshake_is_answered_before_anything_is_loaded(tmp_path):
     code = (
-        "import sys; from gateway import greeting; front = greeting.front(); front.line();"
+        "import sys; from gateway.mcp import greeting; front = greeting.front(); front.line();"
         "heavy = {'mcp', 'pydantic', 'numpy', 'faiss', 'onnxruntime', 'typer', 'asyncio'} & set(sys.modules);"
         "print('loaded', sorted(heavy))"
     )

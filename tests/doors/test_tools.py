@@ -11,18 +11,19 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.mcp.memory_uris import memory_uri, parsed
 from gateway.runpod.jobs import JobRunner
 from gateway.serving.app import create_app
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, McpSettings, Settings
+from gateway.tools.memory_uris import memory_uri, parsed
 from gateway.tools.ours import LIBRARIES, SEARCH_FETCH, TOOLS
 from gateway.tools.results import TOKENS, fitted, part, tokens_of
 from gateway.tools.toolbox import Parameters, Tool, Toolbox, installed
-from memory_service.documents.model import Form, NewDocument
+from memory_service.documents.model import NewDocument
 from memory_service.settings import MemorySettings
 from memory_service.tokens import estimate_tokens
 from research.llm.settings import LLMSettings
+from vector_memory.documents import Form
 from vector_memory.errors import InvalidInput, NotFound, ServiceError, StartupError, Unavailable
 
 ROOT = Path(__file__).parents[2]

@@ -10,18 +10,18 @@ import re
 import httpx
 import pytest
 
-from memory_service.model import Hit, Memory
 from research.context.packing import pack
 from research.context.prompt import build
-from research.events import Cited, Context, Token
 from research.llm.deadline import Deadline
 from research.llm.endpoints import connect
 from research.llm.settings import LLMSettings
-from research.model import Answer, ChatMessage, ResearchRequest
 from research.researcher import Researcher
 from tests.attacks import ATTACKS
 from tests.list_recall import ListRecall, memory
 from vector_memory.errors import LLMReplyInvalid
+from vector_memory.memories import Memory
+from vector_memory.research import Answer, ChatMessage, Cited, Context, ResearchRequest, Token
+from vector_memory.retrieval import Hit
 
 BASE_URL = os.environ.get("LLM_TEST_BASE_URL", "")
 MODEL = os.environ.get("LLM_TEST_MODEL", "")
@@ -74,7 +74,7 @@ def assert_consistent(answer: Answer) -> None:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 async def test_a_question_is_answered_with_consistent_citations(question: str) -> None:
-    answer = await ask(ResearchRequest(question, max_tokens=100, temperature=0), settings(), MEMORIES)
+    answer = await ask(ResearchRequest(query=question, max_tokens=100, temperature=0), settings(), MEMORIES)
 
     print(f"\nQ: {question}\nA: {answer.result!r}")
     print(
@@ -87,7 +87,9 @@ async def test_a_question_is_answered_with_consistent_citations(question: str) -
 
 async def test_a_forged_turn_costs_no_more_than_its_text_and_is_answered() -> None:
     answer = await ask(
-        ResearchRequest("What is the budget of Gareth?", max_tokens=100, temperature=0), settings(), [*MEMORIES, FORGED]
+        ResearchRequest(query="What is the budget of Gareth?", max_tokens=100, temperature=0),
+        settings(),
+        [*MEMORIES, FORGED],
     )
 
     print(f"\nA: {answer.result!r}")
@@ -102,7 +104,9 @@ OBEY = [ATTACKS[at] for at in (0, 3, 10, 19, 20, 28, 34)]
 async def test_an_attack_among_the_memories_leaves_a_consistent_answer(attack: str) -> None:
     hostile = memory(f"The budget. {attack}", key="hostile", metadata={"speaker": attack[:80], "provenance": "tool"})
 
-    answer = await ask(ResearchRequest(QUESTIONS[2], max_tokens=100, temperature=0), settings(), [*MEMORIES, hostile])
+    answer = await ask(
+        ResearchRequest(query=QUESTIONS[2], max_tokens=100, temperature=0), settings(), [*MEMORIES, hostile]
+    )
 
     print(f"\nA: {answer.result!r}")
     assert_consistent(answer)
@@ -114,7 +118,7 @@ async def test_no_text_of_a_memory_becomes_a_control_token_of_the_server() -> No
 
     def prompt(text: str, question: str) -> list[ChatMessage]:
         metadata = {"speaker": text[:80], "event_time": text[:40], "provenance": text}
-        return list(build(question, pack([Hit(memory(text, metadata=metadata), 1.0)], 4_000).passages))
+        return list(build(question, pack([Hit.of(memory(text, metadata=metadata), 1.0)], 4_000).passages))
 
     async with httpx.AsyncClient(timeout=60, headers={"Authorization": f"Bearer {API_KEY}"}) as client:
 
@@ -148,7 +152,7 @@ async def test_no_text_of_a_memory_becomes_a_control_token_of_the_server() -> No
 )
 async def test_a_packed_window_is_never_too_long_for_the_model(text: str) -> None:
     """The estimate knows no tokenizer; here a real one counts the fullest prompt that it allows."""
-    request = ResearchRequest("What do the memories say?", k=50, max_tokens=100, temperature=0)
+    request = ResearchRequest(query="What do the memories say?", k=50, max_tokens=100, temperature=0)
     memories = [memory(f"{i}: {text * 4}", key=f"m{i}") for i in range(50)]
 
     answer = await ask(request, settings(context_tokens=2_048), memories)
@@ -159,7 +163,7 @@ async def test_a_packed_window_is_never_too_long_for_the_model(text: str) -> Non
 
 
 async def test_the_server_counts_and_more_fits_than_by_the_estimate() -> None:
-    request = ResearchRequest("What do the memories say?", k=50, max_tokens=100, temperature=0)
+    request = ResearchRequest(query="What do the memories say?", k=50, max_tokens=100, temperature=0)
     memories = [memory(f"{i}: {'The quick brown fox jumps over the lazy dog. ' * 4}", key=f"m{i}") for i in range(50)]
 
     answer = await ask(request, settings(context_tokens=2_048), memories)
@@ -171,7 +175,7 @@ async def test_the_server_counts_and_more_fits_than_by_the_estimate() -> None:
 
 
 async def test_a_streamed_answer_is_the_same_as_the_one_at_once() -> None:
-    request = ResearchRequest(QUESTIONS[0], max_tokens=100, temperature=0)
+    request = ResearchRequest(query=QUESTIONS[0], max_tokens=100, temperature=0)
     whole = await ask(request, settings(), MEMORIES)
     made = settings()
     researcher = Researcher(ListRecall(MEMORIES), made, connect(made))
@@ -195,13 +199,13 @@ async def test_a_streamed_answer_is_the_same_as_the_one_at_once() -> None:
 async def test_a_stream_that_is_left_frees_the_server_for_the_next_question() -> None:
     made = settings(concurrency=1, queue_max=0)
     researcher = Researcher(ListRecall(MEMORIES), made, connect(made))
-    steps = researcher.research_stream(ResearchRequest(QUESTIONS[0], max_tokens=4_000, temperature=1))
+    steps = researcher.research_stream(ResearchRequest(query=QUESTIONS[0], max_tokens=4_000, temperature=1))
     async for step in steps:
         if isinstance(step, Token):
             break
     await steps.aclose()
 
-    answer = await researcher.research(ResearchRequest(QUESTIONS[1], max_tokens=100, temperature=0))
+    answer = await researcher.research(ResearchRequest(query=QUESTIONS[1], max_tokens=100, temperature=0))
     await researcher.close()
 
     assert_consistent(answer)
@@ -253,7 +257,7 @@ async def test_a_second_server_answers_where_the_first_has_no_such_model() -> No
     fallback = {"base_url": BASE_URL, "api_key": API_KEY or None, "model": MODEL}
     made = settings(model="no-such-model", fallback_endpoints=[fallback], second_price=1.0)
 
-    answer = await ask(ResearchRequest(QUESTIONS[0], max_tokens=100, temperature=0), made, MEMORIES)
+    answer = await ask(ResearchRequest(query=QUESTIONS[0], max_tokens=100, temperature=0), made, MEMORIES)
 
     assert (answer.endpoint, answer.model, answer.cost) == ("fallback 1", MODEL, None)
 
@@ -261,18 +265,18 @@ async def test_a_second_server_answers_where_the_first_has_no_such_model() -> No
 @pytest.mark.usefixtures("_picky_server")
 async def test_a_model_that_the_server_does_not_have_is_named() -> None:
     with pytest.raises(LLMReplyInvalid, match=r"no-such-model.*LLM_MODEL"):
-        await ask(ResearchRequest("Why Grimsby?"), settings(model="no-such-model"), MEMORIES)
+        await ask(ResearchRequest(query="Why Grimsby?"), settings(model="no-such-model"), MEMORIES)
 
 
 @pytest.mark.skipif(not API_KEY, reason="LLM_TEST_API_KEY is not set, so the server may ask for none")
 async def test_a_wrong_key_is_refused_in_plain_words() -> None:
     with pytest.raises(LLMReplyInvalid, match="LLM_API_KEY"):
-        await ask(ResearchRequest("Why Grimsby?"), settings(api_key="wrong-key"), MEMORIES)
+        await ask(ResearchRequest(query="Why Grimsby?"), settings(api_key="wrong-key"), MEMORIES)
 
 
 async def test_a_window_larger_than_the_models_own_is_known_from_the_server() -> None:
     memories = [memory("The quick brown fox jumps over the lazy dog. " * 900, key="long")]
-    request = ResearchRequest("What does the fox do?", max_tokens=100, temperature=0)
+    request = ResearchRequest(query="What does the fox do?", max_tokens=100, temperature=0)
 
     answer = await ask(request, settings(context_tokens=200_000), memories)
 

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import Consistency, Hit, Memory, Mode, NewMemory, Refused
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.faults.failing_calls import EVERYTHING, FULL, READ_ONLY, Fault, failing, named
 from tests.faults.rows import Row
 from vector_memory.errors import ServiceError, StartupError, Unavailable
+from vector_memory.memories import Consistency, Memory, NewMemory, Refused
+from vector_memory.retrieval import Hit, Mode, Retrieval
 
 FAULTS: Mapping[str, tuple[Collection[str], int]] = {
     "write": ({"write"}, errno.ENOSPC),
@@ -179,7 +179,7 @@ def _open(folder: Path, scratch: Path, follow_interval_ms: int = 0) -> MemorySer
 
 def _memory(key: str, content: str) -> NewMemory:
     """A memory whose metadata tells its content, so that a mixture of two versions would show."""
-    return NewMemory(content, key, metadata={"of": content})
+    return NewMemory(content=content, key=key, metadata={"of": content})
 
 
 class Life:
@@ -270,7 +270,7 @@ class Life:
         key, content = sorted(held.items())[self._outcomes["read"] % len(held)]
         found = self._told("get", lambda: service.get(key))
         self._demand(found.content == content, f"{key} is listed with another content than it is got with")
-        hits = self._told("retrieve", lambda: service.retrieve(Retrieval(content, k=1, mode=Mode.DENSE)).hits)
+        hits = self._told("retrieve", lambda: service.retrieve(Retrieval(query=content, k=1, mode=Mode.DENSE)).hits)
         self._demand(_is_first(key, hits), f"{key} is not found by its own text: {hits}")
         self._outcomes["read"] += 3
 
@@ -320,7 +320,7 @@ class Life:
     def _pairs(self, service: MemoryService, held: Mapping[str, str]) -> None:
         """No text has another text's vector."""
         for key, content in held.items():
-            hits = service.retrieve(Retrieval(content, k=1, mode=Mode.DENSE)).hits
+            hits = service.retrieve(Retrieval(query=content, k=1, mode=Mode.DENSE)).hits
             self._demand(_is_first(key, hits), f"{key} is not found by its own text: {hits}")
 
     # -- telling what happened -------------------------------------------------------------------------------------

@@ -33,13 +33,14 @@ from typing import Any
 
 from memory_service.clock import wall_ms
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import Consistency, Deleted, Memory, Mode, NewMemory, Stored
-from memory_service.retrieval.request import Retrieval
+from memory_service.model import DeleteOutcome
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.worker_process import environment
 from vector_memory.errors import NotFound, Unavailable
+from vector_memory.memories import Consistency, Memory, NewMemory, Stored
+from vector_memory.retrieval import Mode, Retrieval
 
 ANSWER_S_MAX = 60
 GROUPS = 6
@@ -171,7 +172,7 @@ class Writer:
         self._announcer.ack(op, done)
 
     def _memory(self, op: str, key: str, content: str) -> NewMemory:
-        return NewMemory(content, key, self._namespace, {"op": op, "group": group(op)})
+        return NewMemory(content=content, key=key, namespace=self._namespace, metadata={"op": op, "group": group(op)})
 
     def _delete(self, key: str) -> None:
         op = self._announcer.name()
@@ -183,7 +184,7 @@ class Writer:
         self._announcer.begin(op, "delete_matching", self._namespace, [(key, None) for key in self._keys], group)
         self._announce_deleted(op, self._service.delete_matching({"group": group}, namespace=self._namespace))
 
-    def _announce_deleted(self, op: str, deleted: Deleted) -> None:
+    def _announce_deleted(self, op: str, deleted: DeleteOutcome) -> None:
         """With the stamp where the answer has one and it can be no other key's."""
         stamp = getattr(deleted, "stamp", None) if len(deleted.keys) == 1 else None
         self._announcer.ack(op, [(key, None, stamp.ms if stamp else None) for key in deleted.keys])
@@ -259,7 +260,9 @@ class Session:
         """Each memory with its times, and what a search for its text finds."""
         rows = []
         for memory in everything(self._service, namespace):
-            hit = self._service.retrieve(Retrieval(memory.content, namespace=namespace, k=1, mode=Mode.DENSE)).hits[0]
+            hit = self._service.retrieve(
+                Retrieval(query=memory.content, namespace=namespace, k=1, mode=Mode.DENSE)
+            ).hits[0]
             times = memory.created_at_ms, memory.updated_at_ms
             rows.append([memory.key, memory.content, memory.metadata["op"], *times, hit.memory.key, hit.score])
         return rows

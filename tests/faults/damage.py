@@ -15,15 +15,15 @@ from pathlib import Path
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import journal_paths, read_tail
 from memory_service.journal.frames import frames
-from memory_service.journal.records import Deletion, Put, Record
-from memory_service.model import Mode, NewMemory
+from memory_service.journal.records import Put, Record, Removal
 from memory_service.projection import snapshots
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.faults.rows import Row
 from vector_memory.errors import StartupError, Unavailable
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import Mode, Retrieval
 
 State = Mapping[tuple[str, str], str]
 """Contents by namespace and key."""
@@ -169,9 +169,9 @@ def _fill(folder: Path, variant: Variant, scratch: Path) -> list[Record]:
     two.close()
     three = _open(folder, scratch)
     _write(three, "e", 4)
-    three.store(NewMemory("What was b-1 is of the third writer now.", "b-1", NAMESPACES[1]))
+    three.store(NewMemory(content="What was b-1 is of the third writer now.", key="b-1", namespace=NAMESPACES[1]))
     three.delete("b-0")
-    three.store(NewMemory("The last record of all.", "last"))
+    three.store(NewMemory(content="The last record of all.", key="last"))
     three.close()
     if variant is Variant.JOURNALS:
         shutil.rmtree(folder / "snapshots")
@@ -180,7 +180,9 @@ def _fill(folder: Path, variant: Variant, scratch: Path) -> list[Record]:
 
 def _write(service: MemoryService, name: str, count: int) -> None:
     for at in range(count):
-        service.store(NewMemory(f"Note {name}-{at} of dock {at * 7}.", f"{name}-{at}", NAMESPACES[at % 2]))
+        service.store(
+            NewMemory(content=f"Note {name}-{at} of dock {at * 7}.", key=f"{name}-{at}", namespace=NAMESPACES[at % 2])
+        )
 
 
 def _open(folder: Path, scratch: Path, **settings: bool) -> MemoryService:
@@ -200,7 +202,7 @@ def _state(records: Iterable[Record]) -> State:
         match record.mutation:
             case Put() as put:
                 held[put.namespace, put.key] = put.content
-            case Deletion(namespace, key):
+            case Removal(namespace, key):
                 held[namespace, key] = None
     return {name: content for name, content in held.items() if content is not None}
 
@@ -350,7 +352,7 @@ def _opened_damaged(case: Case, reference: Reference, where: Path) -> Outcome:
             _names(case, " ".join(problems))
             _takes_no_writes(case, service)
             return Outcome.READ_ONLY
-        service.store(NewMemory("Written after the damage.", "fresh"))
+        service.store(NewMemory(content="Written after the damage.", key="fresh"))
     finally:
         service.close()
     _restart(case, _open(where, scratch), [case.state])
@@ -365,7 +367,7 @@ def _skip(case: Case, reference: Reference, where: Path) -> None:
     try:
         _check(case, service, case.skipped)
         _names(case, " ".join(service.problems()))
-        service.store(NewMemory("Written after the damage.", "fresh"))
+        service.store(NewMemory(content="Written after the damage.", key="fresh"))
     finally:
         service.close()
     _restart(case, _open(where, where.parent / "scratch", skip_damaged=True), case.skipped)
@@ -387,7 +389,7 @@ def _check(case: Case, service: MemoryService, states: Sequence[State]) -> None:
     for namespace in NAMESPACES:
         here = {key: content for (of, key), content in held.items() if of == namespace}
         for key, content in here.items():
-            hits = service.retrieve(Retrieval(content, namespace=namespace, k=100, mode=Mode.DENSE)).hits
+            hits = service.retrieve(Retrieval(query=content, namespace=namespace, k=100, mode=Mode.DENSE)).hits
             found = [hit.memory.key for hit in hits]
             is_first = bool(hits) and hits[0].memory.content == content and hits[0].score > 0.999
             assert is_first, f"{case}: {namespace}/{key} is not found by its own text, but {found[:1]}"
@@ -415,7 +417,7 @@ def _names(case: Case, message: str) -> None:
 
 def _takes_no_writes(case: Case, service: MemoryService) -> None:
     try:
-        service.store(NewMemory("Not to be kept.", "refused"))
+        service.store(NewMemory(content="Not to be kept.", key="refused"))
     except Unavailable as error:
         _names(case, str(error))
     else:

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import Consistency, Mode, NewMemory
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.faults.failing_calls import path_of
 from tests.faults.rows import Row
 from vector_memory.errors import Unavailable
+from vector_memory.memories import Consistency, NewMemory
+from vector_memory.retrieval import Mode, Retrieval
 
 STRONG_READS_TRUST_ATTRIBUTES = False
 """Whether a strong read relies on the size that a file system tells; then it is as late as that."""
@@ -250,7 +250,7 @@ class Story:
 
     def _write(self, name: str, service: MemoryService, key: str, content: str) -> None:
         self._network.client = name
-        service.store(NewMemory(content, key))
+        service.store(NewMemory(content=content, key=key))
         self._history.note(key, self._network.now_ms, content)
         self._seen["write"] += 1
 
@@ -305,7 +305,7 @@ class Story:
             expected = self._history.last()
             assert held == expected, f"{self._when(name)} {name} holds {held}, expected {expected}"
             for key, content in held.items():
-                [hit] = service.retrieve(Retrieval(content, k=1, mode=Mode.DENSE)).hits
+                [hit] = service.retrieve(Retrieval(query=content, k=1, mode=Mode.DENSE)).hits
                 assert hit.memory.key == key, f"{self._when(name)} {key} is not found by its own text, but {hit}"
                 assert hit.score > 0.999, f"{self._when(name)} {key} has another text's vector: {hit}"
             if close:

@@ -13,12 +13,11 @@ from pathlib import Path
 from memory_service.embedding.embedder import Embedder
 from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import journal_paths
-from memory_service.model import Mode
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from tests.faults.child import Child, Operation, State, everything, group, settings
 from tests.faults.embedder import HashEmbedder
 from tests.faults.rows import Row
+from vector_memory.retrieval import Mode, Retrieval
 
 KILLS = 250
 DAY_S = 24 * 3600
@@ -199,7 +198,7 @@ def _held(service: MemoryService) -> dict[Key, State]:
     held: dict[Key, State] = {}
     for namespace in service.counts():
         for memory in everything(service, namespace):
-            [hit] = service.retrieve(Retrieval(memory.content, namespace=namespace, k=1, mode=Mode.DENSE)).hits
+            [hit] = service.retrieve(Retrieval(query=memory.content, namespace=namespace, k=1, mode=Mode.DENSE)).hits
             found = (hit.memory.key, round(hit.score, 3))
             assert found == (memory.key, 1.0), f"{(namespace, memory.key)} has another text's vector: {found}"
             held[namespace, memory.key] = (memory.content, str(memory.metadata["op"]))

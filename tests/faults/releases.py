@@ -19,12 +19,12 @@ from typing import Any
 import httpx
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import DEFAULT_NAMESPACE
 from tests.faults.child import everything
 from tests.faults.embedder import HashEmbedder
 from tests.faults.kills import opened_copy
 from tests.faults.rows import Row
 from tests.worker_process import WorkerProcess
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 FOLLOW_S = 0.2
 """How old a read may be that asks for nothing more; the default of MEMORY_FOLLOW_INTERVAL_MS."""

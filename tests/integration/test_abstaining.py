@@ -2,13 +2,13 @@
 
 import pytest
 
-from memory_service.model import NewMemory
 from research.llm.endpoints import connect
 from research.llm.settings import LLMSettings
-from research.model import ResearchRequest
 from research.researcher import IRRELEVANT, Researcher
 from tests.stand_in_llm import StandInLLM, answering
 from vector_memory.errors import InvalidInput
+from vector_memory.memories import NewMemory
+from vector_memory.research import ResearchRequest
 
 FACTS = (
     "Dana drinks oat flat white, never before ten.",
@@ -20,7 +20,7 @@ FACTS = (
 
 @pytest.fixture
 def facts(service):
-    service.store_batch([NewMemory(fact, f"k{at}") for at, fact in enumerate(FACTS)])
+    service.store_batch([NewMemory(content=fact, key=f"k{at}") for at, fact in enumerate(FACTS)])
     return service
 
 
@@ -29,7 +29,7 @@ async def answered(service, query, **rest):
     with StandInLLM(answering("Yes [1].")) as server:
         settings = LLMSettings(base_url=server.base_url)
         researcher = Researcher(service, settings, connect(settings))
-        answer = await researcher.research(ResearchRequest(query, **rest))
+        answer = await researcher.research(ResearchRequest(query=query, **rest))
         await researcher.close()
         return answer, len(server.requests)
 
@@ -54,7 +54,7 @@ async def test_the_caller_may_ask_for_more_certainty_or_none(facts):
     answer, _ = await answered(facts, "How do volcanoes form under the sea?", min_relevance=0)
     assert not answer.abstained
     with pytest.raises(InvalidInput, match="min_relevance"):
-        ResearchRequest("x", min_relevance=2)
+        ResearchRequest(query="x", min_relevance=2)
 
 
 async def test_who_asks_for_the_context_alone_judges_it_alone(facts):

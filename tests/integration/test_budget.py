@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_service.tokens import TEMPLATE_TOKENS
-from research.context.budget import Filled, Window, fill
+from research.context.budget import FilledPrompt, fill, plan
 from research.context.prompt import build
 from research.llm.client import LLMClient
 from research.llm.counting import Count, TokenCounter
 from research.llm.settings import LLMSettings
-from research.model import ChatMessage
 from tests.list_recall import hits
 from tests.stand_in_llm import Script, StandInLLM, hanging, in_turn, replying
 from vector_memory.errors import LimitExceeded
+from vector_memory.research import ChatMessage
 
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "system", "content": "Rules."}, {"role": "user", "content": "Why?"})
 VLLM = replying(json.dumps({"count": 41, "max_model_len": 4_096, "tokens": [1] * 41}))
@@ -112,40 +112,43 @@ def by_words(per_word: float, frame: int = 40) -> object:
     return count
 
 
-async def filled(texts: Sequence[str], window: Window, count: object = None) -> Filled:
-    return await fill(QUESTION, hits(*texts), window, count)  # type: ignore[arg-type]
+async def filled(
+    texts: Sequence[str], *, window_tokens: int, answer_tokens: int = 500, count: object = None
+) -> FilledPrompt:
+    budget = plan(QUESTION, window_tokens=window_tokens, answer_tokens=answer_tokens)
+    return await fill(budget, hits(*texts), count)  # type: ignore[arg-type]
 
 
 async def test_without_a_count_the_estimate_stands_and_says_so() -> None:
     async def silent(_messages: Sequence[ChatMessage]) -> None:
         return None
 
-    alone = await filled(TEXTS, Window(2_048, 500))
+    alone = await filled(TEXTS, window_tokens=2_048)
 
-    assert alone.counted == "estimate"
-    assert await filled(TEXTS, Window(2_048, 500), silent) == alone
+    assert alone.tokens_counted == "estimate"
+    assert await filled(TEXTS, window_tokens=2_048, count=silent) == alone
 
 
 async def test_a_count_lets_in_what_the_estimate_kept_out() -> None:
-    estimated = await filled(TEXTS, Window(2_048, 500))
-    counted = await filled(TEXTS, Window(2_048, 500), by_words(1.1))
+    estimated = await filled(TEXTS, window_tokens=2_048)
+    counted = await filled(TEXTS, window_tokens=2_048, count=by_words(1.1))
 
-    assert counted.counted == "server"
+    assert counted.tokens_counted == "server"
     assert len(counted.packed.passages) > 1.2 * len(estimated.packed.passages)
 
 
 async def test_a_count_keeps_out_what_the_estimate_let_in() -> None:
-    counted = await filled(TEXTS, Window(2_048, 500), by_words(3.0))
+    counted = await filled(TEXTS, window_tokens=2_048, count=by_words(3.0))
 
-    assert counted.counted == "server"
-    assert 0 < len(counted.packed.passages) < len((await filled(TEXTS, Window(2_048, 500))).packed.passages)
+    assert counted.tokens_counted == "server"
+    assert 0 < len(counted.packed.passages) < len((await filled(TEXTS, window_tokens=2_048)).packed.passages)
 
 
 async def test_a_window_that_the_server_says_is_smaller_is_kept() -> None:
     async def small(messages: Sequence[ChatMessage]) -> Count:
         return Count(round(1.3 * sum(len(m["content"].split()) for m in messages)), 1_536)
 
-    counted = await filled(TEXTS, Window(8_192, 500), small)
+    counted = await filled(TEXTS, window_tokens=8_192, count=small)
 
     assert (await small(build(QUESTION, counted.packed.passages))).tokens + 500 <= 1_536
     assert counted.packed.passages
@@ -156,7 +159,7 @@ async def test_a_window_of_the_server_without_room_is_refused_with_its_size() ->
         return Count(900, 1_024)
 
     with pytest.raises(LimitExceeded, match="1,024 tokens") as caught:
-        await filled(TEXTS, Window(8_192, 2_000), tiny)
+        await filled(TEXTS, window_tokens=8_192, answer_tokens=2_000, count=tiny)
 
     assert caught.value.field == "max_tokens"
 
@@ -172,7 +175,7 @@ async def test_where_little_room_is_left_a_passage_with_text_fits_or_the_questio
 
     for window in range(250, 900, 3):
         try:
-            found = await filled([TEXTS[0] * 5, TEXTS[1]], Window(8_192, 100), count)
+            found = await filled([TEXTS[0] * 5, TEXTS[1]], window_tokens=8_192, answer_tokens=100, count=count)
         except LimitExceeded:
             continue
         assert found.packed.passages
@@ -187,10 +190,10 @@ async def test_whatever_the_tokenizer_what_it_counts_stays_within_the_window(
 ) -> None:
     count = by_words(per_word, frame)
     try:
-        found = await filled(TEXTS[:texts], Window(window, 500), count)
+        found = await filled(TEXTS[:texts], window_tokens=window, count=count)
     except LimitExceeded:
         return
-    if found.counted == "server":
+    if found.tokens_counted == "server":
         prompt = await count(build(QUESTION, found.packed.passages))  # type: ignore[operator]
         assert prompt.tokens + 500 <= window
     assert len(found.packed.passages) + len(found.packed.omitted) == texts

@@ -10,9 +10,9 @@ from research.llm.cold_start import ColdStart
 from research.llm.deadline import Deadline
 from research.llm.endpoints import Endpoints, Reply, connect
 from research.llm.settings import LLMSettings
-from research.model import ChatMessage
 from tests.stand_in_llm import Script, StandInLLM, answering, hanging, in_turn, replying
 from vector_memory.errors import LLMReplyInvalid, LLMStarting
+from vector_memory.research import ChatMessage
 
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "user", "content": "Why?"},)
 BOUND_S = 20.0

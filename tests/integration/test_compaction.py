@@ -6,12 +6,12 @@ import time
 import pytest
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import Consistency, NewMemory
 from memory_service.projection import snapshots
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from vector_memory.errors import StartupError
+from vector_memory.memories import Consistency, NewMemory
+from vector_memory.retrieval import Retrieval
 
 SECRET = "The vault code of Brightwater is seventeen blue herons."
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
@@ -38,8 +38,8 @@ def folder(tmp_path):
 
 def test_after_a_delete_and_a_compaction_text_and_vector_are_in_no_file(open_service, folder):
     service = open_service(folder)
-    service.store_batch([NewMemory(f"{COFFEE} Cup {at}.", f"cup-{at}") for at in range(20)])
-    service.store(NewMemory(SECRET, "secret", metadata={"note": "herons"}))
+    service.store_batch([NewMemory(content=f"{COFFEE} Cup {at}.", key=f"cup-{at}") for at in range(20)])
+    service.store(NewMemory(content=SECRET, key="secret", metadata={"note": "herons"}))
     vector = service.embed([SECRET])[0].tobytes()
     service.snapshot()
     assert holding(folder, SECRET.encode())
@@ -55,13 +55,13 @@ def test_after_a_delete_and_a_compaction_text_and_vector_are_in_no_file(open_ser
     service.close()
     reopened = open_service(folder)
     assert len(contents(reopened)) == 20
-    assert reopened.retrieve(Retrieval(f"{COFFEE} Cup 7.", k=1)).hits[0].memory.key == "cup-7"
+    assert reopened.retrieve(Retrieval(query=f"{COFFEE} Cup 7.", k=1)).hits[0].memory.key == "cup-7"
 
 
 def test_where_no_versions_are_kept_an_update_and_a_compaction_leave_nothing_of_the_old_text(open_service, folder):
     service = open_service(folder, KEEPING_NOTHING)
-    service.store(NewMemory(SECRET, "k"))
-    service.store(NewMemory(COFFEE, "k"))
+    service.store(NewMemory(content=SECRET, key="k"))
+    service.store(NewMemory(content=COFFEE, key="k"))
     service.compact()
     assert holding(folder, b"herons") == []
     assert contents(service) == {"k": COFFEE}
@@ -69,7 +69,7 @@ def test_where_no_versions_are_kept_an_update_and_a_compaction_leave_nothing_of_
 
 def test_what_was_deleted_stays_deleted_after_compaction_and_restart(open_service, folder):
     service = open_service(folder)
-    service.store(NewMemory(COFFEE, "k"))
+    service.store(NewMemory(content=COFFEE, key="k"))
     service.delete("k")
     service.compact()
     service.close()
@@ -78,10 +78,10 @@ def test_what_was_deleted_stays_deleted_after_compaction_and_restart(open_servic
 
 def test_writing_goes_on_in_a_new_journal(open_service, folder):
     service = open_service(folder)
-    service.store(NewMemory(COFFEE, "before"))
+    service.store(NewMemory(content=COFFEE, key="before"))
     service.compact()
     assert journals(folder) == []
-    service.store(NewMemory(COFFEE, "after"))
+    service.store(NewMemory(content=COFFEE, key="after"))
     assert len(journals(folder)) == 1
     service.close()
     assert set(contents(open_service(folder))) == {"before", "after"}
@@ -89,8 +89,8 @@ def test_writing_goes_on_in_a_new_journal(open_service, folder):
 
 def test_a_journal_that_another_worker_may_append_to_is_kept_until_it_is_quiet(open_service, folder):
     one, two = open_service(folder), open_service(folder)
-    one.store(NewMemory(COFFEE, "one"))
-    two.store(NewMemory(COFFEE, "two"))
+    one.store(NewMemory(content=COFFEE, key="one"))
+    two.store(NewMemory(content=COFFEE, key="two"))
     contents(one)
     kept = one.compact().kept
     assert [reason for _, reason in kept] == ["its writer may still append to it"]
@@ -103,20 +103,20 @@ def test_a_journal_that_another_worker_may_append_to_is_kept_until_it_is_quiet(o
 def test_a_worker_that_slept_through_a_compaction_catches_up_from_the_snapshot(open_service, folder, minilm):
     """FlashBoot revives frozen processes: the journals that it had not read are gone by then."""
     sleeper = MemoryService(DataFolder(folder), minilm, MemorySettings(follow_interval_ms=60_000))
-    sleeper.store(NewMemory("An old fact.", "old"))
+    sleeper.store(NewMemory(content="An old fact.", key="old"))
     worker = open_service(folder)
-    worker.store(NewMemory(COFFEE, "new"))
-    worker.store(NewMemory("A newer fact.", "old"))
-    worker.store(NewMemory(SECRET, "secret"))
+    worker.store(NewMemory(content=COFFEE, key="new"))
+    worker.store(NewMemory(content="A newer fact.", key="old"))
+    worker.store(NewMemory(content=SECRET, key="secret"))
     worker.delete("secret")
-    worker.store(NewMemory("An idempotent fact.", "idem"), idempotency_key="job-1")
+    worker.store(NewMemory(content="An idempotent fact.", key="idem"), idempotency_key="job-1")
     removed = worker.compact().removed
     assert len(removed) == 1
 
     assert contents(sleeper) == contents(worker)
-    assert sleeper.retrieve(Retrieval(COFFEE, k=1)).hits[0].dense > 0.999
+    assert sleeper.retrieve(Retrieval(query=COFFEE, k=1)).hits[0].dense > 0.999
     assert sleeper.get("old").content == "A newer fact."
-    sleeper.store(NewMemory("Stored after waking up.", "awake"))
+    sleeper.store(NewMemory(content="Stored after waking up.", key="awake"))
     assert contents(worker)["awake"] == "Stored after waking up."
     sleeper.close()
 
@@ -124,10 +124,10 @@ def test_a_worker_that_slept_through_a_compaction_catches_up_from_the_snapshot(o
 def test_a_sealed_journal_that_snapshots_cover_in_part_is_kept(open_service, folder):
     """Its size alone does not tell: what lies beyond the covered end may be acknowledged records."""
     service = open_service(folder)
-    service.store(NewMemory(COFFEE, "a"))
+    service.store(NewMemory(content=COFFEE, key="a"))
     service.snapshot()
     service.snapshot()
-    service.store(NewMemory("Stored after both snapshots.", "b"))
+    service.store(NewMemory(content="Stored after both snapshots.", key="b"))
     service._committer.seal()
     assert service._compactor.remove_covered().removed == ()
     service.close()
@@ -136,7 +136,7 @@ def test_a_sealed_journal_that_snapshots_cover_in_part_is_kept(open_service, fol
 
 def test_a_torn_rest_of_a_sealed_journal_does_not_keep_it(open_service, folder):
     service = open_service(folder)
-    service.store(NewMemory(COFFEE, "a"))
+    service.store(NewMemory(content=COFFEE, key="a"))
     [path] = (folder / "journal").iterdir()
     with path.open("ab") as file:
         file.write(b"torn")
@@ -146,9 +146,9 @@ def test_a_torn_rest_of_a_sealed_journal_does_not_keep_it(open_service, folder):
 
 def test_a_sleepers_snapshots_never_push_out_what_others_compacted(open_service, folder, minilm):
     sleeper = MemoryService(DataFolder(folder), minilm, MemorySettings(follow_interval_ms=60_000))
-    sleeper.store(NewMemory("An old fact.", "old"))
+    sleeper.store(NewMemory(content="An old fact.", key="old"))
     worker = open_service(folder)
-    worker.store(NewMemory(COFFEE, "new"))
+    worker.store(NewMemory(content=COFFEE, key="new"))
     worker.compact()
     sleeper.snapshot()
     sleeper.snapshot()
@@ -160,10 +160,10 @@ def test_a_sleepers_snapshots_never_push_out_what_others_compacted(open_service,
 def test_a_snapshot_that_was_overtaken_by_a_compaction_loses_nothing(open_service, folder, minilm):
     """Frozen before the other's last store, written after its compaction: newest by name, and it lacks something."""
     slow, fast = open_service(folder), open_service(folder)
-    slow.store(NewMemory("A fact of the slow one.", "slow"))
+    slow.store(NewMemory(content="A fact of the slow one.", key="slow"))
     contents(fast)
     frozen = slow._projection.freeze()
-    fast.store(NewMemory(COFFEE, "fast"))
+    fast.store(NewMemory(content=COFFEE, key="fast"))
     assert len(fast.compact().removed) == 1
     arguments = (folder / "snapshots", folder / "journal", slow.fingerprint, slow._catalog.folder)
     snapshots.write(frozen, *arguments)
@@ -180,7 +180,7 @@ def test_a_snapshot_that_was_overtaken_by_a_compaction_loses_nothing(open_servic
 
 def test_both_snapshots_cover_what_is_removed_so_that_either_is_enough(open_service, folder):
     service = open_service(folder)
-    service.store(NewMemory(COFFEE, "k"))
+    service.store(NewMemory(content=COFFEE, key="k"))
     service.compact()
     service.close()
     newest = max((folder / "snapshots").iterdir())
@@ -190,7 +190,7 @@ def test_both_snapshots_cover_what_is_removed_so_that_either_is_enough(open_serv
 
 def test_without_any_snapshot_a_compacted_folder_is_refused_rather_than_opened_with_less(open_service, folder):
     service = open_service(folder)
-    service.store(NewMemory(COFFEE, "k"))
+    service.store(NewMemory(content=COFFEE, key="k"))
     service.compact()
     service.close()
     for snapshot in (folder / "snapshots").iterdir():
@@ -202,7 +202,9 @@ def test_without_any_snapshot_a_compacted_folder_is_refused_rather_than_opened_w
 def test_disk_use_shrinks_to_what_is_alive(open_service, folder):
     service = open_service(folder, KEEPING_NOTHING)
     for version in range(30):
-        service.store_batch([NewMemory(f"{COFFEE} {key}.", f"k{key}", metadata={"v": version}) for key in range(40)])
+        service.store_batch(
+            [NewMemory(content=f"{COFFEE} {key}.", key=f"k{key}", metadata={"v": version}) for key in range(40)]
+        )
     grown = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     service.compact()
     shrunk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

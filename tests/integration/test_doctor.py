@@ -18,10 +18,10 @@ from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.frames import frame, frames
 from memory_service.journal.records import Put, Record
 from memory_service.journal.writer import JournalWriter
-from memory_service.model import NewMemory
 from memory_service.service import MemoryService
 from tests.manifests import rewritten
 from tests.worker_process import environment
+from vector_memory.memories import NewMemory
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 CLI_S_MAX = 60
@@ -35,8 +35,12 @@ def folder(tmp_path):
 def fill(service, start=0, count=6):
     for at in range(start, start + count):
         namespace = "other" if (at - start) % 3 == 0 else "default"
-        service.store(NewMemory(f"{COFFEE} Cup {at}.", f"cup-{at}", namespace, {"at": at}))
-    service.store(NewMemory(f"{COFFEE} Changed. " * 60, f"cup-{start + 1}"), idempotency_key=f"change-{start}")
+        service.store(
+            NewMemory(content=f"{COFFEE} Cup {at}.", key=f"cup-{at}", namespace=namespace, metadata={"at": at})
+        )
+    service.store(
+        NewMemory(content=f"{COFFEE} Changed. " * 60, key=f"cup-{start + 1}"), idempotency_key=f"change-{start}"
+    )
     service.delete(f"cup-{start + 2}")
 
 

@@ -5,15 +5,15 @@ import threading
 
 import pytest
 
-from gateway import wire
 from memory_service.documents import service as documents_service
 from memory_service.documents.libraries import Libraries
-from memory_service.documents.model import Form, NewDocument
+from memory_service.documents.model import NewDocument
 from memory_service.documents.service import BATCH_CHUNKS, DocumentService
 from memory_service.embedding.embedder import TextWindow
-from memory_service.model import NewMemory
-from memory_service.retrieval.request import Retrieval
+from vector_memory.documents import Form
 from vector_memory.errors import InvalidInput, NotFound, StorageUnavailable, Unavailable
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import Retrieval
 
 GUIDE = """# Owl guide
 
@@ -90,7 +90,7 @@ def guide(text=GUIDE, **about):
 
 
 def found(memories, query, **rest):
-    return [hit.memory for hit in memories.retrieve(Retrieval(query, k=5, **rest)).hits]
+    return [hit.memory for hit in memories.retrieve(Retrieval(query=query, k=5, **rest)).hits]
 
 
 def everything(memories, **rest):
@@ -154,7 +154,7 @@ def test_a_paragraph_that_comes_twice_has_two_chunks(documents):
 
 
 def test_deleting_a_document_removes_all_of_it_and_nothing_else(documents, memories):
-    memories.store(NewMemory("Not of the document.", "doc:owls2", metadata={"document_id": "owls"}))
+    memories.store(NewMemory(content="Not of the document.", key="doc:owls2", metadata={"document_id": "owls"}))
     documents.store(guide())
     documents.store(guide(id="owls/2"))
     documents.store(guide(namespace="other"))
@@ -364,12 +364,12 @@ def test_a_library_is_read_by_topic_within_a_budget_and_in_reading_order(documen
 def test_a_memory_with_metadata_like_a_documents_breaks_no_listing(documents, memories, metadata, key):
     """One such memory once made every listing of documents, and every reading of its library, an internal error."""
     documents.store(guide(id="owls", library="Owls"))
-    memories.store(NewMemory("Owls eat mice, says a report.", key, metadata=metadata))
+    memories.store(NewMemory(content="Owls eat mice, says a report.", key=key, metadata=metadata))
     listed = [document.id for document in documents.list().documents]
     assert listed in (["owls"], ["owls", "report"])
     assert "report" not in listed or key.startswith("doc:")
     libraries = Libraries(memories)
     for docs in (libraries.docs("owls"), libraries.docs("owls", topic="what do owls eat?")):
-        assert wire.docs_body(docs)["chunks"]
+        assert docs.chunks
     if key.startswith("doc:") and metadata.get("document_id") == "report":
         assert documents.get("report")[0].chunks == 1

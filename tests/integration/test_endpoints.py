@@ -12,7 +12,6 @@ import pytest
 from research.llm.deadline import Deadline
 from research.llm.endpoints import Endpoints, Reply, connect
 from research.llm.settings import LLMSettings
-from research.model import ChatMessage
 from tests.stand_in_llm import (
     Script,
     StandInLLM,
@@ -28,6 +27,7 @@ from tests.stand_in_llm import (
     streaming,
 )
 from vector_memory.errors import LLMNotConnected, LLMRefused, LLMTimeout, LLMUnreachable, ServiceError, Unavailable
+from vector_memory.research import ChatMessage
 
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "user", "content": "Why?"},)
 KEYS = ("sk-first-secret", "sk-second-secret")

@@ -11,19 +11,19 @@ import pytest
 from indexes.group_index import GroupIndex
 from memory_service.clock import HybridClock, Moment, Stamp
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import Mode, NewMemory
 from memory_service.namespaces.conversation import Text
 from memory_service.namespaces.index import Entry, NamespaceIndex
 from memory_service.namespaces.resident import Residents
 from memory_service.namespaces.spilling import Spill
 from memory_service.projection import snapshots
 from memory_service.projection.recovery import recover
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from tests.faults.failing_calls import FULL, failing
 from vector_memory.errors import Unavailable
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import Mode, Retrieval
 
 DIM = 4
 NOTHING_MB = 0.000_001
@@ -38,14 +38,16 @@ def opened(tmp_path, budget_mb=NOTHING_MB, **rest):
 
 def fill(service, namespaces=10, each=4):
     for at in range(namespaces):
-        service.store_batch([NewMemory(f"fact {n} of {at}", f"k{n}", f"n{at}") for n in range(each)])
+        service.store_batch(
+            [NewMemory(content=f"fact {n} of {at}", key=f"k{n}", namespace=f"n{at}") for n in range(each)]
+        )
 
 
 def seen(service, namespaces=10):
     found = {}
     for at in range(namespaces):
         for question in ("fact 1", f"fact 2 of {at}"):
-            hits = service.retrieve(Retrieval(question, namespace=f"n{at}", k=50)).hits
+            hits = service.retrieve(Retrieval(query=question, namespace=f"n{at}", k=50)).hits
             found[at, question] = [(hit.memory.key, hit.memory.content, hit.score) for hit in hits]
     return found
 
@@ -200,10 +202,12 @@ def test_readers_writers_evictions_and_snapshots_at_once(tmp_path):
         chooser = random.Random(seed)
         for at in range(120):
             namespace = f"n{chooser.randrange(10)}"
-            service.store_batch([NewMemory(f"note {seed} {at} {n}", f"w{seed}-{n}", namespace) for n in range(3)])
+            service.store_batch(
+                [NewMemory(content=f"note {seed} {at} {n}", key=f"w{seed}-{n}", namespace=namespace) for n in range(3)]
+            )
             gone = f"w{seed}-{chooser.randrange(3)}"
             service.delete_keys([gone], namespace=namespace)
-            hits = service.retrieve(Retrieval(f"note {seed} {at}", namespace=namespace, k=100)).hits
+            hits = service.retrieve(Retrieval(query=f"note {seed} {at}", namespace=namespace, k=100)).hits
             assert gone not in [hit.memory.key for hit in hits], "a load brought back what was deleted"
             assert sum(hit.memory.key.startswith(f"w{seed}-") for hit in hits) == 2
 
@@ -211,7 +215,7 @@ def test_readers_writers_evictions_and_snapshots_at_once(tmp_path):
         chooser = random.Random(seed)
         while not done.is_set():
             at, n = chooser.randrange(10), chooser.randrange(6)
-            hits = service.retrieve(Retrieval(f"fact {n} of {at}", namespace=f"n{at}", k=3, mode=Mode.DENSE)).hits
+            hits = service.retrieve(Retrieval(query=f"fact {n} of {at}", namespace=f"n{at}", k=3, mode=Mode.DENSE)).hits
             assert (hits[0].memory.key, len(hits)) == (f"k{n}", 3)
             assert len({hit.memory.key for hit in hits}) == 3
 
@@ -247,7 +251,9 @@ def test_a_snapshot_amid_writes_to_many_namespaces_is_one_moment_of_them(tmp_pat
     def write():
         while not stop.is_set():
             rounds.append(len(rounds))
-            service.store_batch([NewMemory(f"round {rounds[-1]} of {at}", "k", f"n{at}") for at in range(60)])
+            service.store_batch(
+                [NewMemory(content=f"round {rounds[-1]} of {at}", key="k", namespace=f"n{at}") for at in range(60)]
+            )
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -262,7 +268,7 @@ def test_a_snapshot_amid_writes_to_many_namespaces_is_one_moment_of_them(tmp_pat
     contents = {again.get("k", namespace=f"n{at}").content.split(" of ")[0] for at in range(60)}
     assert len(contents) == 1, "a group of writes is in a snapshot or not"
     for at in range(60):
-        [hit] = again.retrieve(Retrieval(f"{min(contents)} of {at}", namespace=f"n{at}", mode=Mode.DENSE)).hits
+        [hit] = again.retrieve(Retrieval(query=f"{min(contents)} of {at}", namespace=f"n{at}", mode=Mode.DENSE)).hits
         assert hit.score == pytest.approx(1)
     again.close()
 
@@ -281,8 +287,8 @@ def test_a_snapshot_holds_what_is_evicted_and_a_start_from_it_builds_nothing(tmp
         moved = (tmp_path / "memory" / "snapshots").rename(tmp_path / "moved")  # as if newer ones took its place
         assert seen(again) == before
         again.delete("k1", namespace="n3")
-        again.store(NewMemory("fact 1 of 3", "k1", "n3"))
-        assert again.retrieve(Retrieval("fact 1 of 3", namespace="n3")).hits[0].memory.key == "k1"
+        again.store(NewMemory(content="fact 1 of 3", key="k1", namespace="n3"))
+        assert again.retrieve(Retrieval(query="fact 1 of 3", namespace="n3")).hits[0].memory.key == "k1"
         again.close()
         shutil.rmtree(tmp_path / "memory" / "journal")
         moved.rename(tmp_path / "memory" / "snapshots")
@@ -296,7 +302,7 @@ def test_a_frozen_projection_goes_on_with_files_that_were_replaced_since(tmp_pat
     frozen = service._projection.freeze()
     for at in range(10):
         service.delete("k1", namespace=f"n{at}")
-        service.store(NewMemory("new", "k9", f"n{at}"))
+        service.store(NewMemory(content="new", key="k9", namespace=f"n{at}"))
     in_ram(service)
     snapshots.write(
         frozen,
@@ -381,18 +387,21 @@ def test_an_index_that_cannot_be_read_back_is_one_namespaces_trouble_and_a_resta
     [lost] = [at for at in range(10) if not readable(service, f"n{at}")]
     namespace = f"n{lost}"
     assert service.get("k1", namespace=namespace).content == f"fact 1 of {lost}"
-    assert service.store(NewMemory("added", "k7", namespace)).status == "stored"
-    assert service.store(NewMemory("fact 2 changed", "k2", namespace)).status == "updated"
-    assert service.store(NewMemory(f"fact 3 of {lost}", "k3", namespace, {"n": 1})).status == "updated"
+    assert service.store(NewMemory(content="added", key="k7", namespace=namespace)).status == "stored"
+    assert service.store(NewMemory(content="fact 2 changed", key="k2", namespace=namespace)).status == "updated"
+    assert (
+        service.store(NewMemory(content=f"fact 3 of {lost}", key="k3", namespace=namespace, metadata={"n": 1})).status
+        == "updated"
+    )
     service.delete("k1", namespace=namespace)
-    assert service.store(NewMemory("elsewhere", "k1", "n0" if lost else "n1")).status == "updated"
+    assert service.store(NewMemory(content="elsewhere", key="k1", namespace="n0" if lost else "n1")).status == "updated"
     broken.write_bytes(data)  # too late: what is there lacks a delete
     assert not readable(service, namespace)
     with pytest.raises(Unavailable, match="Restart the worker"):
         service.snapshot()
     service.close()
     again = opened(tmp_path)
-    assert sorted(hit.memory.key for hit in again.retrieve(Retrieval("x", namespace=namespace)).hits) == [
+    assert sorted(hit.memory.key for hit in again.retrieve(Retrieval(query="x", namespace=namespace)).hits) == [
         "k0",
         "k2",
         "k3",
@@ -407,7 +416,7 @@ def test_an_index_that_cannot_be_read_back_is_one_namespaces_trouble_and_a_resta
 
 def readable(service, namespace):
     try:
-        service.retrieve(Retrieval("x", namespace=namespace))
+        service.retrieve(Retrieval(query="x", namespace=namespace))
     except Unavailable:
         return False
     return True

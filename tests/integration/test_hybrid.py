@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import Consistency, Mode, NewMemory, Refused
 from memory_service.namespaces import index as namespace_index
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from vector_memory.errors import InvalidInput
+from vector_memory.memories import Consistency, NewMemory, Refused
+from vector_memory.retrieval import Mode, Retrieval
 
 STRONG = Consistency.STRONG
 NOW = datetime.now(UTC)
@@ -39,7 +39,7 @@ def rankings(service, **rest):
     return [
         [
             (hit.memory.key, round(hit.score, 5), round(hit.lexical, 5))
-            for hit in service.retrieve(Retrieval(question, k=50, **rest)).hits
+            for hit in service.retrieve(Retrieval(query=question, k=50, **rest)).hits
         ]
         for question in QUESTIONS
     ]
@@ -55,7 +55,7 @@ def conversation(count=36, sessions=3):
             "speaker": ["Ann", "Bob Lee", "Cleo"][at % 3],
             "event_time": day.date().isoformat(),
         }
-        memories.append(NewMemory(f"{TEXTS[at % len(TEXTS)]} ({at})", f"k{at}", metadata=metadata))
+        memories.append(NewMemory(content=f"{TEXTS[at % len(TEXTS)]} ({at})", key=f"k{at}", metadata=metadata))
     return memories
 
 
@@ -64,8 +64,10 @@ def lived_through(service):
     service.store_batch(conversation())
     changed = conversation()
     for at in (3, 7, 20):
-        service.store(NewMemory(changed[at].content, f"k{at}", metadata={**changed[at].metadata, "speaker": "Dov"}))
-    service.store(NewMemory("Zzz is no more.", "gone", metadata={"session_id": "gone", "speaker": "Ghost"}))
+        service.store(
+            NewMemory(content=changed[at].content, key=f"k{at}", metadata={**changed[at].metadata, "speaker": "Dov"})
+        )
+    service.store(NewMemory(content="Zzz is no more.", key="gone", metadata={"session_id": "gone", "speaker": "Ghost"}))
     service.delete_keys(["gone", "k5", "k6", "k30"])
 
 
@@ -93,9 +95,10 @@ def test_a_code_a_rare_word_or_a_name_is_found_where_meaning_alone_misses_it(ser
     clubs = ("brewing", "beer", "wine", "yeast", "chemistry", "fermentation", "zymosis", "distillery")
     callers = ("Oduya", "Okoro", "Pfister", "Konkol", "Obi", "Okafor", "Okonjo", "Nkonkwo")
     others = [f"The {club} club meets on the roof." for club in clubs] + [f"Mr {caller} called." for caller in callers]
-    service.store_batch([NewMemory(content) for content in [*tickets, *others, text]])
+    service.store_batch([NewMemory(content=content) for content in [*tickets, *others, text]])
     found = {
-        mode: [hit.memory.content for hit in service.retrieve(Retrieval(query, k=k, mode=mode)).hits] for mode in Mode
+        mode: [hit.memory.content for hit in service.retrieve(Retrieval(query=query, k=k, mode=mode)).hits]
+        for mode in Mode
     }
     assert text not in found[Mode.DENSE]
     assert text in found[Mode.HYBRID]
@@ -103,56 +106,64 @@ def test_a_code_a_rare_word_or_a_name_is_found_where_meaning_alone_misses_it(ser
 
 
 def test_each_mode_says_what_it_ranked_by(service):
-    service.store_batch([NewMemory(text) for text in TEXTS])
-    for hit in service.retrieve(Retrieval("boilers", mode=Mode.DENSE)).hits:
+    service.store_batch([NewMemory(content=text) for text in TEXTS])
+    for hit in service.retrieve(Retrieval(query="boilers", mode=Mode.DENSE)).hits:
         assert (hit.score, hit.lexical) == (hit.dense, None)
-    for hit in service.retrieve(Retrieval("boilers", mode=Mode.LEXICAL)).hits:
+    for hit in service.retrieve(Retrieval(query="boilers", mode=Mode.LEXICAL)).hits:
         assert (hit.score, hit.dense) == (hit.lexical, None)
-    for hit in service.retrieve(Retrieval("boilers")).hits:
+    for hit in service.retrieve(Retrieval(query="boilers")).hits:
         assert None not in (hit.dense, hit.lexical)
-    assert service.retrieve(Retrieval("boilers")).hits == service.retrieve(Retrieval("boilers", mode=Mode.HYBRID)).hits
+    assert (
+        service.retrieve(Retrieval(query="boilers")).hits
+        == service.retrieve(Retrieval(query="boilers", mode=Mode.HYBRID)).hits
+    )
 
 
 def test_looking_back_is_by_meaning_alone_and_says_so(service):
-    service.store(NewMemory(TEXTS[0]))
+    service.store(NewMemory(content=TEXTS[0]))
     now = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
-    assert service.retrieve(Retrieval("coffee", as_of=now)).hits[0].lexical is None
-    assert service.retrieve(Retrieval("coffee", as_of=now, mode=Mode.DENSE)).hits
+    assert service.retrieve(Retrieval(query="coffee", as_of=now)).hits[0].lexical is None
+    assert service.retrieve(Retrieval(query="coffee", as_of=now, mode=Mode.DENSE)).hits
     for mode in (Mode.LEXICAL, Mode.HYBRID):
         with pytest.raises(InvalidInput, match="as_of") as caught:
-            Retrieval("coffee", as_of=now, mode=mode)
+            Retrieval(query="coffee", as_of=now, mode=mode)
         assert caught.value.field == "mode"
 
 
 @pytest.mark.parametrize("mode", Mode)
 def test_every_mode_fills_k_from_what_a_filter_admits(service, mode):
-    service.store_batch([NewMemory(f"{text} {at}", metadata={"at": at}) for at, text in enumerate(TEXTS * 30)])
+    service.store_batch([NewMemory(content=f"{text} {at}", metadata={"at": at}) for at, text in enumerate(TEXTS * 30)])
     for k, admitted in ((5, {"at": {"$lt": 0}}), (5, {"at": 7}), (50, {"at": {"$gte": 100}}), (1_000, {})):
-        hits = service.retrieve(Retrieval("an unrelated question", k=k, filter=admitted, mode=mode)).hits
+        hits = service.retrieve(Retrieval(query="an unrelated question", k=k, filter=admitted, mode=mode)).hits
         count = len(service.list(filter=admitted, limit=1_000).memories)
         assert len(set(keys(hits))) == len(hits) == min(k, count)
 
 
 def test_new_metadata_move_a_memory_to_another_session(service):
     def beside_the_word():
-        hits = service.retrieve(Retrieval("zymurgy", k=10, mode=Mode.LEXICAL)).hits
+        hits = service.retrieve(Retrieval(query="zymurgy", k=10, mode=Mode.LEXICAL)).hits
         return {hit.memory.key for hit in hits if hit.score > 0}
 
     for at, session in enumerate(["one", "one", "two", "two"]):
-        service.store(NewMemory(TEXTS[10] if at == 1 else TEXTS[8], f"k{at}", metadata={"session_id": session}))
+        service.store(
+            NewMemory(content=TEXTS[10] if at == 1 else TEXTS[8], key=f"k{at}", metadata={"session_id": session})
+        )
     assert beside_the_word() == {"k0", "k1"}
-    service.store(NewMemory(TEXTS[10], "k1", metadata={"session_id": "two"}))
+    service.store(NewMemory(content=TEXTS[10], key="k1", metadata={"session_id": "two"}))
     assert beside_the_word() == {"k1", "k2", "k3"}
 
 
 def test_a_delete_makes_neighbours_of_those_around_it(service):
     def lexical():
         return {
-            hit.memory.key: hit.score for hit in service.retrieve(Retrieval("zymurgy", k=10, mode=Mode.LEXICAL)).hits
+            hit.memory.key: hit.score
+            for hit in service.retrieve(Retrieval(query="zymurgy", k=10, mode=Mode.LEXICAL)).hits
         }
 
     texts = [TEXTS[10], *[TEXTS[8]] * 3]
-    service.store_batch([NewMemory(text, f"k{at}", metadata={"session_id": "s"}) for at, text in enumerate(texts)])
+    service.store_batch(
+        [NewMemory(content=text, key=f"k{at}", metadata={"session_id": "s"}) for at, text in enumerate(texts)]
+    )
     before = lexical()
     assert before["k1"] > before["k2"] > before["k3"] == 0
     service.delete("k1")
@@ -176,9 +187,9 @@ def test_a_store_never_fails_because_of_what_ranking_looks_at(open_service, tmp_
     """A date of the year 10000 in UTC raised amid a commit: the catalog had the memory, the indexes did not."""
     service = open_service(tmp_path / "memory")
     for field in ("session_id", "speaker", "event_time"):
-        service.store(NewMemory(f"The zymurgy club, {field}.", field, metadata={field: value}))
-    service.store(NewMemory(TEXTS[0], "after"))
-    assert set(keys(service.retrieve(Retrieval("zymurgy", k=10)).hits)) == {
+        service.store(NewMemory(content=f"The zymurgy club, {field}.", key=field, metadata={field: value}))
+    service.store(NewMemory(content=TEXTS[0], key="after"))
+    assert set(keys(service.retrieve(Retrieval(query="zymurgy", k=10)).hits)) == {
         "session_id",
         "speaker",
         "event_time",
@@ -186,19 +197,21 @@ def test_a_store_never_fails_because_of_what_ranking_looks_at(open_service, tmp_
     }
     service.close()
     again = open_service(tmp_path / "memory")
-    assert len(again.retrieve(Retrieval("zymurgy", k=10)).hits) == 4
+    assert len(again.retrieve(Retrieval(query="zymurgy", k=10)).hits) == 4
 
 
 def test_a_batch_with_strange_metadata_stores_every_item(service):
     metadata = [{"event_time": "9999-12-31T23:59:59-01:00"}, {"session_id": []}, {"speaker": {}}, None]
-    results = service.store_batch([NewMemory(f"{TEXTS[0]} {at}", metadata=what) for at, what in enumerate(metadata)])
+    results = service.store_batch(
+        [NewMemory(content=f"{TEXTS[0]} {at}", metadata=what) for at, what in enumerate(metadata)]
+    )
     assert not any(isinstance(result, Refused) for result in results)
-    assert len(service.retrieve(Retrieval("coffee", k=10)).hits) == 4
+    assert len(service.retrieve(Retrieval(query="coffee", k=10)).hits) == 4
 
 
 def test_many_copies_of_one_text_are_found(service):
-    service.store_batch([NewMemory(TEXTS[0], f"k{at:02}") for at in range(20)])
-    assert keys(service.retrieve(Retrieval("flat white", k=20)).hits) == [f"k{at:02}" for at in range(20)]
+    service.store_batch([NewMemory(content=TEXTS[0], key=f"k{at:02}") for at in range(20)])
+    assert keys(service.retrieve(Retrieval(query="flat white", k=20)).hits) == [f"k{at:02}" for at in range(20)]
 
 
 # -- the same after a restart --------------------------------------------------------------------------------------
@@ -218,7 +231,7 @@ def test_a_start_from_a_snapshot_and_what_came_after_it_ranks_the_same(open_serv
     lived_through(service)
     service.snapshot()
     service.delete_keys(["k8", "k20"])
-    service.store(NewMemory(TEXTS[3], "k10", metadata={"session_id": "s0", "speaker": "Ann"}))
+    service.store(NewMemory(content=TEXTS[3], key="k10", metadata={"session_id": "s0", "speaker": "Ann"}))
     before = rankings(service)
     service.close()
     assert rankings(open_service(tmp_path / "memory")) == before
@@ -239,8 +252,8 @@ def test_what_was_deleted_is_in_no_file_after_a_compaction_also_not_as_a_speaker
     service = open_service(tmp_path / "memory", MemorySettings(versions_kept_days=0))
     service.store_batch(conversation())
     metadata = {"speaker": "Wilhelmina Quagga", "session_id": "quagga-session"}
-    service.store(NewMemory("Thanks, Quaggalina! Quaggaword.", "secret", metadata=metadata))
-    service.store(NewMemory("Quaggalabel: hello there", "labelled"))
+    service.store(NewMemory(content="Thanks, Quaggalina! Quaggaword.", key="secret", metadata=metadata))
+    service.store(NewMemory(content="Quaggalabel: hello there", key="labelled"))
     service.snapshot()
     service.delete_keys(["secret", "labelled"])
     service.compact()
@@ -277,7 +290,8 @@ def test_workers_that_applied_the_same_records_in_another_order_rank_the_same(mi
     for service, key in ((one, "k4"), (late, "k9"), (two, "k4")):
         [memory] = [memory for memory in memories if memory.key == key]
         service.store(
-            NewMemory(memory.content, key, metadata={**memory.metadata, "speaker": "Dov"}), idempotency_key=key
+            NewMemory(content=memory.content, key=key, metadata={**memory.metadata, "speaker": "Dov"}),
+            idempotency_key=key,
         )
     late.delete("k11")
     reader = MemoryService(DataFolder(tmp_path / "memory"), minilm, settings)
@@ -312,16 +326,21 @@ def test_readers_never_fail_beside_writers_a_snapshot_and_rows_being_reclaimed(m
     def write(at):
         texts = [f"{name}: {TEXTS[(at + n) % len(TEXTS)]}" for n, name in enumerate(("Ann", "Bob", f"N{at}"))]
         metadata = [{}, {"session_id": f"s{at % 7}"}, {"event_time": NOW.isoformat(), "speaker": f"N{at}"}]
-        service.store_batch([NewMemory(text, f"w{at % 11}-{n}", "busy", metadata[n]) for n, text in enumerate(texts)])
+        service.store_batch(
+            [
+                NewMemory(content=text, key=f"w{at % 11}-{n}", namespace="busy", metadata=metadata[n])
+                for n, text in enumerate(texts)
+            ]
+        )
         if at % 3 == 0:
             service.delete_keys([f"w{(at + 5) % 11}-{n}" for n in range(3)], namespace="busy")
 
     def read(at):
         question = QUESTIONS[at % len(QUESTIONS)]
         for mode in (Mode.HYBRID, Mode.LEXICAL):
-            hits = service.retrieve(Retrieval(question, namespace="busy", k=5, mode=mode)).hits
+            hits = service.retrieve(Retrieval(query=question, namespace="busy", k=5, mode=mode)).hits
             assert len(set(keys(hits))) == len(hits)
-        assert len(service.retrieve(Retrieval(question, k=60)).hits) == 60
+        assert len(service.retrieve(Retrieval(query=question, k=60)).hits) == 60
 
     threads = [
         threading.Thread(target=forever, args=(act,)) for act in (write, read, read, lambda _: service.snapshot())
@@ -335,9 +354,9 @@ def test_readers_never_fail_beside_writers_a_snapshot_and_rows_being_reclaimed(m
     assert failures == []
     index = service._projection.index("busy")
     assert len(index.texts.lexical) == len(index) == len(service.list(namespace="busy", limit=1_000).memories)
-    before = [keys(service.retrieve(Retrieval(question, namespace="busy", k=50)).hits) for question in QUESTIONS]
+    before = [keys(service.retrieve(Retrieval(query=question, namespace="busy", k=50)).hits) for question in QUESTIONS]
     service.close()
     again = MemoryService(DataFolder(tmp_path / "memory"), minilm)
-    after = [keys(again.retrieve(Retrieval(question, namespace="busy", k=50)).hits) for question in QUESTIONS]
+    after = [keys(again.retrieve(Retrieval(query=question, namespace="busy", k=50)).hits) for question in QUESTIONS]
     again.close()
     assert [sorted(found) for found in after] == [sorted(found) for found in before]

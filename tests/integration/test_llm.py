@@ -13,7 +13,6 @@ import pytest
 from research.llm.client import LLMClient
 from research.llm.completion import Completion
 from research.llm.settings import LLMSettings
-from research.model import ChatMessage
 from tests.stand_in_llm import (
     Script,
     StandInLLM,
@@ -34,6 +33,7 @@ from vector_memory.errors import (
     LLMUnreachable,
     ServiceError,
 )
+from vector_memory.research import ChatMessage
 
 KEY = "sk-very-secret"
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "system", "content": "Rules."}, {"role": "user", "content": "Why?"})

@@ -10,7 +10,6 @@ import pytest
 from research.llm.client import LLMClient
 from research.llm.completion import Completion
 from research.llm.settings import LLMSettings
-from research.model import ChatMessage
 from tests.stand_in_llm import (
     USAGE,
     Script,
@@ -32,6 +31,7 @@ from vector_memory.errors import (
     LLMUnreachable,
     ServiceError,
 )
+from vector_memory.research import ChatMessage
 
 KEY = "sk-very-secret"
 MESSAGES: tuple[ChatMessage, ...] = ({"role": "user", "content": "Why?"},)

@@ -4,14 +4,15 @@ import json
 
 import pytest
 
-from memory_service.clock import HybridClock, iso_time
+from memory_service.clock import HybridClock
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import NewMemory
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from vector_memory.errors import InvalidInput, NotFound
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import Retrieval
+from vector_memory.times import iso_time
 
 MINUTE_MS = 60_000
 DAY_MS = 24 * 60 * MINUTE_MS
@@ -64,12 +65,12 @@ def events(service, key="k"):
 
 def test_get_list_and_retrieve_answer_as_of_a_time(open_service, time):
     service = open_service()
-    service.store(NewMemory("the price is 10", "price", metadata={"by": "ann"}))
-    service.store(NewMemory("the office is in Oslo", "office", metadata={"by": "ann"}))
+    service.store(NewMemory(content="the price is 10", key="price", metadata={"by": "ann"}))
+    service.store(NewMemory(content="the office is in Oslo", key="office", metadata={"by": "ann"}))
     first = time.pass_(MINUTE_MS)
-    service.store(NewMemory("the price is 12", "price", metadata={"by": "bob"}))
+    service.store(NewMemory(content="the price is 12", key="price", metadata={"by": "bob"}))
     second = time.pass_(MINUTE_MS)
-    service.store(NewMemory("the roof leaks", "roof"))
+    service.store(NewMemory(content="the roof leaks", key="roof"))
     third = time.pass_(MINUTE_MS)
     assert contents(service, as_of=first) == {"price": "the price is 10", "office": "the office is in Oslo"}
     assert contents(service, as_of=second) == {"price": "the price is 12", "office": "the office is in Oslo"}
@@ -78,36 +79,36 @@ def test_get_list_and_retrieve_answer_as_of_a_time(open_service, time):
     assert service.get("price", as_of=second).metadata == {"by": "bob"}
     with pytest.raises(NotFound):
         service.get("roof", as_of=second)
-    (hit,) = service.retrieve(Retrieval("the price is 10", k=1, as_of=first)).hits
+    (hit,) = service.retrieve(Retrieval(query="the price is 10", k=1, as_of=first)).hits
     assert (hit.memory.content, round(hit.score, 3)) == ("the price is 10", 1.0)
-    assert len(service.retrieve(Retrieval("the price is 10", k=10, as_of=first)).hits) == 2
+    assert len(service.retrieve(Retrieval(query="the price is 10", k=10, as_of=first)).hits) == 2
     assert [
-        hit.memory.content for hit in service.retrieve(Retrieval("x", as_of=first, filter={"by": "bob"})).hits
+        hit.memory.content for hit in service.retrieve(Retrieval(query="x", as_of=first, filter={"by": "bob"})).hits
     ] == []
-    assert [hit.memory.key for hit in service.retrieve(Retrieval("x", as_of=second, filter={"by": "bob"})).hits] == [
-        "price"
-    ]
+    assert [
+        hit.memory.key for hit in service.retrieve(Retrieval(query="x", as_of=second, filter={"by": "bob"})).hits
+    ] == ["price"]
     assert contents(service, as_of=first, filter={"$not": {"by": "bob"}}) == contents(service, as_of=first)
-    assert all(round(hit.score, 3) < 1 for hit in service.retrieve(Retrieval("the price is 10")).hits)
+    assert all(round(hit.score, 3) < 1 for hit in service.retrieve(Retrieval(query="the price is 10")).hits)
 
 
 def test_before_a_memory_was_stored_there_is_none(open_service, time):
     service = open_service()
     before = time.pass_(MINUTE_MS)
-    service.store(NewMemory("the price is 10", "price"))
+    service.store(NewMemory(content="the price is 10", key="price"))
     assert contents(service, as_of=before) == {}
-    assert service.retrieve(Retrieval("price", as_of=before)).hits == ()
+    assert service.retrieve(Retrieval(query="price", as_of=before)).hits == ()
 
 
 def test_history_names_what_happened_newest_first(open_service, time):
     service = open_service()
-    service.store(NewMemory("gone", "k"))
+    service.store(NewMemory(content="gone", key="k"))
     time.pass_(MINUTE_MS)
     service.delete("k")
     time.pass_(MINUTE_MS)
-    service.store(NewMemory("first", "k"))
+    service.store(NewMemory(content="first", key="k"))
     time.pass_(MINUTE_MS)
-    service.store(NewMemory("second", "k", metadata={"a": 1}))
+    service.store(NewMemory(content="second", key="k", metadata={"a": 1}))
     assert events(service) == [("updated", "second"), ("stored", "first"), ("deleted", None)]
     assert [event.at_ms - START_MS for event in service.history("k")] == [3 * MINUTE_MS, 2 * MINUTE_MS, MINUTE_MS]
     with pytest.raises(NotFound):
@@ -116,16 +117,16 @@ def test_history_names_what_happened_newest_first(open_service, time):
 
 def test_what_was_deleted_comes_back_by_no_way(open_service, time):
     service = open_service()
-    service.store(NewMemory("secret 1", "k", metadata={"a": 1}))
+    service.store(NewMemory(content="secret 1", key="k", metadata={"a": 1}))
     time.pass_(MINUTE_MS)
-    service.store(NewMemory("secret 2", "k", metadata={"a": 2}))
+    service.store(NewMemory(content="secret 2", key="k", metadata={"a": 2}))
     then = time.pass_(MINUTE_MS)
     service.delete("k")
     time.pass_(MINUTE_MS)
     for look in (
         lambda: contents(service, as_of=then),
         lambda: contents(service, as_of=then, filter={"a": 2}),
-        lambda: service.retrieve(Retrieval("secret 2", as_of=then)).hits,
+        lambda: service.retrieve(Retrieval(query="secret 2", as_of=then)).hits,
     ):
         assert not look()
     with pytest.raises(NotFound):
@@ -135,11 +136,11 @@ def test_what_was_deleted_comes_back_by_no_way(open_service, time):
 
 def test_when_a_versions_time_is_over_it_takes_the_versions_before_it_along(open_service, time):
     service = open_service()
-    service.store(NewMemory("one", "k"))
+    service.store(NewMemory(content="one", key="k"))
     time.pass_(MINUTE_MS)
-    service.store(NewMemory("two", "k", ttl_seconds=3600))
+    service.store(NewMemory(content="two", key="k", ttl_seconds=3600))
     then = time.pass_(MINUTE_MS)
-    service.store(NewMemory("three", "k"))
+    service.store(NewMemory(content="three", key="k"))
     assert service.get("k", as_of=then).content == "two"
     time.pass_(60 * MINUTE_MS)
     with pytest.raises(NotFound):
@@ -149,26 +150,26 @@ def test_when_a_versions_time_is_over_it_takes_the_versions_before_it_along(open
 
 def test_the_end_of_a_memorys_time_is_an_event(open_service, time):
     service = open_service()
-    service.store(NewMemory("one", "k"))
+    service.store(NewMemory(content="one", key="k"))
     service.delete("k")
-    service.store(NewMemory("two", "k", ttl_seconds=60))
+    service.store(NewMemory(content="two", key="k", ttl_seconds=60))
     time.pass_(2 * MINUTE_MS)
     assert events(service) == [("expired", None), ("deleted", None)]
 
 
 def test_versions_survive_a_restart_from_journals_from_a_snapshot_and_after_compaction(open_service, time):
     service = open_service()
-    service.store_batch([NewMemory(f"old {at}", f"k{at}", metadata={"at": at}) for at in range(20)])
+    service.store_batch([NewMemory(content=f"old {at}", key=f"k{at}", metadata={"at": at}) for at in range(20)])
     then = time.pass_(MINUTE_MS)
-    service.store_batch([NewMemory(f"new {at}", f"k{at}", metadata={"at": -at}) for at in range(20)])
-    expected, found = contents(service, as_of=then), service.retrieve(Retrieval("old 7", k=3, as_of=then)).hits
+    service.store_batch([NewMemory(content=f"new {at}", key=f"k{at}", metadata={"at": -at}) for at in range(20)])
+    expected, found = contents(service, as_of=then), service.retrieve(Retrieval(query="old 7", k=3, as_of=then)).hits
     assert found[0].memory.content == "old 7"
     for step in (lambda _: None, MemoryService.snapshot, MemoryService.compact):
         step(service)
         service.close()
         service = open_service()
         assert contents(service, as_of=then) == expected
-        assert service.retrieve(Retrieval("old 7", k=3, as_of=then)).hits == found
+        assert service.retrieve(Retrieval(query="old 7", k=3, as_of=then)).hits == found
         assert contents(service, as_of=then, filter={"at": {"$gte": 18}}) == {"k18": "old 18", "k19": "old 19"}
         assert events(service, "k3") == [("updated", "new 3"), ("stored", "old 3")]
 
@@ -176,7 +177,7 @@ def test_versions_survive_a_restart_from_journals_from_a_snapshot_and_after_comp
 def test_another_worker_sees_the_same_history(open_service, time):
     one, two = open_service(), open_service()
     for at in range(6):
-        (one if at % 2 else two).store(NewMemory(f"version {at}", "k"))
+        (one if at % 2 else two).store(NewMemory(content=f"version {at}", key="k"))
         time.pass_(MINUTE_MS)
     assert events(one) == events(two)
     assert len(events(one)) == 6
@@ -184,9 +185,9 @@ def test_another_worker_sees_the_same_history(open_service, time):
 
 def test_versions_are_kept_as_long_as_the_setting_says(open_service, time):
     service = open_service(versions_kept_days=2)
-    service.store(NewMemory("one", "k"))
+    service.store(NewMemory(content="one", key="k"))
     first = time.pass_(DAY_MS)
-    service.store(NewMemory("two", "k"))
+    service.store(NewMemory(content="two", key="k"))
     second = time.pass_(DAY_MS)
     assert service.get("k", as_of=first).content == "one"
     time.pass_(DAY_MS + 2 * 60 * MINUTE_MS)
@@ -200,9 +201,9 @@ def test_versions_are_kept_as_long_as_the_setting_says(open_service, time):
 
 def test_no_version_is_kept_when_none_is_wanted(open_service, time):
     service = open_service(versions_kept_days=0)
-    service.store(NewMemory("one", "k"))
+    service.store(NewMemory(content="one", key="k"))
     time.pass_(MINUTE_MS)
-    service.store(NewMemory("two", "k"))
+    service.store(NewMemory(content="two", key="k"))
     assert events(service) == [("updated", "two")]
 
 
@@ -217,9 +218,9 @@ def test_a_time_that_is_none_is_refused(open_service, as_of):
 
 def test_a_cursor_belongs_to_its_time(open_service, time):
     service = open_service()
-    service.store_batch([NewMemory(f"old {at}", f"k{at}") for at in range(9)])
+    service.store_batch([NewMemory(content=f"old {at}", key=f"k{at}") for at in range(9)])
     then = time.pass_(MINUTE_MS)
-    service.store_batch([NewMemory(f"new {at}", f"k{at}") for at in range(9)])
+    service.store_batch([NewMemory(content=f"new {at}", key=f"k{at}") for at in range(9)])
     time.pass_(MINUTE_MS)
     found, cursor = [], None
     while True:
@@ -239,8 +240,8 @@ def test_a_snapshot_of_the_schema_before_versions_is_read(open_service, time, tm
     import sqlite3
 
     service = open_service()
-    service.store(NewMemory("one", "k"))
-    service.store(NewMemory("other", "gone"))
+    service.store(NewMemory(content="one", key="k"))
+    service.store(NewMemory(content="other", key="gone"))
     service.delete("gone")
     service.compact()
     service.close()
@@ -264,7 +265,7 @@ def test_a_snapshot_of_the_schema_before_versions_is_read(open_service, time, tm
         manifest.write_text(json.dumps(fields))
     service = open_service()
     then = time.pass_(MINUTE_MS)
-    service.store(NewMemory("two", "k"))
+    service.store(NewMemory(content="two", key="k"))
     assert contents(service) == {"k": "two"}
     assert service.get("k", as_of=then).content == "one"
     assert events(service, "gone") == [("deleted", None)]

@@ -3,10 +3,7 @@
 import asyncio
 import base64
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +19,6 @@ import uvicorn
 from gateway.serving.app import create_app
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from memory_service.model import NewMemory
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
 from tests.stand_in_llm import (
@@ -37,6 +33,7 @@ from tests.stand_in_llm import (
     stream_of,
     streaming,
 )
+from vector_memory.memories import NewMemory
 
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."
 QUESTION = "What is the budget at Brightwater?"
@@ -75,8 +72,8 @@ async def serving(folder: Path, script: Script, **llm: object) -> AsyncIterator[
             )
         )
         await asyncio.to_thread(worker.load)
-        worker.memories.store(NewMemory(BUDGET, "deal/budget", "acme"))
-        worker.memories.store(NewMemory("The spare key of the cabinet is with Jonas.", "key"))
+        worker.memories.store(NewMemory(content=BUDGET, key="deal/budget", namespace="acme"))
+        worker.memories.store(NewMemory(content="The spare key of the cabinet is with Jonas.", key="key"))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             server = uvicorn.Server(uvicorn.Config(create_app(worker), log_config=None))
             task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -586,31 +583,3 @@ async def test_models_are_listed_and_got_by_name(tmp_path: Path) -> None:
             await served.client.models.retrieve("gpt-4o")
     assert [model.id for model in listed] == [MODEL, EMBEDDER]
     assert missing.value.code == "model_not_found"
-
-
-# -- the documentation ---------------------------------------------------------------------------------------------
-
-
-async def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "openai.md").read_text(encoding="utf-8")
-    example = page.partition("```python\n")[2].partition("```")[0]
-    events = stream_of("Dana takes an oat flat white [1].")
-
-    async def script(writer: asyncio.StreamWriter) -> None:
-        is_stream = served.asked.get("stream")
-        await (streaming(*events) if is_stream else answering("Dana takes an oat flat white [1]."))(writer)
-
-    async with serving(tmp_path, script) as served:
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-c", example.replace("http://127.0.0.1:8000", served.url)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env={**os.environ, "OPENAI_API_KEY": "none"},
-        )
-
-    assert done.returncode == 0, done.stderr
-    assert "memory://demo/dana" in done.stdout
-    assert "384" in done.stdout

@@ -3,11 +3,11 @@
 import pytest
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import NewMemory
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
 from vector_memory.errors import InvalidInput, NotFound
+from vector_memory.memories import NewMemory
 
 SECRET = "seventeen blue herons"
 
@@ -37,7 +37,7 @@ def holding(folder):
 def test_it_names_every_file_that_holds_the_bytes_until_none_does(open_service, tmp_path):
     folder = tmp_path / "memory"
     service = open_service()
-    service.store(NewMemory(SECRET, "k"))
+    service.store(NewMemory(content=SECRET, key="k"))
     service.snapshot()
     receipt = service.receipt(service.delete("k").receipt)
     assert holding(folder)
@@ -54,7 +54,7 @@ def test_it_names_every_file_that_holds_the_bytes_until_none_does(open_service, 
 
 def test_as_long_as_another_workers_journal_holds_the_bytes_it_says_so(open_service, tmp_path):
     one, two = open_service(), open_service()
-    one.store(NewMemory(SECRET, "k"))
+    one.store(NewMemory(content=SECRET, key="k"))
     receipt = two.delete_matching({"key": "k"}).receipt
     two.compact()
     assert holding(tmp_path / "memory") == set(two.receipt(receipt).files) != set()
@@ -66,18 +66,18 @@ def test_as_long_as_another_workers_journal_holds_the_bytes_it_says_so(open_serv
 
 def test_what_is_written_later_does_not_make_it_pending_again(open_service):
     service = open_service()
-    service.store(NewMemory(SECRET, "k"))
+    service.store(NewMemory(content=SECRET, key="k"))
     receipt = service.delete("k").receipt
     service.compact()
     for at in range(3):
-        service.store(NewMemory(f"other {at}", f"k{at}"))
+        service.store(NewMemory(content=f"other {at}", key=f"k{at}"))
         service.snapshot()
     assert service.receipt(receipt).files == ()
 
 
 def test_a_replayed_delete_has_the_same_receipt(open_service):
     service = open_service()
-    service.store(NewMemory(SECRET, "k"))
+    service.store(NewMemory(content=SECRET, key="k"))
     first = service.delete("k", idempotency_key="once")
     assert service.delete("k", idempotency_key="once") == first
     assert first.receipt is not None
@@ -91,7 +91,7 @@ def test_where_nothing_was_deleted_there_is_none(open_service):
 
 def test_what_is_no_receipt_and_one_of_another_folder_are_refused(open_service):
     service, other = open_service(), open_service("other")
-    other.store(NewMemory(SECRET, "k"))
+    other.store(NewMemory(content=SECRET, key="k"))
     foreign = other.delete("k").receipt
     with pytest.raises(NotFound):
         service.receipt(foreign)

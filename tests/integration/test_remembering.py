@@ -6,21 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from memory_service.metadata import BYTES_MAX, canonical
-from memory_service.model import Hit, NewMemory
-from memory_service.retrieval.request import Retrieval
+from memory_service.metadata import canonical
 from research.context.packing import pack
 from research.grounding.claims import read
 from research.grounding.strictness import keep_supported
 from research.grounding.verification import verify
 from research.llm.endpoints import connect
 from research.llm.settings import LLMSettings
-from research.model import QUERY_CHARS_MAX, ResearchRequest
 from research.remembering import memory_of
 from research.researcher import Researcher
 from tests.list_recall import ListRecall, hits, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, hanging, replying
 from vector_memory.errors import InvalidInput, StorageUnavailable
+from vector_memory.memories import METADATA_BYTES_MAX as BYTES_MAX
+from vector_memory.memories import NewMemory
+from vector_memory.research import QUERY, ResearchRequest
+from vector_memory.retrieval import Hit, Retrieval
 
 FACTS = {
     "budget": "The budget of Brightwater is now 62,000 euro.",
@@ -33,7 +34,7 @@ TRUE = "The budget of Brightwater is now 62,000 euro [1]."
 
 @pytest.fixture
 def facts(service):
-    service.store_batch([NewMemory(fact, key) for key, fact in FACTS.items()])
+    service.store_batch([NewMemory(content=fact, key=key) for key, fact in FACTS.items()])
     return service
 
 
@@ -42,7 +43,7 @@ async def asked(recall, script, query=QUESTION, fallback="none", **rest):
         settings = LLMSettings(base_url=server.base_url if fallback == "none" else None, fallback=fallback)
         researcher = Researcher(recall, settings, connect(settings))
         try:
-            return await researcher.research(ResearchRequest(query, **rest))
+            return await researcher.research(ResearchRequest(query=query, **rest))
         finally:
             await researcher.close()
 
@@ -144,7 +145,7 @@ async def test_what_a_model_wrote_is_no_passage_unless_it_is_asked_for(facts):
     filtered = await asked(facts, answering(TRUE), filter={"provenance": "model"})
     theirs = await asked(facts, answering(TRUE), filter={"provenance": "model"}, include_model=True)
 
-    assert remembered in {hit.memory.key for hit in facts.retrieve(Retrieval(QUESTION)).hits}, "retrieve finds it"
+    assert remembered in {hit.memory.key for hit in facts.retrieve(Retrieval(query=QUESTION)).hits}, "retrieve finds it"
     assert {passage.key for passage in usual.context} == set(FACTS)
     assert remembered in {passage.key for passage in with_it.context}
     assert next(p.provenance for p in with_it.context if p.key == remembered) == "model"
@@ -154,7 +155,10 @@ async def test_what_a_model_wrote_is_no_passage_unless_it_is_asked_for(facts):
 
 async def test_what_a_model_wrote_takes_no_places_away_from_other_memories(facts):
     facts.store_batch(
-        [NewMemory(f"{QUESTION} It is {n}.", f"model-{n}", metadata={"provenance": "model"}) for n in range(20)]
+        [
+            NewMemory(content=f"{QUESTION} It is {n}.", key=f"model-{n}", metadata={"provenance": "model"})
+            for n in range(20)
+        ]
     )
 
     answer = await asked(facts, answering(TRUE), k=3)
@@ -163,7 +167,7 @@ async def test_what_a_model_wrote_takes_no_places_away_from_other_memories(facts
 
 
 async def test_namespaces_are_walls_for_what_is_remembered(facts):
-    facts.store(NewMemory(FACTS["budget"], "budget", namespace="other"))
+    facts.store(NewMemory(content=FACTS["budget"], key="budget", namespace="other"))
     answer = await asked(facts, answering(TRUE), remember=True, namespace="other")
 
     assert answer.remembered
@@ -173,7 +177,7 @@ async def test_namespaces_are_walls_for_what_is_remembered(facts):
 
 
 async def test_a_remembered_answer_goes_no_later_than_what_it_rests_on(facts):
-    facts.store(NewMemory(FACTS["budget"], "budget", ttl_seconds=60))
+    facts.store(NewMemory(content=FACTS["budget"], key="budget", ttl_seconds=60))
     answer = await asked(facts, answering(TRUE), remember=True)
 
     source, kept = facts.get("budget"), facts.get(answer.remembered)
@@ -190,11 +194,11 @@ async def test_answers_that_rest_on_a_memory_can_be_deleted_with_it(facts):
 
 
 def test_a_huge_question_with_many_long_keys_stays_within_the_bounds_of_a_memory(service):
-    found = [Hit(memory(f"Fact {n} is true.", key=f"{n:02}" + "\x01" * 510), 1.0) for n in range(50)]
+    found = [Hit.of(memory(f"Fact {n} is true.", key=f"{n:02}" + "\x01" * 510), 1.0) for n in range(50)]
     passages = pack(found, 100_000).passages
     sentences = read(" ".join(f"Fact {p.content.split()[1]} is true [{p.n}]." for p in passages) * 9)
     kept = keep_supported("", sentences, verify(sentences, passages, ListRecall().embed))
-    request = ResearchRequest("\x02" * (QUERY_CHARS_MAX - 1) + "?")
+    request = ResearchRequest(query="\x02" * (QUERY.chars_max - 1) + "?")
 
     made = memory_of(request, kept, found, "m", 0)
 
@@ -209,7 +213,7 @@ def test_a_long_answer_is_cut_at_the_end_of_a_sentence():
     passages = pack(hits("The budget is 62,000 euro."), 1_000).passages
     kept = keep_supported(text, sentences, verify(sentences, passages, ListRecall().embed))
 
-    content = memory_of(ResearchRequest("Why?"), kept, hits("x"), None, 0).content
+    content = memory_of(ResearchRequest(query="Why?"), kept, hits("x"), None, 0).content
 
     assert len(content) < 4_100
     assert content.endswith("62,000 euro.")
@@ -218,4 +222,4 @@ def test_a_long_answer_is_cut_at_the_end_of_a_sentence():
 @pytest.mark.parametrize("field", ["remember", "include_model", "trace"])
 def test_a_wish_is_yes_or_no(field):
     with pytest.raises(InvalidInput, match=field):
-        ResearchRequest("Why?", **{field: "yes"})
+        ResearchRequest(query="Why?", **{field: "yes"})

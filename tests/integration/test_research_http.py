@@ -105,7 +105,7 @@ async def test_an_error_afterwards_is_an_event_in_the_shape_of_every_error(tmp_p
 async def test_while_the_llm_is_silent_the_connection_is_kept_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_stream.streamed, "__kwdefaults__", {"heartbeat_s": 0.05})
+    monkeypatch.setattr(event_stream.stream_response, "__kwdefaults__", {"heartbeat_s": 0.05})
     with StandInLLM(hanging) as server:
         async with serving(tmp_path, base_url=server.base_url) as client:
             async with client.stream("POST", "/v1/research", json=QUESTION) as response:

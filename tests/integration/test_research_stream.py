@@ -7,11 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from research.events import Cited, Context, Failed, Step, Token
 from research.grounding.extractive import NOTICE
 from research.llm.endpoints import connect
 from research.llm.settings import LLMSettings
-from research.model import Answer, ResearchRequest
 from research.researcher import ABSTAINED, Researcher
 from tests.list_recall import ListRecall, memory
 from tests.stand_in_llm import (
@@ -25,12 +23,13 @@ from tests.stand_in_llm import (
     streaming,
 )
 from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMNotConnected, LLMUnreachable
+from vector_memory.research import Answer, Cited, Context, Failed, ResearchRequest, Step, Token
 
 MEMORIES = [
     memory("The budget of Brightwater is 48,000 euro.", key="budget-1", metadata={"event_time": "2026-09-16"}),
     memory("The budget of Brightwater is now 62,000 euro.", key="budget-2", metadata={"event_time": "2026-10-01"}),
 ]
-QUESTION = ResearchRequest("What is the budget of Brightwater?")
+QUESTION = ResearchRequest(query="What is the budget of Brightwater?")
 COUNTING = {"/tokenize": replying('{"count": 300, "max_model_len": 8192}')}
 BOUND_S = 10.0
 
@@ -64,7 +63,7 @@ async def test_passages_come_first_then_the_text_and_then_the_same_answer_as_at_
         expected = await answer_of(QUESTION, LLMSettings(base_url=whole.base_url, input_price=3.0))
 
     assert isinstance(context, Context)
-    assert [step for step in tokens if isinstance(step, Token)] == [Token(text[:10]), Token(text[10:])]
+    assert [step for step in tokens if isinstance(step, Token)] == [Token(text=text[:10]), Token(text=text[10:])]
     cited = [step.citation for step in tokens if isinstance(step, Cited)]
     assert [(one.n, one.verdict) for one in cited] == [(one.n, one.verdict) for one in answer.citations]
     assert {one.n for one in cited} == {1, 2}
@@ -94,7 +93,7 @@ async def test_leaving_closes_the_llms_connection() -> None:
         made = researcher(LLMSettings(base_url=server.base_url))
         steps = made.research_stream(QUESTION)
         assert isinstance(await anext(steps), Context)
-        assert await anext(steps) == Token("First")
+        assert await anext(steps) == Token(text="First")
         await steps.aclose()
 
         assert await asyncio.to_thread(server.left.wait, BOUND_S)
@@ -106,7 +105,7 @@ async def test_a_failure_after_the_start_is_told_and_nothing_follows() -> None:
         context, token, failed = await steps_of(QUESTION, LLMSettings(base_url=server.base_url))
 
     assert isinstance(context, Context)
-    assert token == Token("Half")
+    assert token == Token(text="Half")
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, LLMUnreachable)
 
@@ -115,21 +114,23 @@ async def test_a_failure_before_the_start_is_an_error() -> None:
     with pytest.raises(LLMNotConfigured):
         await steps_of(QUESTION, LLMSettings())
     with pytest.raises(LimitExceeded, match="LLM_CONTEXT_TOKENS") as caught:
-        await steps_of(ResearchRequest("Why?", context_tokens=8_193), LLMSettings(fallback="extractive"))
+        await steps_of(ResearchRequest(query="Why?", context_tokens=8_193), LLMSettings(fallback="extractive"))
     assert caught.value.field == "context_tokens"
     with pytest.raises(InvalidInput):
-        ResearchRequest("Why?", timeout_s=0)
+        ResearchRequest(query="Why?", timeout_s=0)
 
 
 async def test_what_needs_no_llm_is_told_in_the_same_steps() -> None:
     _, token, quoted = await steps_of(QUESTION, LLMSettings(fallback="extractive"))
-    _, said, nothing = await steps_of(ResearchRequest("x?", namespace="empty"), LLMSettings(fallback="extractive"))
-    _, prompt = await steps_of(ResearchRequest("Brightwater?", context_only=True), LLMSettings())
+    _, said, nothing = await steps_of(
+        ResearchRequest(query="x?", namespace="empty"), LLMSettings(fallback="extractive")
+    )
+    _, prompt = await steps_of(ResearchRequest(query="Brightwater?", context_only=True), LLMSettings())
 
     assert isinstance(quoted, Answer)
-    assert token == Token(quoted.result)
+    assert token == Token(text=quoted.result)
     assert quoted.result.startswith(NOTICE)
-    assert said == Token(ABSTAINED)
+    assert said == Token(text=ABSTAINED)
     assert isinstance(nothing, Answer)
     assert nothing.abstained
     assert isinstance(prompt, Answer)
@@ -140,7 +141,7 @@ async def test_what_needs_no_llm_is_told_in_the_same_steps() -> None:
 async def test_on_request_a_failing_llm_leaves_the_passages_and_says_so(
     is_stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    request = ResearchRequest(QUESTION.query, on_llm_error="context")
+    request = ResearchRequest(query=QUESTION.query, on_llm_error="context")
     with StandInLLM(hanging) as server, caplog.at_level(logging.INFO):
         server.kill()
         settings = LLMSettings(base_url=server.base_url)
@@ -157,7 +158,7 @@ async def test_on_request_a_failing_llm_leaves_the_passages_and_says_so(
 
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_on_request_no_llm_at_all_leaves_the_passages_too(is_stream: bool) -> None:
-    request = ResearchRequest(QUESTION.query, on_llm_error="context")
+    request = ResearchRequest(query=QUESTION.query, on_llm_error="context")
     answer = (await steps_of(request, LLMSettings()))[-1] if is_stream else await answer_of(request, LLMSettings())
 
     assert isinstance(answer, Answer)
@@ -171,7 +172,7 @@ async def test_a_window_that_ends_before_max_tokens_shows_as_truncated() -> None
     short = {"prompt_tokens": 8_136, "completion_tokens": 56, "total_tokens": 8_192}
     body = completion("x", choices=[{"message": {"content": "It is"}, "finish_reason": "length"}], usage=short)
     events = [chunk("It is"), chunk(finish_reason="length"), chunk(choices=[], usage=short), "[DONE]"]
-    request = ResearchRequest(QUESTION.query, max_tokens=500)
+    request = ResearchRequest(query=QUESTION.query, max_tokens=500)
     with StandInLLM(replying(json.dumps(body))) as whole, StandInLLM(streaming(*events)) as streams:
         once = await answer_of(request, LLMSettings(base_url=whole.base_url))
         last = (await steps_of(request, LLMSettings(base_url=streams.base_url)))[-1]
@@ -184,8 +185,8 @@ async def test_a_window_that_ends_before_max_tokens_shows_as_truncated() -> None
 async def test_the_budgets_of_a_request_are_kept() -> None:
     with StandInLLM(answering("62,000 [1].")) as server:
         settings = LLMSettings(base_url=server.base_url)
-        one = await answer_of(ResearchRequest("Brightwater budget?", passages=1), settings)
-        small = await answer_of(ResearchRequest("Brightwater?", context_tokens=1_024, max_tokens=100), settings)
+        one = await answer_of(ResearchRequest(query="Brightwater budget?", passages=1), settings)
+        small = await answer_of(ResearchRequest(query="Brightwater?", context_tokens=1_024, max_tokens=100), settings)
 
     assert [(p.key, left.key, left.reason) for p in one.context for left in one.omitted] == [
         (one.context[0].key, one.omitted[0].key, "passages")
@@ -196,7 +197,7 @@ async def test_the_budgets_of_a_request_are_kept() -> None:
 
 async def test_the_time_of_a_request_is_its_own() -> None:
     with StandInLLM(hanging) as server:
-        request = ResearchRequest(QUESTION.query, timeout_s=1)
+        request = ResearchRequest(query=QUESTION.query, timeout_s=1)
         async with asyncio.timeout(BOUND_S):
             steps = await steps_of(request, LLMSettings(base_url=server.base_url, timeout_s=300))
 

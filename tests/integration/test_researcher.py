@@ -7,25 +7,25 @@ from collections.abc import Sequence
 
 import pytest
 
-from memory_service.model import Memory, NewMemory
 from memory_service.service import MemoryService
 from research.context.prompt import SYSTEM
 from research.grounding.extractive import NOTICE
 from research.grounding.strictness import NOTHING_LEFT
 from research.llm.endpoints import connect
 from research.llm.settings import LLMSettings
-from research.model import Answer, ResearchRequest
 from research.researcher import ABSTAINED, Researcher
 from tests.list_recall import ListRecall, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, replying
 from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, LLMUnreachable
+from vector_memory.memories import Memory, NewMemory
+from vector_memory.research import Answer, ResearchRequest
 
 MEMORIES = [
     memory("The budget of Brightwater is 48,000 euro.", key="budget-1", metadata={"event_time": "2026-09-16"}),
     memory("The budget of Brightwater is now 62,000 euro.", key="budget-2", metadata={"event_time": "2026-10-01"}),
     memory("Priya of Brightwater drinks rooibos.", key="priya", metadata={"kind": "note"}),
 ]
-QUESTION = ResearchRequest("What is the budget of Brightwater?")
+QUESTION = ResearchRequest(query="What is the budget of Brightwater?")
 
 
 async def research(request: ResearchRequest, settings: LLMSettings, memories: Sequence[Memory] = MEMORIES) -> Answer:
@@ -56,7 +56,8 @@ async def test_every_citation_has_a_verdict_with_its_places_in_answer_and_memory
     text = "The budget of Brightwater is now 62,000 euro. [1] It was 99,000 euro [2]. Everybody agreed."
     with StandInLLM(answering(text)) as server:
         answer = await research(
-            ResearchRequest("The budget of Brightwater is now 62,000 euro."), LLMSettings(base_url=server.base_url)
+            ResearchRequest(query="The budget of Brightwater is now 62,000 euro."),
+            LLMSettings(base_url=server.base_url),
         )
 
     right, wrong = answer.citations
@@ -69,7 +70,7 @@ async def test_every_citation_has_a_verdict_with_its_places_in_answer_and_memory
 
 async def test_strict_leaves_out_what_no_memory_supports_and_tells_what() -> None:
     text = "The budget of Brightwater is now 62,000 euro [1]. It was 99,000 euro [2]. Everybody agreed."
-    request = ResearchRequest("The budget of Brightwater is now 62,000 euro.", strict=True)
+    request = ResearchRequest(query="The budget of Brightwater is now 62,000 euro.", strict=True)
     with StandInLLM(answering(text)) as server:
         answer = await research(request, LLMSettings(base_url=server.base_url))
 
@@ -80,7 +81,7 @@ async def test_strict_leaves_out_what_no_memory_supports_and_tells_what() -> Non
 
 async def test_strict_says_so_when_nothing_is_left() -> None:
     with StandInLLM(answering("It was 99,000 euro [1].")) as server:
-        request = ResearchRequest(QUESTION.query, strict=True)
+        request = ResearchRequest(query=QUESTION.query, strict=True)
         answer = await research(request, LLMSettings(base_url=server.base_url))
 
     assert (answer.result, answer.citations) == (NOTHING_LEFT, ())
@@ -89,14 +90,14 @@ async def test_strict_says_so_when_nothing_is_left() -> None:
 @pytest.mark.parametrize("said", ["[99]", "[99] [98]", "..."])
 async def test_strict_says_so_too_when_the_answer_had_no_sentence(said: str) -> None:
     with StandInLLM(answering(said)) as server:
-        request = ResearchRequest(QUESTION.query, strict=True)
+        request = ResearchRequest(query=QUESTION.query, strict=True)
         answer = await research(request, LLMSettings(base_url=server.base_url))
 
     assert (answer.result, answer.citations, answer.removed) == (NOTHING_LEFT, (), ())
 
 
 async def test_the_llm_gets_rules_passages_and_question_and_the_callers_limits() -> None:
-    request = ResearchRequest("What is the budget of Brightwater?", k=2, max_tokens=300, temperature=0)
+    request = ResearchRequest(query="What is the budget of Brightwater?", k=2, max_tokens=300, temperature=0)
     with StandInLLM(answering("62,000 euro [1].")) as server:
         answer = await research(request, LLMSettings(base_url=server.base_url))
 
@@ -112,9 +113,9 @@ async def test_the_llm_gets_rules_passages_and_question_and_the_callers_limits()
 async def test_filter_and_min_score_restrict_what_the_llm_sees() -> None:
     with StandInLLM(answering("Rooibos [1].")) as server:
         settings = LLMSettings(base_url=server.base_url)
-        filtered = await research(ResearchRequest("Brightwater?", filter={"kind": "note"}), settings)
+        filtered = await research(ResearchRequest(query="Brightwater?", filter={"kind": "note"}), settings)
         near = await research(
-            ResearchRequest("The budget of Brightwater is now 62,000 euro.", min_score=0.99), settings
+            ResearchRequest(query="The budget of Brightwater is now 62,000 euro.", min_score=0.99), settings
         )
 
     assert [passage.key for passage in filtered.context] == ["priya"]
@@ -122,7 +123,7 @@ async def test_filter_and_min_score_restrict_what_the_llm_sees() -> None:
 
 
 async def test_the_prompt_alone_needs_no_llm() -> None:
-    request = ResearchRequest(QUESTION.query, context_only=True)
+    request = ResearchRequest(query=QUESTION.query, context_only=True)
 
     answer = await research(request, LLMSettings())
 
@@ -135,7 +136,7 @@ async def test_the_prompt_alone_needs_no_llm() -> None:
 
 async def test_the_prompt_alone_is_not_sent_although_an_llm_is_there() -> None:
     with StandInLLM(answering("never asked for")) as server:
-        request = ResearchRequest(QUESTION.query, context_only=True)
+        request = ResearchRequest(query=QUESTION.query, context_only=True)
         answer = await research(request, LLMSettings(base_url=server.base_url))
 
     assert server.requests == server.other_requests == []
@@ -144,7 +145,9 @@ async def test_the_prompt_alone_is_not_sent_although_an_llm_is_there() -> None:
 
 async def test_without_a_matching_memory_it_abstains_and_asks_nobody() -> None:
     with StandInLLM(answering("never asked for")) as server:
-        answer = await research(ResearchRequest("Anything?", namespace="empty"), LLMSettings(base_url=server.base_url))
+        answer = await research(
+            ResearchRequest(query="Anything?", namespace="empty"), LLMSettings(base_url=server.base_url)
+        )
 
     assert server.requests == []
     assert (answer.abstained, answer.result) == (True, ABSTAINED)
@@ -154,7 +157,7 @@ async def test_without_a_matching_memory_it_abstains_and_asks_nobody() -> None:
 @pytest.mark.parametrize("namespace", ["default", "empty"])
 async def test_no_llm_is_an_error_even_where_nothing_matches(namespace: str) -> None:
     with pytest.raises(LLMNotConfigured, match="LLM_BASE_URL"):
-        await research(ResearchRequest("Anything?", namespace=namespace), LLMSettings())
+        await research(ResearchRequest(query="Anything?", namespace=namespace), LLMSettings())
 
 
 async def test_the_extractive_fallback_quotes_and_says_so() -> None:
@@ -172,7 +175,7 @@ async def test_the_extractive_fallback_quotes_and_says_so() -> None:
 
 
 async def test_the_extractive_fallback_abstains_where_nothing_matches() -> None:
-    answer = await research(ResearchRequest("Anything?", namespace="empty"), LLMSettings(fallback="extractive"))
+    answer = await research(ResearchRequest(query="Anything?", namespace="empty"), LLMSettings(fallback="extractive"))
 
     assert (answer.abstained, answer.model) == (True, None)
 
@@ -198,7 +201,7 @@ async def test_memories_beyond_the_window_are_counted_and_not_sent() -> None:
     memories = [memory(f"Brightwater budget {i}: " + "detail " * 400, key=f"m{i}") for i in range(5)]
     with StandInLLM(answering("62,000 [1].")) as server:
         settings = LLMSettings(base_url=server.base_url, context_tokens=4_096)
-        answer = await research(ResearchRequest("Brightwater budget?", max_tokens=1_000), settings, memories)
+        answer = await research(ResearchRequest(query="Brightwater budget?", max_tokens=1_000), settings, memories)
 
     assert 1 <= len(answer.context) < 5
     assert [left.reason for left in answer.omitted] == ["no room"] * (5 - len(answer.context))
@@ -209,7 +212,7 @@ async def test_a_question_that_fills_the_window_is_refused_before_anything_is_as
     with StandInLLM(answering("never asked for")) as server:
         settings = LLMSettings(base_url=server.base_url, context_tokens=4_096)
         with pytest.raises(LimitExceeded, match="max_tokens"):
-            await research(ResearchRequest("Why? " * 1_000, max_tokens=4_000), settings)
+            await research(ResearchRequest(query="Why? " * 1_000, max_tokens=4_000), settings)
 
     assert server.requests == []
 
@@ -240,11 +243,13 @@ async def test_the_log_tells_what_happened_and_neither_question_nor_memory(
 
 async def test_the_real_memory_service_recalls_for_research(service: MemoryService) -> None:
     for stored in MEMORIES:
-        service.store(NewMemory(stored.content, key=stored.key, metadata=stored.metadata))
+        service.store(NewMemory(content=stored.content, key=stored.key, metadata=stored.metadata))
     settings = LLMSettings(fallback="extractive")
 
-    drink = await Researcher(service, settings, None).research(ResearchRequest("Which tea is served to Priya?"))
-    budget = await Researcher(service, settings, None).research(ResearchRequest("What can Brightwater spend?", k=2))
+    drink = await Researcher(service, settings, None).research(ResearchRequest(query="Which tea is served to Priya?"))
+    budget = await Researcher(service, settings, None).research(
+        ResearchRequest(query="What can Brightwater spend?", k=2)
+    )
 
     assert drink.citations[0].key == "priya"
     assert "rooibos" in drink.result
@@ -253,4 +258,4 @@ async def test_the_real_memory_service_recalls_for_research(service: MemoryServi
 
 async def test_an_invalid_request_never_comes_into_being() -> None:
     with pytest.raises(InvalidInput):
-        ResearchRequest("Why?", k=0)
+        ResearchRequest(query="Why?", k=0)

@@ -10,7 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from gateway.serving.app import create_app
-from gateway.serving.response_cache import ENTRY_BYTES_MAX, LocalShelf, RedisShelf, ResponseCache
+from gateway.serving.response_cache import ENTRY_BYTES_MAX, ResponseCache
+from gateway.serving.shelves import LocalShelf, RedisShelf
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
 from memory_service.settings import MemorySettings

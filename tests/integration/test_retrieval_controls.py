@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from memory_service.model import Mode, NewMemory
 from memory_service.retrieval import searching
-from memory_service.retrieval.request import RETRIEVALS_MAX, Retrieval
 from memory_service.retrieval.selection import POOL_MIN
 from vector_memory.errors import InvalidInput, NotFound
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import RETRIEVALS, Mode, Retrieval
 
 NOW = datetime.now(UTC)
 CATS = ["A cat sleeps on the sofa.", "The cat is asleep on the couch.", "On the sofa a cat is sleeping."]
@@ -23,7 +23,7 @@ def keys(found):
 
 
 def store(service, *memories):
-    service.store_batch([NewMemory(content, key, metadata=metadata) for key, content, metadata in memories])
+    service.store_batch([NewMemory(content=content, key=key, metadata=metadata) for key, content, metadata in memories])
 
 
 @pytest.fixture
@@ -45,27 +45,31 @@ def meetings(service):
 
 @pytest.mark.parametrize("mode", Mode)
 def test_a_score_falls_by_half_in_each_half_life(meetings, mode):
-    plain = Retrieval("team budget", k=10, mode=mode, explain=True)
+    plain = Retrieval(query="team budget", k=10, mode=mode, explain=True)
     before = {hit.memory.key: hit.score for hit in meetings.retrieve(plain).hits}
-    found = meetings.retrieve(Retrieval("team budget", k=10, mode=mode, recency_half_life_days=2))
+    found = meetings.retrieve(Retrieval(query="team budget", k=10, mode=mode, recency_half_life_days=2))
     for hit in found.hits:
         days = int(hit.memory.key[1:])
         assert hit.score == pytest.approx(before[hit.memory.key] * 0.5 ** (days / 2), rel=0.01)
-    assert keys(meetings.retrieve(Retrieval("team budget", k=3, mode=mode, recency_half_life_days=0.1)))[0] == "m0"
+    assert (
+        keys(meetings.retrieve(Retrieval(query="team budget", k=3, mode=mode, recency_half_life_days=0.1)))[0] == "m0"
+    )
 
 
 @pytest.mark.parametrize("mode", Mode)
 def test_importance_is_added_as_far_as_it_is_asked_for(meetings, mode):
-    found = meetings.retrieve(Retrieval("team budget", k=4, mode=mode, importance_weight=1))
+    found = meetings.retrieve(Retrieval(query="team budget", k=4, mode=mode, importance_weight=1))
     assert keys(found)[0] == "m9"
-    plain = {hit.memory.key: hit.score for hit in meetings.retrieve(Retrieval("team budget", k=10, mode=mode)).hits}
+    plain = {
+        hit.memory.key: hit.score for hit in meetings.retrieve(Retrieval(query="team budget", k=10, mode=mode)).hits
+    }
     assert found.hits[0].score == pytest.approx(plain["m9"] + 0.9, abs=1e-5)
 
 
 @pytest.mark.parametrize("importance", [7, -3, "high", True, None, [1]])
 def test_an_importance_that_is_none_is_passed_over_and_others_are_taken_as_0_to_1(service, importance):
     store(service, ("odd", CATS[0], {"importance": importance}), ("plain", CATS[1], {}))
-    found = service.retrieve(Retrieval("cat", importance_weight=0.5, explain=True, k=2))
+    found = service.retrieve(Retrieval(query="cat", importance_weight=0.5, explain=True, k=2))
     by_key = dict(zip(keys(found), found.explanation.signals, strict=True))
     assert by_key["odd"]["importance"] == (0.5 if importance == 7 else 0)
     assert by_key["plain"]["importance"] == 0
@@ -74,42 +78,44 @@ def test_an_importance_that_is_none_is_passed_over_and_others_are_taken_as_0_to_
 def test_what_is_recent_is_found_though_two_hundred_others_match_better(service):
     store(service, *((f"old{at}", f"quagga {at}", {"event_time": days_ago(1000)}) for at in range(230)))
     store(service, ("new", "A zebra was seen.", {"event_time": days_ago(0)}))
-    assert "new" not in keys(service.retrieve(Retrieval("quagga", k=200)))
-    assert keys(service.retrieve(Retrieval("quagga", k=1, recency_half_life_days=10))) == ["new"]
+    assert "new" not in keys(service.retrieve(Retrieval(query="quagga", k=200)))
+    assert keys(service.retrieve(Retrieval(query="quagga", k=1, recency_half_life_days=10))) == ["new"]
 
 
 def test_diversity_puts_what_was_said_already_behind_what_was_not(service):
     store(service, *((f"cat{at}", text, {}) for at, text in enumerate(CATS)), ("dog", "A dog sleeps in the hall.", {}))
     question = "a cat on the sofa"
-    assert "dog" not in keys(service.retrieve(Retrieval(question, k=3)))
-    varied = keys(service.retrieve(Retrieval(question, k=3, diversity=0.5)))
-    assert varied[0] == keys(service.retrieve(Retrieval(question, k=1)))[0]
+    assert "dog" not in keys(service.retrieve(Retrieval(query=question, k=3)))
+    varied = keys(service.retrieve(Retrieval(query=question, k=3, diversity=0.5)))
+    assert varied[0] == keys(service.retrieve(Retrieval(query=question, k=1)))[0]
     assert "dog" in varied
-    assert len(service.retrieve(Retrieval(question, k=10, diversity=1)).hits) == 4, "k is filled all the same"
+    assert len(service.retrieve(Retrieval(query=question, k=10, diversity=1)).hits) == 4, "k is filled all the same"
 
 
 def test_of_one_session_come_at_most_so_many_and_k_is_filled_from_the_others(meetings):
-    found = meetings.retrieve(Retrieval("team budget", k=6, per_session=2))
+    found = meetings.retrieve(Retrieval(query="team budget", k=6, per_session=2))
     sessions = [hit.memory.metadata["session_id"] for hit in found.hits]
     assert sorted(sessions) == ["s0", "s0", "s1", "s1", "s2", "s2"]
-    assert len(meetings.retrieve(Retrieval("team budget", k=10, per_session=1)).hits) == 3
+    assert len(meetings.retrieve(Retrieval(query="team budget", k=10, per_session=1)).hits) == 3
 
 
 def test_a_crowded_session_does_not_hide_the_others_behind_it(service):
     store(service, *((f"q{at}", f"quagga {at}", {"session_id": "big"}) for at in range(300)))
     store(service, *((f"z{at}", f"A zebra, {at}.", {"session_id": f"s{at}"}) for at in range(3)))
-    found = keys(service.retrieve(Retrieval("quagga", k=4, per_session=1)))
+    found = keys(service.retrieve(Retrieval(query="quagga", k=4, per_session=1)))
     assert found[0].startswith("q")
     assert sorted(found[1:]) == ["z0", "z1", "z2"]
 
 
 def test_memories_without_session_and_time_are_not_limited(service):
     store(service, *((f"cat{at}", text, {}) for at, text in enumerate(CATS)))
-    assert len(service.retrieve(Retrieval("cat", k=3, per_session=1)).hits) == 3
+    assert len(service.retrieve(Retrieval(query="cat", k=3, per_session=1)).hits) == 3
 
 
 def test_what_is_good_enough_is_looked_for_no_further_than_there_can_be_more_of_it(service, monkeypatch):
-    service.store_batch([NewMemory(f"note {at} of the cat", metadata={"session_id": str(at)}) for at in range(300)])
+    service.store_batch(
+        [NewMemory(content=f"note {at} of the cat", metadata={"session_id": str(at)}) for at in range(300)]
+    )
     ranked, asked_for = searching.rank, []
 
     def counted(*given):
@@ -117,7 +123,7 @@ def test_what_is_good_enough_is_looked_for_no_further_than_there_can_be_more_of_
         return ranked(*given)
 
     monkeypatch.setattr(searching, "rank", counted)
-    asked = Retrieval("cat", k=5, per_session=1, mode=Mode.DENSE, min_score=0.999)
+    asked = Retrieval(query="cat", k=5, per_session=1, mode=Mode.DENSE, min_score=0.999)
     assert not service.retrieve(asked).hits
     assert asked_for == [POOL_MIN]
 
@@ -125,35 +131,35 @@ def test_what_is_good_enough_is_looked_for_no_further_than_there_can_be_more_of_
 def test_a_span_of_time_goes_by_the_event_and_else_by_the_storing(meetings):
     store(meetings, ("now", "The team met about the budget just now.", {}))
     span = {"after": days_ago(4.5), "before": days_ago(1.5)}
-    assert sorted(keys(meetings.retrieve(Retrieval("team budget", k=20, **span)))) == ["m2", "m3", "m4"]
-    assert sorted(keys(meetings.retrieve(Retrieval("budget", k=20, after=days_ago(0.5))))) == ["m0", "now"]
-    both = Retrieval("budget", k=20, **span, filter={"session_id": "s0"})
+    assert sorted(keys(meetings.retrieve(Retrieval(query="team budget", k=20, **span)))) == ["m2", "m3", "m4"]
+    assert sorted(keys(meetings.retrieve(Retrieval(query="budget", k=20, after=days_ago(0.5))))) == ["m0", "now"]
+    both = Retrieval(query="budget", k=20, **span, filter={"session_id": "s0"})
     assert keys(meetings.retrieve(both)) == ["m3"]
-    assert meetings.retrieve(Retrieval("budget", before="2001-01-01")).hits == ()
+    assert meetings.retrieve(Retrieval(query="budget", before="2001-01-01")).hits == ()
 
 
 def test_as_many_whole_memories_come_as_fit_and_the_rest_is_told(service):
     store(service, ("long", "A cat sat down. " * 50, {}), ("short", CATS[0], {}), ("other", CATS[1], {}))
-    found = service.retrieve(Retrieval("cat", k=3, max_tokens=40))
+    found = service.retrieve(Retrieval(query="cat", k=3, max_tokens=40))
     assert sorted(keys(found)) == ["other", "short"]
     assert found.truncated
     assert 0 < found.tokens <= 40
-    whole = service.retrieve(Retrieval("cat", k=3, max_tokens=10_000))
+    whole = service.retrieve(Retrieval(query="cat", k=3, max_tokens=10_000))
     assert (len(whole.hits), whole.truncated) == (3, False)
-    assert service.retrieve(Retrieval("cat", max_tokens=1)).hits == ()
+    assert service.retrieve(Retrieval(query="cat", max_tokens=1)).hits == ()
 
 
 def test_a_batch_gives_what_its_queries_give_one_by_one(meetings):
     asked = [
-        Retrieval("team budget", k=3),
-        Retrieval("nothing of the kind", namespace="elsewhere"),
-        Retrieval("budget", k=2, mode=Mode.DENSE, filter={"session_id": "s1"}),
+        Retrieval(query="team budget", k=3),
+        Retrieval(query="nothing of the kind", namespace="elsewhere"),
+        Retrieval(query="budget", k=2, mode=Mode.DENSE, filter={"session_id": "s1"}),
         Retrieval(like="m3", k=2),
     ]
     found, alone = meetings.retrieve_batch(asked), [meetings.retrieve(each) for each in asked]
     assert [keys(each) for each in found] == [keys(each) for each in alone]
     with pytest.raises(InvalidInput, match="100"):
-        meetings.retrieve_batch([Retrieval("x")] * (RETRIEVALS_MAX + 1))
+        meetings.retrieve_batch([Retrieval(query="x")] * (RETRIEVALS.most + 1))
     with pytest.raises(InvalidInput, match="queries"):
         meetings.retrieve_batch([])
 
@@ -172,7 +178,7 @@ def test_more_like_this_finds_the_others_and_not_the_memory_itself(service, mode
 
 @pytest.mark.parametrize("mode", Mode)
 def test_the_signals_of_an_explanation_add_up_to_the_score(meetings, mode):
-    asked = Retrieval("when did the team meet?", k=10, mode=mode, explain=True, recency_half_life_days=3)
+    asked = Retrieval(query="when did the team meet?", k=10, mode=mode, explain=True, recency_half_life_days=3)
     found = meetings.retrieve(asked)
     assert len(found.explanation.signals) == len(found.hits) == 10
     for hit, signals in zip(found.hits, found.explanation.signals, strict=True):
@@ -181,7 +187,7 @@ def test_the_signals_of_an_explanation_add_up_to_the_score(meetings, mode):
 
 def test_an_explanation_counts_what_each_condition_of_the_filter_matches(meetings):
     wanted = {"session_id": "s0", "$or": [{"importance": {"$gte": 0.5}}, {"key": "m0"}]}
-    found = meetings.retrieve(Retrieval("budget", filter=wanted, explain=True)).explanation
+    found = meetings.retrieve(Retrieval(query="budget", filter=wanted, explain=True)).explanation
     assert (found.memories, found.candidates) == (10, 3)
     assert (found.filter.shown, found.filter.matches) == ("$and", 3)
     session, either = found.filter.parts
@@ -204,7 +210,7 @@ def test_an_explanation_counts_what_each_condition_of_the_filter_matches(meeting
 )
 def test_why_a_memory_did_not_come_back_is_told(meetings, asked, key, reason):
     store(meetings, ("least", "Rain is expected.", {}))
-    found = meetings.retrieve(Retrieval("team budget", why_not=key, **asked)).explanation.why_not
+    found = meetings.retrieve(Retrieval(query="team budget", why_not=key, **asked)).explanation.why_not
     assert (found.key, found.reason) == (key, reason)
     assert found.message.endswith(".")
     assert (found.rank is None) == (reason in ("missing", "filter", "time"))
@@ -213,9 +219,9 @@ def test_why_a_memory_did_not_come_back_is_told(meetings, asked, key, reason):
 def test_why_not_tells_of_places_that_others_took(service):
     store(service, *((f"q{at}", f"quagga {at}", {"session_id": "one"}) for at in range(5)))
     store(service, ("z", "A zebra.", {"session_id": "two"}))
-    came = keys(service.retrieve(Retrieval("quagga", k=2, per_session=1)))
+    came = keys(service.retrieve(Retrieval(query="quagga", k=2, per_session=1)))
     [left] = {f"q{at}" for at in range(2)} - set(came) if "q0" in came or "q1" in came else ["q0"]
-    told = service.retrieve(Retrieval("quagga", k=2, per_session=1, why_not=left)).explanation.why_not
+    told = service.retrieve(Retrieval(query="quagga", k=2, per_session=1, why_not=left)).explanation.why_not
     assert told.reason == "per_session"
     itself = service.retrieve(Retrieval(like="q1", why_not="q1")).explanation.why_not
     assert itself.reason == "is_itself"

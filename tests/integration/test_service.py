@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import Mode, NewMemory, Refused, StoreStatus
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from vector_memory.errors import Conflict, InvalidInput, NotFound, StartupError
+from vector_memory.memories import NewMemory, Refused, StoreStatus
+from vector_memory.retrieval import Mode, Retrieval
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 BUDGET = "The first-year budget at Brightwater was raised to 62,000 euros."
@@ -19,7 +19,7 @@ PARKING = "Visitors park behind hall 4 and ring at the blue door."
 
 
 def store(service, content, key=None, namespace="default", **rest):
-    return service.store(NewMemory(content, key, namespace, **rest))
+    return service.store(NewMemory(content=content, key=key, namespace=namespace, **rest))
 
 
 def keys(hits):
@@ -29,7 +29,7 @@ def keys(hits):
 def test_what_is_stored_is_retrieved_by_meaning(service):
     for content in (COFFEE, BUDGET, PARKING):
         store(service, content)
-    hits = service.retrieve(Retrieval("what does Dana like to drink?", k=2)).hits
+    hits = service.retrieve(Retrieval(query="what does Dana like to drink?", k=2)).hits
     assert hits[0].memory.content == COFFEE
     assert len(hits) == 2
     assert hits[0].score >= hits[1].score
@@ -42,7 +42,9 @@ def test_storing_again_under_a_key_updates_and_keeps_the_time_of_creation(servic
     assert (first.status, second.status) == (StoreStatus.STORED, StoreStatus.UPDATED)
     assert second.created_at_ms == first.created_at_ms
     assert second.updated_at_ms > first.updated_at_ms
-    assert [hit.memory.content for hit in service.retrieve(Retrieval("budget", k=10)).hits] == ["The budget is 62,000."]
+    assert [hit.memory.content for hit in service.retrieve(Retrieval(query="budget", k=10)).hits] == [
+        "The budget is 62,000."
+    ]
 
 
 def test_storing_the_same_thing_again_changes_nothing(service, tmp_path):
@@ -57,8 +59,8 @@ def test_storing_the_same_thing_again_changes_nothing(service, tmp_path):
 def test_new_metadata_for_the_same_text_need_no_new_embedding_and_are_found(service):
     store(service, COFFEE, "coffee", metadata={"v": 1})
     assert store(service, COFFEE, "coffee", metadata={"v": 2}).status == StoreStatus.UPDATED
-    assert keys(service.retrieve(Retrieval("drink", filter={"v": 2})).hits) == ["coffee"]
-    assert service.retrieve(Retrieval("drink", filter={"v": 1})).hits == ()
+    assert keys(service.retrieve(Retrieval(query="drink", filter={"v": 2})).hits) == ["coffee"]
+    assert service.retrieve(Retrieval(query="drink", filter={"v": 1})).hits == ()
 
 
 @pytest.mark.parametrize(
@@ -93,8 +95,8 @@ def test_a_deleted_memory_is_gone_from_every_path_at_once(service):
     for at in range(20):
         store(service, f"{COFFEE} Cup number {at}.", f"cup-{at}", metadata={"cup": at})
     service.delete("cup-7")
-    assert "cup-7" not in keys(service.retrieve(Retrieval("coffee cup number 7", k=20)).hits)
-    assert service.retrieve(Retrieval("coffee", filter={"cup": 7})).hits == ()
+    assert "cup-7" not in keys(service.retrieve(Retrieval(query="coffee cup number 7", k=20)).hits)
+    assert service.retrieve(Retrieval(query="coffee", filter={"cup": 7})).hits == ()
     assert "cup-7" not in [memory.key for memory in service.list().memories]
     with pytest.raises(NotFound):
         service.get("cup-7")
@@ -112,7 +114,7 @@ def test_k_is_always_filled_with_memories_that_match(service):
             metadata={"at": at},
         )
     for wanted, count in (({"at": {"$gte": 117}}, 3), ({"at": {"$in": [5, 50, 99]}}, 3), ({"at": {"$lt": 60}}, 10)):
-        hits = service.retrieve(Retrieval("an unrelated question about music", k=10, filter=wanted)).hits
+        hits = service.retrieve(Retrieval(query="an unrelated question about music", k=10, filter=wanted)).hits
         assert len(hits) == count
         assert len(set(keys(hits))) == count
 
@@ -129,21 +131,21 @@ def test_retrieval_equals_brute_force_over_the_same_vectors(service):
     query = "who wants milk?"
     scores = service.embed(texts) @ service.embed([query])[0]
     expected = [texts[at] for at in np.argsort(-scores)[:10]]
-    assert keys(service.retrieve(Retrieval(query, k=10, mode=Mode.DENSE)).hits) == expected
+    assert keys(service.retrieve(Retrieval(query=query, k=10, mode=Mode.DENSE)).hits) == expected
 
 
 def test_namespaces_are_walls(service):
     store(service, COFFEE, "shared", "a")
     store(service, BUDGET, "shared", "b")
     store(service, PARKING, "only-b", "ab")
-    assert keys(service.retrieve(Retrieval("coffee", namespace="a", k=10)).hits) == ["shared"]
+    assert keys(service.retrieve(Retrieval(query="coffee", namespace="a", k=10)).hits) == ["shared"]
     assert service.get("shared", namespace="b").content == BUDGET
     assert [memory.key for memory in service.list(namespace="ab").memories] == ["only-b"]
     service.delete("shared", namespace="a")
     assert service.get("shared", namespace="b").content == BUDGET
     assert service.delete_matching({"key": {"$exists": True}}, namespace="a").keys == ()
     assert service.counts() == {"ab": 1, "b": 1}
-    assert service.retrieve(Retrieval("coffee", namespace="nobody")).hits == ()
+    assert service.retrieve(Retrieval(query="coffee", namespace="nobody")).hits == ()
 
 
 def test_a_fact_at_the_end_of_a_long_memory_is_found(service):
@@ -152,7 +154,7 @@ def test_a_fact_at_the_end_of_a_long_memory_is_found(service):
     store(service, long + "The spare key to the cabinet is carried by Ines Falk.", "long")
     for at in range(30):
         store(service, f"{COFFEE} Day {at}.", f"filler-{at}")
-    hits = service.retrieve(Retrieval("who carries the spare key to the cabinet?", k=5)).hits
+    hits = service.retrieve(Retrieval(query="who carries the spare key to the cabinet?", k=5)).hits
     assert keys(hits)[0] == "long"
     assert keys(hits).count("long") == 1, "windows belong to one memory"
     assert hits[0].memory.content.endswith("Ines Falk.")
@@ -161,15 +163,15 @@ def test_a_fact_at_the_end_of_a_long_memory_is_found(service):
 def test_a_long_query_is_read_to_its_end(service):
     store(service, COFFEE, "coffee")
     store(service, PARKING, "parking")
-    assert keys(service.retrieve(Retrieval("Where do visitors park their cars at the hall? " * 100, k=1)).hits) == [
-        "parking"
-    ]
+    assert keys(
+        service.retrieve(Retrieval(query="Where do visitors park their cars at the hall? " * 100, k=1)).hits
+    ) == ["parking"]
 
 
 def test_min_score_leaves_out_what_is_far(service):
     store(service, COFFEE, "coffee")
     store(service, PARKING, "parking")
-    hits = service.retrieve(Retrieval("what does Dana drink?", min_score=0.4)).hits
+    hits = service.retrieve(Retrieval(query="what does Dana drink?", min_score=0.4)).hits
     assert keys(hits) == ["coffee"]
 
 
@@ -179,7 +181,7 @@ def test_a_memory_ends_with_its_lifetime(service, monkeypatch):
     assert service.get("brief").expires_at_ms is not None
     later = time.time_ns() + 61 * 10**9
     monkeypatch.setattr(time, "time_ns", lambda: later)
-    assert keys(service.retrieve(Retrieval("coffee", k=5)).hits) == ["lasting"]
+    assert keys(service.retrieve(Retrieval(query="coffee", k=5)).hits) == ["lasting"]
     with pytest.raises(NotFound):
         service.get("brief")
     assert store(service, COFFEE, "brief").status == StoreStatus.STORED
@@ -193,22 +195,22 @@ def test_everything_is_there_after_a_restart(open_service, tmp_path):
     service.delete("day-4")
     before = service.list(limit=100).memories
     query = "what was drunk on day 8?"
-    hits = service.retrieve(Retrieval(query, k=20)).hits
+    hits = service.retrieve(Retrieval(query=query, k=20)).hits
     service.close()
 
     reopened = open_service(tmp_path / "memory")
 
     assert reopened.list(limit=100).memories == before
-    assert reopened.retrieve(Retrieval(query, k=20)).hits == hits
+    assert reopened.retrieve(Retrieval(query=query, k=20)).hits == hits
 
 
 def test_a_batch_judges_each_memory_on_its_own(service):
     results = service.store_batch(
         [
-            NewMemory(COFFEE, "a"),
-            NewMemory("", "b"),
-            NewMemory(PARKING, "c", metadata={"x": float("nan")}),
-            NewMemory(BUDGET, "a"),
+            NewMemory(content=COFFEE, key="a"),
+            NewMemory(content="", key="b"),
+            NewMemory(content=PARKING, key="c", metadata={"x": float("nan")}),
+            NewMemory(content=BUDGET, key="a"),
         ]
     )
     assert [type(result) is Refused for result in results] == [False, True, True, False]
@@ -222,22 +224,24 @@ def test_a_batch_judges_each_memory_on_its_own(service):
 def test_a_content_that_comes_back_within_a_batch_keeps_its_own_vector(service):
     """The held content, another one, then the held one again: each must get the vector of its own text."""
     store(service, COFFEE, "k")
-    service.store_batch([NewMemory(COFFEE, "k"), NewMemory(PARKING, "k"), NewMemory(COFFEE, "k")])
-    hit = service.retrieve(Retrieval(COFFEE, k=1)).hits[0]
+    service.store_batch(
+        [NewMemory(content=COFFEE, key="k"), NewMemory(content=PARKING, key="k"), NewMemory(content=COFFEE, key="k")]
+    )
+    hit = service.retrieve(Retrieval(query=COFFEE, k=1)).hits[0]
     assert (hit.memory.content, round(hit.dense, 3)) == (COFFEE, 1.0)
 
 
 def test_an_idempotency_key_answers_a_repeated_store_as_the_first_time(open_service, tmp_path):
     """Delivery is at least once: a late repetition must not undo what came after it, not even after a restart."""
     service = open_service(tmp_path / "memory")
-    first = service.store(NewMemory(COFFEE, "k"), idempotency_key="job-1")
-    service.store(NewMemory(BUDGET, "k"))
+    first = service.store(NewMemory(content=COFFEE, key="k"), idempotency_key="job-1")
+    service.store(NewMemory(content=BUDGET, key="k"))
     service.close()
     service = open_service(tmp_path / "memory")
-    assert service.store(NewMemory(COFFEE, "k"), idempotency_key="job-1") == first
+    assert service.store(NewMemory(content=COFFEE, key="k"), idempotency_key="job-1") == first
     assert service.get("k").content == BUDGET
     with pytest.raises(Conflict):
-        service.store(NewMemory(PARKING, "k"), idempotency_key="job-1")
+        service.store(NewMemory(content=PARKING, key="k"), idempotency_key="job-1")
 
 
 def test_an_idempotency_key_answers_a_repeated_delete_as_the_first_time(service):
@@ -278,7 +282,9 @@ def test_a_cursor_of_another_listing_is_refused(service):
 
 def test_deleting_by_filter_takes_all_that_match_and_a_dry_run_takes_none(service):
     """Peers leave what is beyond the first page."""
-    service.store_batch([NewMemory(f"{COFFEE} {at}", f"k{at:04}", metadata={"old": at < 600}) for at in range(700)])
+    service.store_batch(
+        [NewMemory(content=f"{COFFEE} {at}", key=f"k{at:04}", metadata={"old": at < 600}) for at in range(700)]
+    )
     dry = service.delete_matching({"old": True}, dry_run=True)
     assert (len(dry.keys), dry.dry_run, service.counts()) == (600, True, {"default": 700})
     assert service.delete_matching({"old": True}).keys == dry.keys
@@ -304,18 +310,20 @@ def test_deleting_by_keys_reports_what_was_missing(service):
 def test_readers_beside_writers_always_get_full_and_true_answers(service):
     """k stays filled, and no text is ever paired with another's vector, while memories are updated all the time."""
     texts = {f"k{at}": f"Pallet {at} stands in row {at * 7 % 50}." for at in range(40)}
-    service.store_batch([NewMemory(text, key, metadata={"v": 0}) for key, text in texts.items()])
+    service.store_batch([NewMemory(content=text, key=key, metadata={"v": 0}) for key, text in texts.items()])
     stop, failures = threading.Event(), []
 
     def write():
         for version in range(1, 40):
-            service.store_batch([NewMemory(text, key, metadata={"v": version}) for key, text in texts.items()])
+            service.store_batch(
+                [NewMemory(content=text, key=key, metadata={"v": version}) for key, text in texts.items()]
+            )
             service.delete_keys([f"extra-{version}"])
         stop.set()
 
     def read():
         while not stop.is_set():
-            hits = service.retrieve(Retrieval("Pallet 12 stands in row 34.", k=40)).hits
+            hits = service.retrieve(Retrieval(query="Pallet 12 stands in row 34.", k=40)).hits
             if len(hits) != 40 or len(set(keys(hits))) != 40 or hits[0].memory.content != texts["k12"]:
                 failures.append(keys(hits))
 
@@ -336,7 +344,7 @@ def test_concurrent_stores_of_one_key_leave_one_of_them_whole(service):
     for thread in threads:
         thread.join(300)
     assert not any(thread.is_alive() for thread in threads)
-    hits = service.retrieve(Retrieval(COFFEE, k=5)).hits
+    hits = service.retrieve(Retrieval(query=COFFEE, k=5)).hits
     assert len(hits) == 1
     expected = float(service.embed([hits[0].memory.content])[0] @ service.embed([COFFEE])[0])
     assert hits[0].dense == pytest.approx(expected, abs=1e-5)
@@ -384,29 +392,29 @@ def test_texts_and_metadata_come_back_exactly(service):
 @pytest.mark.parametrize(
     ("memory", "field"),
     [
-        (NewMemory(""), "content"),
-        (NewMemory("   \n"), "content"),
-        (NewMemory("x" * 100_001), "content"),
-        (NewMemory("bad \ud800 surrogate"), "content"),
-        (NewMemory("x", key=""), "key"),
-        (NewMemory("x", key="k" * 513), "key"),
-        (NewMemory("x", key="\ud800"), "key"),
-        (NewMemory("x", namespace=""), "namespace"),
-        (NewMemory("x", namespace="n" * 129), "namespace"),
-        (NewMemory("x", ttl_seconds=0), "ttl_seconds"),
-        (NewMemory("x", ttl_seconds=True), "ttl_seconds"),
-        (NewMemory("x", ttl_seconds=10**12), "ttl_seconds"),
-        (NewMemory("x", metadata=[]), "metadata"),
-        (NewMemory("x", metadata={"a": float("inf")}), "metadata.a"),
-        (NewMemory("x", metadata={"a": [{"b": 2**64}]}), "metadata.a[0].b"),
-        (NewMemory("x", metadata={"a": "\udfff"}), "metadata.a"),
-        (NewMemory("x", metadata={"a": "x" * 20_000}), "metadata"),
-        (NewMemory("x", metadata={"a": object()}), "metadata.a"),
+        ({"content": ""}, "content"),
+        ({"content": "   \n"}, "content"),
+        ({"content": "x" * 100_001}, "content"),
+        ({"content": "bad \ud800 surrogate"}, "content"),
+        ({"content": "x", "key": ""}, "key"),
+        ({"content": "x", "key": "k" * 513}, "key"),
+        ({"content": "x", "key": "\ud800"}, "key"),
+        ({"content": "x", "namespace": ""}, "namespace"),
+        ({"content": "x", "namespace": "n" * 129}, "namespace"),
+        ({"content": "x", "ttl_seconds": 0}, "ttl_seconds"),
+        ({"content": "x", "ttl_seconds": True}, "ttl_seconds"),
+        ({"content": "x", "ttl_seconds": 10**12}, "ttl_seconds"),
+        ({"content": "x", "metadata": []}, "metadata"),
+        ({"content": "x", "metadata": {"a": float("inf")}}, "metadata.a"),
+        ({"content": "x", "metadata": {"a": [{"b": 2**64}]}}, "metadata.a[0].b"),
+        ({"content": "x", "metadata": {"a": "\udfff"}}, "metadata.a"),
+        ({"content": "x", "metadata": {"a": "x" * 20_000}}, "metadata"),
+        ({"content": "x", "metadata": {"a": object()}}, "metadata.a"),
     ],
 )
 def test_what_is_wrong_with_a_memory_is_named_and_nothing_is_stored(service, memory, field):
     with pytest.raises(InvalidInput) as caught:
-        service.store(memory)
+        service.store(NewMemory(**memory))
     assert caught.value.field == field
     assert service.counts() == {}
 
@@ -416,7 +424,7 @@ def test_what_is_wrong_with_a_memory_is_named_and_nothing_is_stored(service, mem
 )
 def test_what_is_wrong_with_a_retrieve_is_named(arguments):
     with pytest.raises(InvalidInput) as caught:
-        Retrieval("query", **arguments)
+        Retrieval(query="query", **arguments)
     assert caught.value.field in arguments
 
 

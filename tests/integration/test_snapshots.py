@@ -8,12 +8,12 @@ import pytest
 
 from memory_service.clock import Moment
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import Mode, NewMemory
 from memory_service.projection import snapshots
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from vector_memory.errors import NotFound
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import Mode, Retrieval
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 
@@ -28,7 +28,7 @@ def seen(service):
     for namespace in ("default", "other"):
         for memory in service.list(namespace=namespace, limit=1_000).memories:
             state[namespace, memory.key] = memory
-        hits = service.retrieve(Retrieval("what does Dana drink?", namespace=namespace, k=1_000)).hits
+        hits = service.retrieve(Retrieval(query="what does Dana drink?", namespace=namespace, k=1_000)).hits
         state[namespace] = [(hit.memory, round(hit.score, 5)) for hit in hits]
     return state
 
@@ -36,15 +36,22 @@ def seen(service):
 def fill(service, start=0, count=30):
     for at in range(start, start + count):
         namespace = "other" if at % 3 == 0 else "default"
-        service.store(NewMemory(f"{COFFEE} Cup {at}.", f"cup-{at}", namespace, {"at": at, "tags": ["cup"]}))
-    service.store(NewMemory(f"{COFFEE} Changed. " * 60, f"cup-{start + 1}"))
+        service.store(
+            NewMemory(
+                content=f"{COFFEE} Cup {at}.",
+                key=f"cup-{at}",
+                namespace=namespace,
+                metadata={"at": at, "tags": ["cup"]},
+            )
+        )
+    service.store(NewMemory(content=f"{COFFEE} Changed. " * 60, key=f"cup-{start + 1}"))
     service.delete(f"cup-{start + 2}")
 
 
 def test_a_start_from_a_snapshot_gives_the_same_state_as_one_from_the_journals(open_service, tmp_path):
     service = open_service(tmp_path / "memory")
     fill(service)
-    service.store(NewMemory("An idempotent fact.", "idem"), idempotency_key="job-1")
+    service.store(NewMemory(content="An idempotent fact.", key="idem"), idempotency_key="job-1")
     service.snapshot()
     before = seen(service)
     service.close()
@@ -53,10 +60,12 @@ def test_a_start_from_a_snapshot_gives_the_same_state_as_one_from_the_journals(o
     restored = open_service(tmp_path / "memory")
     assert seen(restored) == before
     assert (
-        restored.retrieve(Retrieval("cup", filter={"tags": {"$contains": "cup"}, "at": 7})).hits[0].memory.key
+        restored.retrieve(Retrieval(query="cup", filter={"tags": {"$contains": "cup"}, "at": 7})).hits[0].memory.key
         == "cup-7"
     )
-    assert restored.store(NewMemory("An idempotent fact.", "idem"), idempotency_key="job-1").status == "stored"
+    assert (
+        restored.store(NewMemory(content="An idempotent fact.", key="idem"), idempotency_key="job-1").status == "stored"
+    )
     restored.close()
 
     for journal in journals:  # the snapshot alone, to see that it was it
@@ -69,7 +78,7 @@ def test_what_comes_after_a_snapshot_is_replayed_over_it(open_service, tmp_path)
     fill(service)
     service.snapshot()
     fill(service, start=20)
-    service.store(NewMemory(COFFEE, "cup-0", "other"))
+    service.store(NewMemory(content=COFFEE, key="cup-0", namespace="other"))
     service.delete("cup-4")
     before = seen(service)
     service.close()
@@ -77,8 +86,8 @@ def test_what_comes_after_a_snapshot_is_replayed_over_it(open_service, tmp_path)
     assert seen(restored) == before
     with pytest.raises(NotFound):
         restored.get("cup-4")
-    restored.store(NewMemory("Stored after the restart.", "new"))
-    assert restored.retrieve(Retrieval("Stored after the restart.")).hits[0].memory.key == "new"
+    restored.store(NewMemory(content="Stored after the restart.", key="new"))
+    assert restored.retrieve(Retrieval(query="Stored after the restart.")).hits[0].memory.key == "new"
 
 
 @pytest.mark.parametrize("name", ["catalog.sqlite", "vectors.f32", "groups.i64", "MANIFEST.json"])
@@ -130,14 +139,14 @@ def test_a_snapshot_whose_manifest_counts_other_rows_falls_back_to_the_one_befor
 
 def test_a_namespace_without_memories_survives_a_snapshot(open_service, tmp_path):
     service = open_service(tmp_path / "memory")
-    service.store(NewMemory(COFFEE, "k"))
+    service.store(NewMemory(content=COFFEE, key="k"))
     service.delete("k")
     service.snapshot()
     service.close()
     restored = open_service(tmp_path / "memory")
-    assert restored.retrieve(Retrieval("coffee")).hits == ()
-    restored.store(NewMemory(COFFEE, "l"))
-    assert restored.retrieve(Retrieval("coffee")).hits[0].memory.key == "l"
+    assert restored.retrieve(Retrieval(query="coffee")).hits == ()
+    restored.store(NewMemory(content=COFFEE, key="l"))
+    assert restored.retrieve(Retrieval(query="coffee")).hits[0].memory.key == "l"
 
 
 def test_without_any_usable_snapshot_the_journals_are_enough(open_service, tmp_path):
@@ -156,7 +165,7 @@ def test_two_snapshots_are_kept(open_service, tmp_path):
     service = open_service(tmp_path / "memory")
     names = []
     for at in range(4):
-        service.store(NewMemory(f"Fact {at}."))
+        service.store(NewMemory(content=f"Fact {at}."))
         names.append(service.snapshot())
     assert [path.name for path in snapshots_in(tmp_path)] == names[-2:]
 
@@ -164,7 +173,7 @@ def test_two_snapshots_are_kept(open_service, tmp_path):
 def test_snapshots_are_taken_in_the_background_after_enough_records(minilm, tmp_path):
     settings = MemorySettings(snapshot_records=100, snapshot_interval_s=1)
     service = MemoryService(DataFolder(tmp_path / "memory"), minilm, settings)
-    service.store_batch([NewMemory(f"Fact {at}.") for at in range(150)])
+    service.store_batch([NewMemory(content=f"Fact {at}.") for at in range(150)])
     service._snapshotter._last = Moment(0, 0)
     service.list()
     service._snapshotter._background.join(60)
@@ -175,7 +184,7 @@ def test_snapshots_are_taken_in_the_background_after_enough_records(minilm, tmp_
 
 def test_a_stop_after_many_records_leaves_a_snapshot(open_service, tmp_path):
     service = open_service(tmp_path / "memory")
-    service.store_batch([NewMemory(f"Fact {at}.") for at in range(1_000)])
+    service.store_batch([NewMemory(content=f"Fact {at}.") for at in range(1_000)])
     service.close()
     assert len(snapshots_in(tmp_path)) == 1
 
@@ -188,7 +197,7 @@ def test_a_snapshot_taken_amid_writes_is_one_moment_of_them(open_service, tmp_pa
     def write():
         at = 0
         while not stop.is_set():
-            service.store_batch([NewMemory(f"Round {at} of pallet {key}.", f"k{key}") for key in range(10)])
+            service.store_batch([NewMemory(content=f"Round {at} of pallet {key}.", key=f"k{key}") for key in range(10)])
             at += 1
 
     writer = threading.Thread(target=write)
@@ -202,26 +211,26 @@ def test_a_snapshot_taken_amid_writes_is_one_moment_of_them(open_service, tmp_pa
     restored = open_service(tmp_path / "memory")
     assert seen(restored) == before
     for memory in restored.list().memories:
-        hit = restored.retrieve(Retrieval(memory.content, k=1, mode=Mode.DENSE)).hits[0]
+        hit = restored.retrieve(Retrieval(query=memory.content, k=1, mode=Mode.DENSE)).hits[0]
         assert (hit.memory.content, round(hit.score, 4)) == (memory.content, 1.0)
 
 
 def test_a_snapshot_that_cannot_be_written_changes_nothing(open_service, tmp_path):
     service = open_service(tmp_path / "memory")
-    service.store(NewMemory(COFFEE, "k"))
+    service.store(NewMemory(content=COFFEE, key="k"))
     (tmp_path / "memory" / "snapshots").write_text("in the way")
     with pytest.raises(Exception, match="takes no writes"):
         service.snapshot()
     assert service.get("k").content == COFFEE
-    assert service.store(NewMemory(COFFEE, "l")).status == "stored"
+    assert service.store(NewMemory(content=COFFEE, key="l")).status == "stored"
 
 
 def test_a_manifest_with_any_byte_changed_is_passed_over(open_service, tmp_path):
     """Its watermarks decide what is replayed: a wrong one that were believed would lose what was acknowledged."""
     service = open_service(tmp_path / "memory")
-    service.store(NewMemory(f"{COFFEE} 1", "k1"))
+    service.store(NewMemory(content=f"{COFFEE} 1", key="k1"))
     service.snapshot()
-    service.store(NewMemory(f"{COFFEE} 2", "k2"))
+    service.store(NewMemory(content=f"{COFFEE} 2", key="k2"))
     service.close()
     [path] = snapshots_in(tmp_path)
     manifest = path / "MANIFEST.json"
@@ -247,16 +256,16 @@ def test_few_records_are_not_worth_a_snapshot_before_the_day_is_over(minilm, tmp
     service = MemoryService(DataFolder(tmp_path / "memory"), minilm, settings)
     store, snapshotter = service.store, service._snapshotter
     for at in range(24):
-        store(NewMemory(f"Fact {at}."))
+        store(NewMemory(content=f"Fact {at}."))
     hour_ago = Moment(time.monotonic() - 3600, time.time() - 3600)
     snapshotter._last = hour_ago
     service.list()
     assert snapshotter._background is None
-    store(NewMemory("Fact 24."))
+    store(NewMemory(content="Fact 24."))
     service.list()
     snapshotter._background.join(60)
     assert len(snapshots_in(tmp_path)) == 1
-    store(NewMemory("Fact 25."))
+    store(NewMemory(content="Fact 25."))
     snapshotter._last = Moment(time.monotonic() - 25 * 3600, time.time() - 25 * 3600)
     service.list()
     snapshotter._background.join(60)

@@ -8,16 +8,15 @@ import pytest
 
 from gateway.observability.traces import TTL_S, Traces
 from gateway.runpod.jobs import JobRunner
-from gateway.serving.response_cache import LocalShelf
+from gateway.serving.shelves import LocalShelf
 from gateway.serving.worker import Worker
-from memory_service.model import Mode
-from memory_service.retrieval.request import Retrieved
-from research.model import Answer, ResearchRequest
 from research.trace import Trace
 from tests.integration.test_response_cache import redis_url, serving, settings, store
 from tests.stand_in_llm import StandInLLM, answering, stream_of, streaming
 from tests.worker_process import free_port
 from vector_memory.errors import NotFound
+from vector_memory.research import Answer, ResearchRequest
+from vector_memory.retrieval import Mode, Retrieved
 
 __all__ = ["redis_url"]
 
@@ -274,4 +273,4 @@ def test_a_trace_lasts_an_hour():
 
 def _trace():
     empty = Answer("", None, 0, 0, "", (), (), (), (), (), (), abstained=True, nearest=(), truncated=False, prompt=None)
-    return Trace(ResearchRequest("Why?"), Retrieved((), Mode.DENSE), None, empty, {}, 0)
+    return Trace(ResearchRequest(query="Why?"), Retrieved(hits=(), mode=Mode.DENSE), None, empty, {}, 0)

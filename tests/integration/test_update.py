@@ -11,20 +11,23 @@ from hypothesis import strategies as st
 from gateway.serving.app import create_app
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
-from memory_service.metadata import BYTES_MAX, canonical, merged
-from memory_service.model import Consistency, NewMemory, StoreStatus
-from memory_service.retrieval.request import Retrieval
+from memory_service.metadata import canonical, merged
 from memory_service.settings import MemorySettings
 from memory_service.writing.group import Group
 from research.llm.settings import LLMSettings
 from vector_memory.errors import Conflict, InvalidInput, NotFound
+from vector_memory.memories import METADATA_BYTES_MAX as BYTES_MAX
+from vector_memory.memories import Consistency, NewMemory, StoreStatus
+from vector_memory.retrieval import Retrieval
 
 COFFEE = "Dana drinks an oat flat white."
 TEA = "Dana drinks green tea now."
 
 
 def test_metadata_is_merged_key_by_key_and_null_removes(service):
-    service.store(NewMemory(COFFEE, "dana", metadata={"lead": "acme", "draft": True, "deep": {"a": 1, "b": 2}}))
+    service.store(
+        NewMemory(content=COFFEE, key="dana", metadata={"lead": "acme", "draft": True, "deep": {"a": 1, "b": 2}})
+    )
 
     updated = service.update("dana", metadata={"draft": None, "deep": {"a": 3}, "owner": "ines", "never": None})
 
@@ -34,19 +37,19 @@ def test_metadata_is_merged_key_by_key_and_null_removes(service):
 
 
 def test_a_new_content_is_found_and_the_old_one_is_not(service):
-    stored = service.store(NewMemory(COFFEE, "dana", metadata={"lead": "acme"}))
+    stored = service.store(NewMemory(content=COFFEE, key="dana", metadata={"lead": "acme"}))
 
     updated = service.update("dana", content=TEA)
 
     memory = service.get("dana")
     assert (memory.content, memory.metadata) == (TEA, {"lead": "acme"})
     assert (updated.created_at_ms, memory.created_at_ms) == (stored.created_at_ms, stored.created_at_ms)
-    [hit] = service.retrieve(Retrieval("green tea")).hits
+    [hit] = service.retrieve(Retrieval(query="green tea")).hits
     assert (hit.memory.content, round(hit.dense, 1) > 0.4) == (TEA, True)
 
 
 def test_new_metadata_keep_the_text_that_another_writes_while_the_old_one_is_embedded(service, monkeypatch):
-    service.store(NewMemory(COFFEE, "dana"))
+    service.store(NewMemory(content=COFFEE, key="dana"))
     windows = service._embedding.windows
 
     def meddled(contents):
@@ -60,11 +63,11 @@ def test_new_metadata_keep_the_text_that_another_writes_while_the_old_one_is_emb
 
     memory = service.get("dana")
     assert (memory.content, memory.metadata) == (TEA, {"lead": "acme"})
-    assert service.retrieve(Retrieval("green tea")).hits[0].dense > 0.4
+    assert service.retrieve(Retrieval(query="green tea")).hits[0].dense > 0.4
 
 
 def test_the_lifetime_stays_unless_a_new_one_is_given(service):
-    service.store(NewMemory(COFFEE, "dana", ttl_seconds=500))
+    service.store(NewMemory(content=COFFEE, key="dana", ttl_seconds=500))
     ends = service.get("dana").expires_at_ms
 
     service.update("dana", content=TEA)
@@ -75,7 +78,7 @@ def test_the_lifetime_stays_unless_a_new_one_is_given(service):
 
 
 def test_an_update_that_changes_nothing_is_unchanged(service):
-    stored = service.store(NewMemory(COFFEE, "dana", metadata={"lead": "acme"}))
+    stored = service.store(NewMemory(content=COFFEE, key="dana", metadata={"lead": "acme"}))
 
     updated = service.update("dana", content=COFFEE, metadata={"lead": "acme"})
 
@@ -85,7 +88,7 @@ def test_an_update_that_changes_nothing_is_unchanged(service):
 def test_what_is_not_there_or_deleted_is_not_found_and_does_not_come_back(service):
     with pytest.raises(NotFound, match="'nobody'"):
         service.update("nobody", content=TEA)
-    service.store(NewMemory(COFFEE, "dana"))
+    service.store(NewMemory(content=COFFEE, key="dana"))
     service.delete("dana")
 
     with pytest.raises(NotFound):
@@ -108,7 +111,7 @@ def test_what_is_not_there_or_deleted_is_not_found_and_does_not_come_back(servic
     ],
 )
 def test_nonsense_is_refused_by_the_name_of_its_field(service, change, field):
-    service.store(NewMemory(COFFEE, "dana"))
+    service.store(NewMemory(content=COFFEE, key="dana"))
 
     with pytest.raises(InvalidInput) as refused:
         service.update("dana", **change)
@@ -118,7 +121,7 @@ def test_nonsense_is_refused_by_the_name_of_its_field(service, change, field):
 
 
 def test_metadata_that_grows_too_large_is_refused_and_the_memory_stays(service):
-    service.store(NewMemory(COFFEE, "dana", metadata={"a": "x" * (BYTES_MAX - 100)}))
+    service.store(NewMemory(content=COFFEE, key="dana", metadata={"a": "x" * (BYTES_MAX - 100)}))
 
     with pytest.raises(InvalidInput, match="bytes of JSON"):
         service.update("dana", metadata={"b": "x" * 200})
@@ -127,7 +130,7 @@ def test_metadata_that_grows_too_large_is_refused_and_the_memory_stays(service):
 
 
 def test_concurrent_writers_lose_none_of_each_others_keys(service):
-    service.store(NewMemory(COFFEE, "dana"))
+    service.store(NewMemory(content=COFFEE, key="dana"))
 
     def write(writer):
         for at in range(10):
@@ -141,13 +144,13 @@ def test_concurrent_writers_lose_none_of_each_others_keys(service):
 
 def test_a_store_between_reading_and_committing_makes_the_content_be_embedded_after_all(service, monkeypatch):
     """The update's content was there when it was prepared, so no vectors came with it; then it changed."""
-    service.store(NewMemory(COFFEE, "dana"))
+    service.store(NewMemory(content=COFFEE, key="dana"))
     commit, raced = service._commit, []
 
     def racing(request):
         if not raced:
             raced.append(request)
-            service.store(NewMemory("The kettle is broken.", "dana"))
+            service.store(NewMemory(content="The kettle is broken.", key="dana"))
         return commit(request)
 
     monkeypatch.setattr(service, "_commit", racing)
@@ -155,13 +158,13 @@ def test_a_store_between_reading_and_committing_makes_the_content_be_embedded_af
 
     assert raced[0].embedded is None
     assert raced_store.status is StoreStatus.UPDATED
-    [hit] = service.retrieve(Retrieval(COFFEE, k=1)).hits
+    [hit] = service.retrieve(Retrieval(query=COFFEE, k=1)).hits
     assert (hit.memory.content, hit.dense > 0.95) == (COFFEE, True)
 
 
 def test_a_delete_that_another_worker_answered_is_seen(open_service, tmp_path):
     first, second = open_service(tmp_path / "memory"), open_service(tmp_path / "memory")
-    first.store(NewMemory(COFFEE, "dana"))
+    first.store(NewMemory(content=COFFEE, key="dana"))
     second.get("dana", consistency=Consistency.STRONG)
     first.delete("dana")
 
@@ -171,7 +174,7 @@ def test_a_delete_that_another_worker_answered_is_seen(open_service, tmp_path):
 
 def test_an_update_survives_a_restart_and_its_repetition_is_answered_again(open_service, tmp_path):
     service = open_service(tmp_path / "memory")
-    service.store(NewMemory(COFFEE, "dana"))
+    service.store(NewMemory(content=COFFEE, key="dana"))
     first = service.update("dana", metadata={"n": 1}, idempotency_key="once")
     service.update("dana", metadata={"n": 2})
     service.close()
@@ -202,7 +205,7 @@ def test_merging_is_what_a_loop_over_the_keys_does(held, changes):
 
 def test_a_page_ends_where_the_caller_has_no_more_room_and_the_next_one_goes_on(service):
     for at in range(7):
-        service.store(NewMemory(f"{COFFEE} {at}", f"k{at}"))
+        service.store(NewMemory(content=f"{COFFEE} {at}", key=f"k{at}"))
 
     seen, cursor = [], None
     while True:

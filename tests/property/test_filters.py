@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from memory_service import metadata
 from memory_service.clock import Stamp
 from memory_service.filters import grammar as filters
-from memory_service.filters.grammar import AllOf, AnyOf, Contains, Exists, Not, OneOf, Ordered, parse, time_ms
-from memory_service.filters.ids import RecentIds
+from memory_service.filters.grammar import AllOf, AnyOf, Contains, Exists, Not, OneOf, Ordered, parse
+from memory_service.filters.ids import ENTRY_IDS, RecentIds
 from memory_service.journal.records import Put
 from memory_service.projection.catalog import Catalog
+from vector_memory.times import time_ms
 
 SCALARS = st.one_of(
     st.none(),
@@ -251,18 +252,25 @@ def test_a_write_to_one_namespace_leaves_what_is_kept_of_others():
 
 
 def test_what_was_not_asked_for_longest_makes_room():
-    recent = RecentIds(ids_max=10)
+    recent = RecentIds(ids_max=2 * (ENTRY_IDS + 4))
     for name in ("one", "two"):
         recent.keep("ours", name, np.arange(4), 0)
     recent.find("ours", "one")
     recent.keep("ours", "three", np.arange(4), 0)
-    recent.keep("ours", "too many", np.arange(11), 0)
+    recent.keep("ours", "too many", np.arange(2 * (ENTRY_IDS + 4)), 0)
     assert [recent.find("ours", name)[0] is not None for name in ("one", "two", "three", "too many")] == [
         True,
         False,
         True,
         False,
     ]
+
+
+def test_filters_that_match_nothing_take_room_too():
+    recent = RecentIds(ids_max=2 * ENTRY_IDS)
+    for name in ("one", "two", "three"):
+        recent.keep("ours", name, np.arange(0), 0)
+    assert [recent.find("ours", name)[0] is not None for name in ("one", "two", "three")] == [False, True, True]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from memory_service.clock import HybridClock, Stamp
 from memory_service.embedding.embedder import Fingerprint
-from memory_service.journal.records import Deletion, Put, Record
+from memory_service.journal.records import Put, Record, Removal
 from memory_service.projection.applying import Projection
 from memory_service.projection.catalog import Catalog
 
@@ -39,7 +39,7 @@ def journals(draw):
                     expires_at_ms=expires_at,
                 )
             else:
-                mutation = Deletion(namespace, key)
+                mutation = Removal(namespace, key)
             records.append(Record(Stamp(at, 0, writer), mutation))
         written[writer] = records
     return written
@@ -94,7 +94,7 @@ def expected(written):
 
 
 def is_over(mutation):
-    return isinstance(mutation, Deletion) or (mutation.expires_at_ms is not None and mutation.expires_at_ms <= NOW_MS)
+    return isinstance(mutation, Removal) or (mutation.expires_at_ms is not None and mutation.expires_at_ms <= NOW_MS)
 
 
 def expected_of(records):
@@ -105,7 +105,7 @@ def expected_of(records):
     if versions:
         put = versions[-1].mutation
         current = (put.content, versions[-1].stamp, put.vectors.tolist())
-    deleted_at = max((r.stamp.ms for r in records if isinstance(r.mutation, Deletion)), default=None)
+    deleted_at = max((r.stamp.ms for r in records if isinstance(r.mutation, Removal)), default=None)
     expired_at = None if versions or not records else getattr(records[-1].mutation, "expires_at_ms", None)
     intervals = [
         (r.mutation.content, r.stamp.ms, until) for r, until in zip(versions, untils[: len(versions)], strict=True)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from memory_service.clock import HybridClock
 from memory_service.journal.data_folder import DataFolder
-from memory_service.model import Mode, NewMemory
-from memory_service.retrieval.request import Retrieval
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder
+from vector_memory.memories import NewMemory
+from vector_memory.retrieval import Mode, Retrieval
 
 NAMESPACES = ("a", "b", "c", "d")
 CONTENTS = ("Ann: do you like tea?", "Bob: yes, since 2021", "red kettle", "the quagga", "tea tea tea", "Thanks, Bob!")
@@ -60,7 +60,9 @@ class Life:
         match what:
             case "store":
                 made = [
-                    NewMemory(f"{CONTENTS[n % 6]} {n}", f"k{key}", namespace, METADATA[n % 5])
+                    NewMemory(
+                        content=f"{CONTENTS[n % 6]} {n}", key=f"k{key}", namespace=namespace, metadata=METADATA[n % 5]
+                    )
                     for namespace, key, n in value
                 ]
                 return [stored.status for stored in self.service.store_batch(made)]
@@ -81,7 +83,7 @@ def seen(service, namespace, question):
     answers = []
     for mode in Mode:
         for k in (3, 50):
-            hits = service.retrieve(Retrieval(question, namespace=namespace, k=k, mode=mode)).hits
+            hits = service.retrieve(Retrieval(query=question, namespace=namespace, k=k, mode=mode)).hits
             answers.append([(hit.memory.key, hit.memory.content, hit.score, hit.dense, hit.lexical) for hit in hits])
     return answers
 

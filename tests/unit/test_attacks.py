@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from memory_service.model import Hit
 from research.context.packing import pack
 from research.context.prompt import SYSTEM, build
-from research.model import PROVENANCES, Passage
 from tests.attacks import ATTACKS
 from tests.list_recall import memory
+from vector_memory.research import PROVENANCES, Passage
+from vector_memory.retrieval import Hit
 
 LINE = re.compile(
     r'\[(?P<n>\d+)\] (?P<date>"(?:[^"\\]|\\.)*")'
@@ -28,7 +28,7 @@ ROOM = 100_000
 def prompted(question: str, *memories: tuple[str, dict[str, object]]) -> tuple[str, tuple[Passage, ...]]:
     """The user message over memories with these texts and metadata, as packed, and the passages in it."""
     found = [
-        Hit(memory(text, key=f"m{at}", metadata=metadata), 1.0 - at / 100)
+        Hit.of(memory(text, key=f"m{at}", metadata=metadata), 1.0 - at / 100)
         for at, (text, metadata) in enumerate(memories)
     ]
     passages = pack(found, ROOM).passages

@@ -1,6 +1,7 @@
 """The hybrid logical clock."""
 
-from memory_service.clock import HybridClock, Stamp, iso_time
+from memory_service.clock import HybridClock, Stamp
+from vector_memory.times import iso_time
 
 
 def test_stamps_always_grow_even_when_the_wall_clock_goes_back():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.context.packing import pack
-from research.grounding.extractive import NOTICE, Extract, extract, stems
+from research.grounding.extractive import NOTICE, Extract, extract
 from research.grounding.sentences import spans
 from tests.list_recall import ListRecall, hits
 
@@ -157,5 +157,7 @@ def test_a_hostile_page_is_cut_in_linear_time(unit: str) -> None:
     spans(unit * 100_000, chars_max=400)
 
 
-def test_stems_bring_the_forms_of_a_word_together() -> None:
-    assert stems("What were the raised budgets?") == stems("raises the budget")
+def test_the_forms_of_a_word_count_as_one_word() -> None:
+    extracted = quoted("Who raised the budgets?", "Rain fell on the harbour.", "Priya raises every budget.")
+
+    assert extracted.cited[0] == 2

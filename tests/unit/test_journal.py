@@ -12,7 +12,7 @@ from memory_service.embedding.embedder import Fingerprint
 from memory_service.journal import writer as writing
 from memory_service.journal.files import journal_paths, read_tail
 from memory_service.journal.frames import frame, frames
-from memory_service.journal.records import Deletion, Header, Put, Record, RememberedReply, encode, encode_header
+from memory_service.journal.records import Header, Put, Record, RememberedReply, Removal, encode, encode_header
 from memory_service.journal.writer import JournalWriter
 
 FINGERPRINT = Fingerprint("test-model", "ab" * 32, 4, "mean")
@@ -56,7 +56,7 @@ def test_every_kind_of_record_is_read_back_as_it_was_written(tmp_path):
     name = writer.begin()
     records = [
         put("schlüssel/ключ/🔑", 1, name, content="a\x00b 🔑 \u2028"),
-        Record(Stamp(1_000, 2, name), Deletion("ns", "gone")),
+        Record(Stamp(1_000, 2, name), Removal("ns", "gone")),
         Record(
             Stamp(1_001, 0, name), RememberedReply("ns", "idem", "digest", ["stored", [["ns", "k", "stored", 1, 2]]])
         ),

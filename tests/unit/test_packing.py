@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_service.model import Hit
 from memory_service.tokens import estimate_tokens
-from research.context.packing import pack, room
+from research.context.budget import plan
+from research.context.packing import pack
 from research.context.prompt import build
-from research.model import Omitted
 from tests.list_recall import hits, memory
 from vector_memory.errors import LimitExceeded
+from vector_memory.research import Omitted
+from vector_memory.retrieval import Hit
 
 ROOM = 200
 LONG = "The quick brown fox jumps over the lazy dog. " * 40
@@ -59,7 +60,7 @@ def test_one_that_does_not_fit_is_left_out_and_counted_and_the_numbers_have_no_g
 
     assert [(p.n, p.key) for p in packed.passages] == [(1, "m1"), (2, "m3")]
     assert not any(p.truncated for p in packed.passages)
-    assert packed.omitted == (Omitted("m2", "no room"),)
+    assert packed.omitted == (Omitted(key="m2", reason="no room"),)
 
 
 def test_the_best_alone_is_cut_at_the_end_of_a_sentence_when_it_does_not_fit() -> None:
@@ -106,10 +107,10 @@ STORY = "The alarm of chamber seven goes to a fax machine that nobody has looked
 
 def test_what_nearly_repeats_a_passage_comes_behind_the_others_and_the_newest_of_such_first() -> None:
     found = [
-        Hit(memory(STORY, key="first"), 0.9),
-        Hit(memory(f"Indeed: {STORY}", key="old", created_at_ms=1_000), 0.8),
-        Hit(memory(f"Note. {STORY}", key="new", created_at_ms=2_000), 0.7),
-        Hit(memory("Priya drinks rooibos.", key="other"), 0.2),
+        Hit.of(memory(STORY, key="first"), 0.9),
+        Hit.of(memory(f"Indeed: {STORY}", key="old", created_at_ms=1_000), 0.8),
+        Hit.of(memory(f"Note. {STORY}", key="new", created_at_ms=2_000), 0.7),
+        Hit.of(memory("Priya drinks rooibos.", key="other"), 0.2),
     ]
 
     packed = pack(found, 1_000)
@@ -120,34 +121,34 @@ def test_what_nearly_repeats_a_passage_comes_behind_the_others_and_the_newest_of
 
 
 def test_a_repetition_that_finds_no_room_is_called_one() -> None:
-    found = [Hit(memory(STORY, key="first"), 0.9), Hit(memory(f"Note. {STORY}", key="again"), 0.8), *hits(LONG)]
+    found = [Hit.of(memory(STORY, key="first"), 0.9), Hit.of(memory(f"Note. {STORY}", key="again"), 0.8), *hits(LONG)]
 
     packed = pack(found, 60)
 
     assert [p.key for p in packed.passages] == ["first"]
-    assert packed.omitted == (Omitted("again", "duplicate"), Omitted("m1", "no room"))
+    assert packed.omitted == (Omitted(key="again", reason="duplicate"), Omitted(key="m1", reason="no room"))
 
 
 def test_a_repetition_of_what_did_not_fit_repeats_nothing() -> None:
     """Only what is in can be repeated."""
     found = [
-        Hit(memory("Priya drinks rooibos.", key="tea"), 0.9),
-        Hit(memory(f"{STORY} {'Padding follows here again. ' * 8}", key="long"), 0.8),
-        Hit(memory(STORY, key="short"), 0.7),
+        Hit.of(memory("Priya drinks rooibos.", key="tea"), 0.9),
+        Hit.of(memory(f"{STORY} {'Padding follows here again. ' * 8}", key="long"), 0.8),
+        Hit.of(memory(STORY, key="short"), 0.7),
     ]
 
     packed = pack(found, 100)
 
     assert [p.key for p in packed.passages] == ["tea", "short"]
-    assert packed.omitted == (Omitted("long", "no room"),)
+    assert packed.omitted == (Omitted(key="long", reason="no room"),)
 
 
 def test_a_correction_is_no_repetition() -> None:
     fact = "The budget of Brightwater for the first year was set to 48,000 euro by Gareth in September."
     found = [
-        Hit(memory(fact, key="fact"), 0.9),
-        Hit(memory(fact.replace("48,000", "62,000"), key="correction"), 0.8),
-        Hit(memory("Priya drinks rooibos.", key="other"), 0.2),
+        Hit.of(memory(fact, key="fact"), 0.9),
+        Hit.of(memory(fact.replace("48,000", "62,000"), key="correction"), 0.8),
+        Hit.of(memory("Priya drinks rooibos.", key="other"), 0.2),
     ]
 
     assert [p.key for p in pack(found, 1_000).passages] == ["fact", "correction", "other"]
@@ -155,7 +156,7 @@ def test_a_correction_is_no_repetition() -> None:
 
 def test_of_equally_good_hits_the_newest_comes_first() -> None:
     found = [
-        Hit(memory(f"{name} text", key=name, created_at_ms=at), 0.5) for name, at in (("a", 1), ("b", 3), ("c", 2))
+        Hit.of(memory(f"{name} text", key=name, created_at_ms=at), 0.5) for name, at in (("a", 1), ("b", 3), ("c", 2))
     ]
 
     assert [p.key for p in pack(found, 1_000).passages] == ["b", "c", "a"]
@@ -165,7 +166,7 @@ def test_no_more_passages_than_wanted_and_the_rest_says_why() -> None:
     packed = pack(hits("best", "second", "best"), 1_000, passages_max=1)
 
     assert [p.key for p in packed.passages] == ["m1"]
-    assert packed.omitted == (Omitted("m2", "passages"), Omitted("m3", "passages"))
+    assert packed.omitted == (Omitted(key="m2", reason="passages"), Omitted(key="m3", reason="passages"))
     assert not packed.lacks_room
 
 
@@ -179,7 +180,7 @@ def test_what_is_packed_costs_what_it_says(contents: list[str], passages_max: in
 
 
 def test_a_passage_is_dated_by_its_event_time() -> None:
-    (passage,) = pack([Hit(memory("x", metadata={"event_time": "2026-09-16T14:05:00Z"}), 0.5)], ROOM).passages
+    (passage,) = pack([Hit.of(memory("x", metadata={"event_time": "2026-09-16T14:05:00Z"}), 0.5)], ROOM).passages
 
     assert passage.date == "2026-09-16T14:05:00Z"
     assert passage.created_at == "1970-01-01T00:00:00.000Z"
@@ -189,22 +190,22 @@ def test_a_passage_is_dated_by_its_event_time() -> None:
 def test_an_event_time_that_is_no_short_plain_text_is_no_date(event_time: str | None) -> None:
     stored = memory("x", metadata={"event_time": event_time}, created_at_ms=1_789_567_500_123)
 
-    (passage,) = pack([Hit(stored, 0.5)], ROOM).passages
+    (passage,) = pack([Hit.of(stored, 0.5)], ROOM).passages
 
     assert passage.date == "2026-09-16T14:05:00.123Z"
     assert passage.metadata == {"event_time": event_time}
 
 
 def test_room_is_what_instructions_question_and_answer_leave_of_the_window() -> None:
-    left = room("Why?", context_tokens=8_192, max_tokens=2_000)
+    budget = plan("Why?", window_tokens=8_192, answer_tokens=2_000)
 
-    assert 5_000 < left < 8_192 - 2_000
-    assert room("Why? " * 100, context_tokens=8_192, max_tokens=2_000) < left
-    assert room("Why?", context_tokens=8_192, max_tokens=1_000) == left + 1_000
+    assert 5_000 < budget.room_tokens < 8_192 - 2_000
+    assert plan("Why? " * 100, window_tokens=8_192, answer_tokens=2_000).room_tokens < budget.room_tokens
+    assert plan("Why?", window_tokens=8_192, answer_tokens=1_000).room_tokens == budget.room_tokens + 1_000
 
 
 def test_a_question_that_leaves_no_room_is_refused_with_a_remedy() -> None:
     with pytest.raises(LimitExceeded, match=r"4,096 tokens; shorten the question, lower max_tokens") as caught:
-        room("Why?", context_tokens=4_096, max_tokens=4_000)
+        plan("Why?", window_tokens=4_096, answer_tokens=4_000)
 
     assert caught.value.field == "max_tokens"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.context.prompt import SYSTEM, build, passage_line, quote
-from research.model import Passage
+from vector_memory.research import Passage
 
 FORGERIES = [
     "line one\nline two",

@@ -1,14 +1,16 @@
 """What is read of Markdown, HTML, PDF and plain text, and that reading has bounds."""
 
 import io
+import sys
 import zlib
 
 import pytest
 
 from memory_service.documents import reading
-from memory_service.documents.model import BlockKind, Form
+from memory_service.documents.model import BlockKind
 from memory_service.documents.reading import read
-from vector_memory.errors import InvalidInput, LimitExceeded
+from vector_memory.documents import Form
+from vector_memory.errors import InvalidInput, LimitExceeded, UnsupportedForm
 
 
 def pdf(*pages: str, title: str | None = None) -> bytes:
@@ -79,11 +81,11 @@ def test_a_pdf_gives_its_text_page_by_page():
     assert found.title == "Birds"
 
 
-def encrypted() -> bytes:
+def encrypted(password: str, algorithm: str) -> bytes:
     from pypdf import PdfReader, PdfWriter
 
     writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf("secret"))))
-    writer.encrypt("password", algorithm="RC4-128")
+    writer.encrypt(password, "owner", algorithm=algorithm)
     out = io.BytesIO()
     writer.write(out)
     return out.getvalue()
@@ -121,7 +123,12 @@ def test_what_cannot_be_read_is_refused_with_the_reason(data, form, words):
 
 def test_a_pdf_with_a_password_is_refused():
     with pytest.raises(InvalidInput, match="password"):
-        read(encrypted(), Form.PDF)
+        read(encrypted("password", "RC4-128"), Form.PDF)
+
+
+@pytest.mark.parametrize("algorithm", ["RC4-128", "AES-128", "AES-256"])
+def test_a_pdf_that_is_only_locked_against_changes_is_read(algorithm):
+    assert read(encrypted("", algorithm), Form.PDF).text.split() == ["secret"]
 
 
 def test_what_unpacks_to_hundreds_of_megabytes_is_refused():
@@ -152,3 +159,16 @@ def test_a_text_over_the_bound_is_refused():
     for form in (Form.TEXT, Form.MARKDOWN):
         with pytest.raises(LimitExceeded, match="split it"):
             read(data, form)
+
+
+@pytest.mark.parametrize(("form", "package"), [(Form.PDF, "pypdf"), (Form.HTML, "selectolax")])
+def test_without_its_parser_a_document_is_refused_with_the_extra_that_brings_it(form, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UnsupportedForm, match=rf"cannot read {form.upper()}\..*vector-memory\[documents\]"):
+        read(b"<p>Owls.</p>", form)
+
+
+def test_text_and_markdown_are_read_without_the_parsers_of_other_forms(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pypdf", None)
+    monkeypatch.setitem(sys.modules, "selectolax", None)
+    assert read(b"# Owls", Form.MARKDOWN).text == read(b"# Owls", Form.TEXT).text == "# Owls"

@@ -2,12 +2,12 @@
 
 import pytest
 
-from research.model import ResearchRequest
 from vector_memory.errors import InvalidInput
+from vector_memory.research import ResearchRequest
 
 
 def test_a_question_alone_is_a_request() -> None:
-    request = ResearchRequest("Why?")
+    request = ResearchRequest(query="Why?")
 
     assert (request.namespace, request.k, request.max_tokens, request.temperature) == ("default", 8, 2_000, 0.7)
     assert request.context_only is False

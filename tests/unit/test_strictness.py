@@ -4,7 +4,7 @@ import pytest
 
 from research.context.packing import pack
 from research.grounding.claims import read
-from research.grounding.strictness import NOTHING_LEFT, Kept, keep_supported
+from research.grounding.strictness import NOTHING_LEFT, SupportedText, keep_supported
 from research.grounding.verification import verify
 from tests.list_recall import ListRecall, hits
 
@@ -12,7 +12,7 @@ TRUE = "Dana sails to Grimsby"
 FALSE = "Bo paid 900 euro [1]"
 
 
-def strict(text: str) -> Kept:
+def strict(text: str) -> SupportedText:
     passages = pack(hits("Dana sails to Grimsby every week."), 100_000).passages
     sentences = read(text)
     return keep_supported(text, sentences, verify(sentences, passages, ListRecall().embed))

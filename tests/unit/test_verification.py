@@ -1,7 +1,6 @@
 """Whether a passage says what it is cited for: the real model judges, since hashed words have no meaning."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +13,8 @@ from research.grounding.claims import read
 from research.grounding.extractive import extract
 from research.grounding.strictness import NOTHING_LEFT, keep_supported
 from research.grounding.verification import verify
-from research.model import Citation, Passage
 from tests.list_recall import ListRecall, hits
+from vector_memory.research import Citation, Passage
 
 WORDS = ListRecall().embed
 DANA = "Lunch was late. Dana drinks oat flat white, never before ten. She moved to Bristol on 3 May 2024 with 2 cats."
@@ -27,7 +26,10 @@ def model() -> MiniLM:
 
 
 def passages(*contents: str, speaker: str = "", date: str = "2026-09-16T10:00:00") -> tuple[Passage, ...]:
-    return tuple(replace(one, date=date, speaker=speaker or None) for one in pack(hits(*contents), 100_000).passages)
+    return tuple(
+        one.model_copy(update={"date": date, "speaker": speaker or None})
+        for one in pack(hits(*contents), 100_000).passages
+    )
 
 
 def cited(model: MiniLM, answer: str, given: Sequence[Passage]) -> list[Citation]:
@@ -92,7 +94,7 @@ def test_a_words_meaning_in_time_counts_from_the_passages_date(model: MiniLM) ->
 def test_what_somebody_says_of_himself_is_not_of_another(model: MiniLM) -> None:
     mine = passages("I went to the pottery class and loved it.", speaker="Caroline")
     other = passages("How nice for you.", speaker="Melanie")
-    given = (*mine, replace(other[0], n=2))
+    given = (*mine, other[0].model_copy(update={"n": 2}))
 
     (citation,) = cited(model, "Melanie went to the pottery class [1].", given)
 

@@ -1,17 +1,39 @@
 """The client for asynchronous programs."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+import base64
+import importlib
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar
 
-from memory_service.documents.model import Document, DocumentsPage, Library, Uploaded
-from memory_service.model import (
+from vector_memory import operations
+from vector_memory.administration import Compacted, Health, Stats, ToolDescription
+from vector_memory.client.asking import asks
+from vector_memory.client.errors import answered, failure
+from vector_memory.client.requests import Unanswered, WireRequest
+from vector_memory.client.retries import Retries
+from vector_memory.client.transports import HTTPTransport, Transport
+from vector_memory.documents import (
+    FORM_OF_SUFFIX,
+    DeletedDocument,
+    Docs,
+    Document,
+    DocumentsPage,
+    Form,
+    Library,
+    PlacedDocument,
+    Uploaded,
+)
+from vector_memory.errors import InvalidInput, ServiceError, StartupError, Unavailable
+from vector_memory.fields import JSON, Request, Value
+from vector_memory.memories import (
     DEFAULT_NAMESPACE,
-    JSON,
-    Compacted,
     Consistency,
+    Deleted,
+    Deletion,
     DuplicatesPage,
     Event,
     Memory,
@@ -21,43 +43,37 @@ from memory_service.model import (
     Refused,
     Stored,
 )
-from memory_service.retrieval.request import Retrieval, Retrieved
-from research.events import Failed
-from research.model import Answer
-from vector_memory.client import operations, values
-from vector_memory.client.errors import answered, failure
-from vector_memory.client.operations import Operation, Source
-from vector_memory.client.requests import Unanswered
-from vector_memory.client.retries import Retries
-from vector_memory.client.transports import HTTPTransport, Transport
-from vector_memory.client.values import (
-    Deletion,
-    Docs,
-    Health,
-    PlacedDocument,
-    ResearchEvent,
-    ResearchFields,
-    RetrieveFields,
-    Stats,
-    ToolDescription,
-)
-from vector_memory.errors import ServiceError, Unavailable
+from vector_memory.operations import Operation, Repeat
+from vector_memory.research import Answer, Cited, Context, Failed, ResearchRequest, Token, read_step
+from vector_memory.retrieval import Retrieval, Retrieved
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker
 
-A = TypeVar("A")
-T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
+Q = TypeVar("Q", bound=Request)
+A = TypeVar("A", bound=Value)
+
+Source: TypeAlias = str | bytes | Path
+"""A document's text, its bytes, or the path of its file."""
+
+ResearchEvent: TypeAlias = Context | Token | Cited | Answer
+"""A step of a streamed research; a failure is raised."""
 
 TIMEOUT_S = 120.0
-"""For a whole answer: research waits a minute for its LLM, and a batch of 1,000 long texts takes as long to embed."""
+"""Seconds for a whole answer: research waits a minute for its LLM, and a batch of 1,000 long texts takes as long."""
 
 
 class AsyncClient:
-    """A vector-memory service, over HTTP.
+    """A vector-memory service, reached over HTTP.
 
-    Every method raises an error of `vector_memory.errors`, with `field` where one is to blame, and with `status` and
-    `request_id` where the service answered. `Unavailable` with no status: it cannot be reached.
+        async with AsyncClient("http://127.0.0.1:8000") as memories:
+            await memories.store("Dana drinks an oat flat white.", key="dana/coffee")
+
+    Every method raises an error of `vector_memory.errors`. Its `field` names the field to blame, `status` and
+    `request_id` are set when the service answered. `Unavailable` without a status means that it cannot be reached.
     """
 
     def __init__(
@@ -68,18 +84,20 @@ class AsyncClient:
         timeout_s: float = TIMEOUT_S,
         retries: Retries | None = None,
     ) -> None:
-        """Args:
-        url: of the service; nothing is sent yet.
-        api_key: for what stands in front of the service, as RunPod's load balancer does; the service asks for none.
-        timeout_s: for one attempt.
-        retries: how often what may safely be sent again is.
+        """Nothing is sent yet.
+
+        Args:
+            url: the service's address.
+            api_key: the key that the service, or a proxy in front of it, asks for.
+            timeout_s: seconds for one attempt.
+            retries: how often a request that may safely be repeated is sent again.
         """
         self._transport: Transport = HTTPTransport(url, api_key=api_key, timeout_s=timeout_s)
         self._retries = retries or Retries()
 
     @classmethod
     def over(cls, transport: Transport, retries: Retries | None = None) -> Self:
-        """Over a transport of your own."""
+        """Return a client over a transport of your own."""
         client = cls.__new__(cls)
         client._transport = transport
         client._retries = retries or Retries()
@@ -95,7 +113,7 @@ class AsyncClient:
         retries: Retries | None = None,
         url: str | None = None,
     ) -> Self:
-        """Over a queue endpoint of RunPod, whose cold start may take minutes. `url` is RunPod's own by default."""
+        """Return a client of a RunPod queue endpoint, whose cold start may take minutes. `url` defaults to RunPod's."""
         from vector_memory.client.runpod import RUNPOD_URL, RunPodTransport
 
         transport = RunPodTransport(endpoint_id, api_key=api_key, timeout_s=timeout_s, url=url or RUNPOD_URL)
@@ -109,19 +127,25 @@ class AsyncClient:
         settings: Mapping[str, Any] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Self:
-        """In this process, over a data folder or a worker that is there already.
+        """Return a client of a service in this process, over a data folder. It needs the package `vector-memory`.
 
         Args:
-            folder: made if need be; its memories are loaded by the first call. A worker is left open at the end.
-            settings: by the names of variables, such as `LLM_FALLBACK`; they go before the environment.
-            timeout_s: not used by what runs in this process, and there for the sake of what will.
+            folder: made if it is missing; the first call loads its memories. A worker is left open at the end.
+            settings: values by the names of variables, such as `LLM_FALLBACK`; they override the environment.
+            timeout_s: unused in this process.
 
         Raises:
-            StartupError: the folder cannot be used, or a setting is wrong; from the first call if it cannot be loaded.
+            StartupError: the folder cannot be used, a setting is wrong, or `vector-memory` is not installed. The first
+                call raises it if the folder cannot be loaded.
         """
-        from vector_memory.client.local import LocalTransport
-
-        return cls.over(LocalTransport.over(folder, settings or {}, timeout_s=timeout_s))
+        try:
+            service = importlib.import_module("gateway.serving.local")
+        except ModuleNotFoundError as error:
+            raise StartupError(
+                "Client.local runs the service in this process, which needs it: pip install vector-memory."
+            ) from error
+        transport: Transport = service.LocalTransport.over(folder, settings or {}, timeout_s=timeout_s)
+        return cls.over(transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,6 +159,21 @@ class AsyncClient:
         """Release connections, and what `local` opened."""
         await self._transport.close()
 
+    async def call(
+        self, operation: Operation[Q, A], request: Q | Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> A:
+        """Have any operation of `vector_memory.operations` carried out; the other methods are shorter ways to it.
+
+        Args:
+            operation: such as `operations.RETRIEVE`.
+            request: a value of its request type, or the fields as they are to be sent.
+            idempotency_key: your name for this write; repeating it within a day gives the first answer again.
+        """
+        fields = request.sent() if isinstance(request, Request) else request
+        wire = _wire(operation, fields, idempotency_key)
+        body = answered(await self._retries.send(wire, self._transport.send))
+        return _read(operation.answer.read, body)
+
     async def store(
         self,
         content: str,
@@ -145,23 +184,30 @@ class AsyncClient:
         ttl_seconds: int | None = None,
         idempotency_key: str | None = None,
     ) -> Stored:
-        """Keep one memory: durable and retrievable when this returns."""
-        memory = NewMemory(content, key, namespace, metadata, ttl_seconds)
-        return await self._done(operations.store(memory, idempotency_key))
+        """Store one memory; it is durable and retrievable when this returns."""
+        fields = _given(content=content, key=key, namespace=namespace, metadata=metadata, ttl_seconds=ttl_seconds)
+        return await self.call(operations.STORE, fields, idempotency_key=idempotency_key)
 
     async def store_batch(
-        self, memories: Iterable[NewMemory], *, idempotency_key: str | None = None
-    ) -> list[Stored | Refused]:
-        """Keep up to 1,000 memories, each judged on its own; results in their order."""
-        return await self._done(operations.store_batch(memories, idempotency_key))
+        self, memories: Iterable[NewMemory | Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> Sequence[Stored | Refused]:
+        """Store up to 1,000 memories, each judged on its own; the results are in their order."""
+        items = [memory.sent() if isinstance(memory, NewMemory) else dict(memory) for memory in memories]
+        batch = await self.call(operations.STORE_BATCH, {"memories": items}, idempotency_key=idempotency_key)
+        return batch.results
 
-    async def retrieve(self, query: str | None = None, **fields: Unpack[RetrieveFields]) -> Retrieved:
-        """Find the memories that answer a query best (or are `like` one), among those that match."""
-        return await self._done(operations.retrieve(query, fields))
+    @asks(Retrieval)
+    async def retrieve(self, query: str | None = None, **fields: Any) -> Retrieved:
+        """Find the memories that answer a query best (or are `like` one), among those that match.
 
-    async def retrieve_batch(self, retrievals: Sequence[Retrieval]) -> list[Retrieved]:
-        """Answer up to 100 retrievals, whose queries share the model's runs; results in their order."""
-        return await self._done(operations.retrieve_batch(retrievals))
+        The keywords are the fields of `Retrieval`.
+        """
+        return await self.call(operations.RETRIEVE, _given(query=query, **fields))
+
+    async def retrieve_batch(self, retrievals: Sequence[Retrieval]) -> Sequence[Retrieved]:
+        """Answer up to 100 retrievals, whose queries are embedded together; the results are in their order."""
+        queries = [retrieval.sent() for retrieval in retrievals]
+        return (await self.call(operations.RETRIEVE_BATCH, {"queries": queries})).results
 
     async def near_duplicates(
         self,
@@ -172,11 +218,9 @@ class AsyncClient:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> DuplicatesPage:
-        """Report which memories say almost the same as an earlier one, page by page; nothing is merged."""
-        wanted = operations.near_duplicates(
-            namespace=namespace, filter=filter, threshold=threshold, limit=limit, cursor=cursor
-        )
-        return await self._done(wanted)
+        """Report page by page which memories say almost the same as an earlier one; nothing is merged."""
+        fields = _given(namespace=namespace, filter=filter, threshold=threshold, limit=limit, cursor=cursor)
+        return await self.call(operations.DUPLICATES, fields)
 
     async def get(
         self,
@@ -186,14 +230,20 @@ class AsyncClient:
         as_of: str | None = None,
         consistency: Consistency | str | None = None,
     ) -> Memory:
-        """One memory by its key, as it is or as it was at a time (ISO 8601)."""
-        return await self._done(operations.get(key, namespace=namespace, as_of=as_of, consistency=consistency))
+        """Return one memory, as it is or as it was at a time (ISO 8601).
+
+        Raises:
+            NotFound: there is none.
+        """
+        fields = _given(key=key, namespace=namespace, as_of=as_of, consistency=consistency)
+        return await self.call(operations.GET, fields)
 
     async def history(
         self, key: str, *, namespace: str = DEFAULT_NAMESPACE, consistency: Consistency | str | None = None
-    ) -> list[Event]:
-        """What happened to a memory since it was last deleted, newest first."""
-        return await self._done(operations.history(key, namespace=namespace, consistency=consistency))
+    ) -> Sequence[Event]:
+        """Return what happened to a memory since it was last deleted, newest first."""
+        fields = _given(key=key, namespace=namespace, consistency=consistency)
+        return (await self.call(operations.HISTORY, fields)).events
 
     async def page(
         self,
@@ -206,17 +256,17 @@ class AsyncClient:
         consistency: Consistency | str | None = None,
         embeddings: bool = False,
     ) -> Page:
-        """One page of a listing, newest first; with `embeddings` the vectors of each memory."""
-        wanted = operations.page(
+        """Return one page of a listing, newest first; with `embeddings` each memory has its vectors."""
+        fields = _given(
             namespace=namespace,
             filter=filter,
             limit=limit,
             cursor=cursor,
             as_of=as_of,
             consistency=consistency,
-            embeddings=embeddings,
+            embeddings=embeddings or None,
         )
-        return await self._done(wanted)
+        return await self.call(operations.LIST, fields)
 
     async def list(
         self,
@@ -226,8 +276,8 @@ class AsyncClient:
         page_size: int = 100,
         as_of: str | None = None,
         consistency: Consistency | str | None = None,
-    ) -> AsyncIterator[Memory]:
-        """Every memory that matches, newest first; pages are fetched as they are needed."""
+    ) -> AsyncGenerator[Memory]:
+        """Yield every memory that matches, newest first; pages are fetched as they are needed."""
         cursor: str | None = None
         while True:
             page = await self.page(
@@ -259,10 +309,8 @@ class AsyncClient:
         Raises:
             NotFound: there is none.
         """
-        wanted = operations.update(
-            key, namespace, idempotency_key, content=content, metadata=metadata, ttl_seconds=ttl_seconds
-        )
-        return await self._done(wanted)
+        fields = _given(key=key, namespace=namespace, content=content, metadata=metadata, ttl_seconds=ttl_seconds)
+        return await self.call(operations.UPDATE, fields, idempotency_key=idempotency_key)
 
     async def delete(
         self,
@@ -271,13 +319,14 @@ class AsyncClient:
         namespace: str = DEFAULT_NAMESPACE,
         receipt: bool = False,
         idempotency_key: str | None = None,
-    ) -> Deletion:
+    ) -> Deleted:
         """Delete one memory.
 
         Raises:
             NotFound: there is none.
         """
-        return await self._done(operations.delete(key, namespace, receipt=receipt, idempotency_key=idempotency_key))
+        fields = _given(key=key, namespace=namespace, receipt=receipt or None)
+        return await self.call(operations.DELETE, fields, idempotency_key=idempotency_key)
 
     async def delete_many(
         self,
@@ -290,44 +339,50 @@ class AsyncClient:
         idempotency_key: str | None = None,
     ) -> Deletion:
         """Delete up to 1,000 keys, or everything in the namespace that matches a filter."""
-        listed = None if keys is None else [*keys]
-        wanted = operations.delete_many(
-            idempotency_key, keys=listed, filter=filter, namespace=namespace, dry_run=dry_run, receipt=receipt
+        fields = _given(
+            keys=None if keys is None else [*keys],
+            filter=filter,
+            namespace=namespace,
+            dry_run=dry_run or None,
+            receipt=receipt or None,
         )
-        return await self._done(wanted)
+        return await self.call(operations.DELETE_MANY, fields, idempotency_key=idempotency_key)
 
     async def receipt(self, id: str) -> Receipt:
-        """In which files the bytes of what a delete removed still are."""
-        return await self._done(operations.receipt(id))
+        """Return which files still hold the bytes of what a delete removed."""
+        return await self.call(operations.RECEIPT, {"receipt": id})
 
-    async def research(self, query: str, **fields: Unpack[ResearchFields]) -> Answer:
-        """Answer a question from the memories, with citations."""
-        return await self._done(operations.research(query, fields))
+    @asks(ResearchRequest)
+    async def research(self, query: str | None = None, **fields: Any) -> Answer:
+        """Answer a question from the memories, with citations. The keywords are the fields of `ResearchRequest`."""
+        return await self.call(operations.RESEARCH, _given(query=query, **fields))
 
-    async def research_stream(self, query: str, **fields: Unpack[ResearchFields]) -> AsyncGenerator[ResearchEvent]:
-        """Answer a question, and tell what happens on the way. Closing the iterator ends the LLM's work.
+    @asks(ResearchRequest)
+    async def research_stream(self, query: str | None = None, **fields: Any) -> AsyncGenerator[ResearchEvent]:
+        """Answer a question, and yield what happens on the way. Closing the iterator ends the LLM's work.
 
         Yields:
-            Context, then Token for each piece of text and Cited for each citation of a sentence that is complete, then
-            the whole Answer.
+            Context, then Token for each piece of text and Cited for each citation of a complete sentence, then the
+            whole Answer.
 
         Raises:
-            InvalidInput: also where nothing streams: on a queue endpoint of RunPod.
-            ServiceError: as `research`; also after the answer has begun, and what came before is none then.
+            InvalidInput: also on a queue endpoint of RunPod that does not stream.
+            ServiceError: as `research`; it may come after the answer has begun, which is then not an answer.
         """
-        response = await self._retries.send(operations.research_stream(query, fields), self._transport.stream)
+        wire = _wire(operations.RESEARCH, _given(query=query, **fields, stream=True), None)
+        response = await self._retries.send(wire, self._transport.stream)
         if response.events is None:
             answered(response)
             raise failure(response)
         try:
             async with aclosing(response.events) as events:
                 async for event in events:
-                    told = _understood(values.research_event, event)
-                    if isinstance(told, Failed):
-                        raise told.error
-                    if told is not None:
-                        yield told
-                    if isinstance(told, Answer):
+                    step = _read(lambda sent: read_step(sent.name, sent.data), event)
+                    if isinstance(step, Failed):
+                        raise step.error
+                    if step is not None:
+                        yield step
+                    if isinstance(step, Answer):
                         return
         except Unanswered as unanswered:
             raise Unavailable(unanswered.reason) from unanswered
@@ -345,29 +400,20 @@ class AsyncClient:
         topic: str | None = None,
         metadata: Mapping[str, JSON] | None = None,
     ) -> Uploaded:
-        """Keep a document as chunks, which are memories; storing it again under its id replaces only what changed.
+        """Store a document in chunks, which are memories; storing it again under its id replaces only what changed.
 
         Args:
-            source: its text, its bytes, or the file that has them.
-            form: `text`, `markdown`, `html` or `pdf`; default: by the file's name, else text, and pdf for bytes.
+            source: its text, its bytes, or the path of its file.
+            form: `text`, `markdown`, `html` or `pdf`; default: by the file's name, otherwise text, and pdf for bytes.
             id: default: derived from the source, so that the same source is the same document.
-            namespace: in which.
-            title: default: its own, or else its id.
-            library: whose documentation it is part of.
+            namespace: the namespace of its chunks.
+            title: default: its own, or its id.
+            library: the library whose documentation it is part of.
             topic: what it is about.
-            metadata: of all its chunks.
+            metadata: metadata of all its chunks.
         """
-        wanted = operations.store_document(
-            source,
-            form=form,
-            id=id,
-            namespace=namespace,
-            title=title,
-            library=library,
-            topic=topic,
-            metadata=metadata,
-        )
-        return await self._done(wanted)
+        fields = _given(id=id, namespace=namespace, title=title, library=library, topic=topic, metadata=metadata)
+        return await self.call(operations.STORE_DOCUMENT, _content(source, form) | fields)
 
     async def documents_page(
         self,
@@ -378,11 +424,9 @@ class AsyncClient:
         cursor: str | None = None,
         consistency: Consistency | str | None = None,
     ) -> DocumentsPage:
-        """One page of the documents, in order of id."""
-        wanted = operations.documents_page(
-            namespace=namespace, library=library, limit=limit, cursor=cursor, consistency=consistency
-        )
-        return await self._done(wanted)
+        """Return one page of the documents, in order of id."""
+        fields = _given(namespace=namespace, library=library, limit=limit, cursor=cursor, consistency=consistency)
+        return await self.call(operations.LIST_DOCUMENTS, fields)
 
     async def documents(
         self,
@@ -391,8 +435,8 @@ class AsyncClient:
         library: str | None = None,
         page_size: int = 100,
         consistency: Consistency | str | None = None,
-    ) -> AsyncIterator[Document]:
-        """Every document, in order of id; pages are fetched as they are needed."""
+    ) -> AsyncGenerator[Document]:
+        """Yield every document, in order of id; pages are fetched as they are needed."""
         cursor: str | None = None
         while True:
             page = await self.documents_page(
@@ -407,8 +451,8 @@ class AsyncClient:
     async def document(
         self, id: str, *, namespace: str = DEFAULT_NAMESPACE, consistency: Consistency | str | None = None
     ) -> PlacedDocument:
-        """One document, and where its chunks stand."""
-        return await self._done(operations.document(id, namespace=namespace, consistency=consistency))
+        """Return one document, and where its chunks stand."""
+        return await self.call(operations.GET_DOCUMENT, _given(id=id, namespace=namespace, consistency=consistency))
 
     async def delete_document(
         self,
@@ -417,14 +461,14 @@ class AsyncClient:
         namespace: str = DEFAULT_NAMESPACE,
         receipt: bool = False,
         idempotency_key: str | None = None,
-    ) -> Deletion:
+    ) -> DeletedDocument:
         """Delete a document with all its chunks, at once.
 
         Raises:
             NotFound: there is none.
         """
-        wanted = operations.delete_document(id, namespace, receipt=receipt, idempotency_key=idempotency_key)
-        return await self._done(wanted)
+        fields = _given(id=id, namespace=namespace, receipt=receipt or None)
+        return await self.call(operations.DELETE_DOCUMENT, fields, idempotency_key=idempotency_key)
 
     async def libraries(
         self,
@@ -434,9 +478,9 @@ class AsyncClient:
         limit: int | None = None,
         consistency: Consistency | str | None = None,
     ) -> Sequence[Library]:
-        """Libraries that a name may mean, best first; without one all, in order of id."""
-        wanted = operations.libraries(name=name, namespace=namespace, limit=limit, consistency=consistency)
-        return await self._done(wanted)
+        """Return libraries that a name may mean, best first; without a name all, in order of id."""
+        fields = _given(name=name, namespace=namespace, limit=limit, consistency=consistency)
+        return (await self.call(operations.RESOLVE_LIBRARY, fields)).libraries
 
     async def library_docs(
         self,
@@ -447,53 +491,93 @@ class AsyncClient:
         namespace: str = DEFAULT_NAMESPACE,
         consistency: Consistency | str | None = None,
     ) -> Docs:
-        """The best chunks of a library on a topic that fit so many tokens; without one, how its documents begin.
+        """Return a library's best chunks on a topic that fit `tokens`; without a topic, how its documents begin.
 
         Raises:
             NotFound: there is no library of this id.
         """
-        wanted = operations.library_docs(
-            library, topic=topic, tokens=tokens, namespace=namespace, consistency=consistency
-        )
-        return await self._done(wanted)
+        fields = _given(library=library, topic=topic, tokens=tokens, namespace=namespace, consistency=consistency)
+        return await self.call(operations.GET_DOCS, fields)
 
     async def tools(self) -> Sequence[ToolDescription]:
-        """The tools that the service has: its own, and those that packages bring."""
-        return await self._done(operations.tools())
+        """Return the tools that the service has: its own, and those that packages bring."""
+        return (await self.call(operations.LIST_TOOLS, {})).result.tools
 
     async def invoke_tool(
         self, name: str, parameters: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
     ) -> dict[str, Any]:
-        """Call a tool, and get its result.
+        """Call a tool, and return its result.
 
         Raises:
             NotFound: there is no such tool.
         """
-        return await self._done(operations.invoke_tool(name, parameters or {}, idempotency_key))
+        fields = {"name": name, "parameters": dict(parameters or {})}
+        return (await self.call(operations.CALL_TOOL, fields, idempotency_key=idempotency_key)).result
 
     async def snapshot(self) -> str:
-        """Take a snapshot now, so that the next start is quick; its name."""
-        return await self._done(operations.snapshot())
+        """Take a snapshot now, so that the next start is quick, and return its name."""
+        return (await self.call(operations.SNAPSHOT, {})).snapshot
 
     async def compact(self) -> Compacted:
-        """Remove journals that snapshots cover, so that deleted texts are in no file any more."""
-        return await self._done(operations.compact())
+        """Remove journals that snapshots cover, so that no file holds deleted texts any more."""
+        return await self.call(operations.COMPACT, {})
 
     async def health(self) -> Health:
-        """How the service is."""
-        return await self._done(operations.health())
+        """Return the state and size of the service."""
+        return await self.call(operations.HEALTH, {})
 
     async def stats(self) -> Stats:
-        """How many memories each namespace has."""
-        return await self._done(operations.stats())
-
-    async def _done(self, operation: Operation[T]) -> T:
-        return _understood(operation.read, answered(await self._retries.send(operation.request, self._transport.send)))
+        """Return how many memories each namespace has."""
+        return await self.call(operations.STATS, {})
 
 
-def _understood(read: Callable[[A], T], answer: A) -> T:
+def _wire(operation: Operation[Any, Any], fields: Mapping[str, Any], idempotency_key: str | None) -> WireRequest:
+    parts = operation.parts(fields)
+    return WireRequest(
+        parts.method,
+        parts.path,
+        parts.query,
+        parts.body,
+        # A write gets a key of its own, so that it can be sent again without being carried out again.
+        idempotency_key=(idempotency_key or uuid.uuid4().hex) if operation.is_keyed else None,
+        is_repeatable=operation.repeat is not Repeat.NEVER,
+    )
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _content(source: Source, form: str | None) -> dict[str, Any]:
+    """Return the fields that hold a document and its form; bytes travel in base64.
+
+    Raises:
+        InvalidInput: the file cannot be read, or its name does not tell its form.
+    """
+    match source:
+        case str():
+            return _given(content=source, form=form)
+        case Path():
+            form = form or FORM_OF_SUFFIX.get(source.suffix.lower())
+            if form is None:
+                raise InvalidInput(f"The form of {source} cannot be told from its name; pass one of {', '.join(Form)}.")
+            return _content(_bytes_of(source), form)
+        case bytes():
+            return _given(content_base64=base64.b64encode(source).decode(), form=form)
+    raise InvalidInput("source must be a text, bytes or a path.", field="source")
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        return read(answer)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInput(f"{path} cannot be read: {reason}.", field="source") from error
+
+
+def _read(read: Callable[[Any], R], body: Any) -> R:
+    try:
+        return read(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ServiceError(
             "The answer is not of the shape this client knows; is this a vector-memory service of its version?"

@@ -7,31 +7,8 @@ import json
 from typing import Any
 
 from vector_memory import errors
-from vector_memory.client.requests import Response
+from vector_memory.client.requests import WireResponse
 from vector_memory.errors import ServiceError
-
-_BY_CODE: dict[str, type[ServiceError]] = {
-    error.code: error
-    for error in (
-        errors.ServiceError,
-        errors.InvalidInput,
-        errors.Unauthorized,
-        errors.LimitExceeded,
-        errors.NotFound,
-        errors.Conflict,
-        errors.RateLimited,
-        errors.Unavailable,
-        errors.LLMNotConfigured,
-        errors.LLMUnreachable,
-        errors.LLMTimeout,
-    )
-}
-
-_BY_CODE_AND_STATUS: dict[tuple[str, int], type[ServiceError]] = {
-    ("invalid", 415): errors.UnsupportedForm,
-    ("unavailable", 507): errors.StorageUnavailable,
-    ("upstream", 502): errors.LLMReplyInvalid,
-}
 
 _BY_STATUS: dict[int, type[ServiceError]] = {
     400: errors.InvalidInput,
@@ -51,7 +28,7 @@ _BY_STATUS: dict[int, type[ServiceError]] = {
 SUCCESS = range(200, 300)
 
 
-def answered(response: Response) -> Any:
+def answered(response: WireResponse) -> Any:
     """The body of a success.
 
     Raises:
@@ -60,17 +37,20 @@ def answered(response: Response) -> Any:
     if response.status not in SUCCESS:
         raise failure(response)
     if not isinstance(response.body, dict):
-        raise _with_origin(ServiceError("The answer is no JSON object; is this a vector-memory service?"), response)
+        raise _with_origin(
+            errors.ServiceError("The answer is no JSON object; is this a vector-memory service?"), response
+        )
     return response.body
 
 
-def failure(response: Response) -> ServiceError:
+def failure(response: WireResponse) -> ServiceError:
     """The error that a response stands for."""
     told = response.body.get("error") if isinstance(response.body, dict) else None
     if isinstance(told, dict) and isinstance(told.get("code"), str):
-        kind = _BY_CODE_AND_STATUS.get((told["code"], response.status)) or _BY_CODE.get(told["code"], ServiceError)
-        error = kind(_text(told.get("message")), field=_text(told.get("field")))
-        return _with_origin(error, response, _text(told.get("request_id")))
+        request_id = told.get("request_id")
+        return _with_origin(
+            errors.error_of(told, response.status), response, request_id if isinstance(request_id, str) else None
+        )
     if isinstance(response.body, dict) and response.body.get("status") == "loading":
         return _with_origin(errors.Unavailable("The service is loading its memories; try again soon."), response)
     kind = _BY_STATUS.get(response.status, ServiceError)
@@ -88,11 +68,7 @@ def job_failure(error: object) -> tuple[int, dict[str, Any]]:
     return 500, {"error": {"code": "internal", "message": "The job failed; the worker's log on RunPod says why."}}
 
 
-def _with_origin(error: ServiceError, response: Response, request_id: str | None = None) -> ServiceError:
+def _with_origin(error: ServiceError, response: WireResponse, request_id: str | None = None) -> ServiceError:
     error.status = response.status
     error.request_id = request_id or response.request_id
     return error
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None

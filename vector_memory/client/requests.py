@@ -4,14 +4,13 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
-from vector_memory.client.server_sent import Event
 from vector_memory.errors import InvalidInput
+from vector_memory.server_sent import ServerSentEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class WireRequest:
     """What is asked of the service.
 
     Attributes:
@@ -37,7 +36,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class WireResponse:
     """What came back.
 
     Attributes:
@@ -53,7 +52,7 @@ class Response:
     body: Any
     retry_after_s: float | None = None
     request_id: str | None = None
-    events: AsyncGenerator[Event] | None = None
+    events: AsyncGenerator[ServerSentEvent] | None = None
 
 
 class Unanswered(Exception):
@@ -69,20 +68,6 @@ class Unanswered(Exception):
         self.was_sent = was_sent
         self.is_final = is_final
         super().__init__(reason)
-
-
-def path_part(text: str, name: str) -> str:
-    """A text as one segment of a path. Dots too are encoded: one or two alone would be taken for a way upwards.
-
-    Raises:
-        InvalidInput: it is no text.
-    """
-    if not isinstance(text, str) or not text:
-        raise InvalidInput(f"{name} must be a text of at least 1 character.", field=name)
-    try:
-        return quote(text, safe="").replace(".", "%2E")
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"{name} holds half of a surrogate pair, which is no text.", field=name) from error
 
 
 def json_bytes(body: object) -> bytes:

@@ -10,12 +10,12 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from vector_memory.client.requests import Request, Response, Unanswered
+from vector_memory.client.requests import Unanswered, WireRequest, WireResponse
 from vector_memory.errors import InvalidInput, Unavailable
 
 RETRIED_STATUSES = frozenset({429, 503})
 
-Send = Callable[[Request], Awaitable[Response]]
+Send = Callable[[WireRequest], Awaitable[WireResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Retries:
         if self.attempts_max < 1:
             raise InvalidInput("attempts_max must be at least 1, which never asks again.", field="attempts_max")
 
-    async def send(self, request: Request, send: Send) -> Response:
+    async def send(self, request: WireRequest, send: Send) -> WireResponse:
         """Send until there is an answer that another attempt would not better.
 
         Raises:

@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 
 from vector_memory.client.errors import job_failure
-from vector_memory.client.requests import Request, Response, Unanswered
-from vector_memory.client.server_sent import Event, EventReader
+from vector_memory.client.requests import Unanswered, WireRequest, WireResponse
 from vector_memory.client.transports import HTTPTransport
+from vector_memory.server_sent import EventReader, ServerSentEvent
 
 RUNPOD_URL = "https://api.runpod.ai/v2"
 
@@ -34,7 +34,7 @@ class RunPodTransport:
         self._timeout_s = timeout_s
         self._http = HTTPTransport(f"{url.rstrip('/')}/{endpoint_id}", api_key=api_key, timeout_s=timeout_s)
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: WireRequest) -> WireResponse:
         """Have a job done and wait for its end."""
         deadline_s = time.monotonic() + self._timeout_s
         job = {"input": _input(request)}
@@ -54,7 +54,7 @@ class RunPodTransport:
             response = await self._http.post_or_get("GET", f"/status/{response.body['id']}")
         return self._outcome(response)
 
-    async def stream(self, request: Request) -> Response:
+    async def stream(self, request: WireRequest) -> WireResponse:
         """Start a job and wait until its events begin; it streams where the operator set MEMORY_JOB_STREAMING."""
         response = await self._http.post_or_get("POST", "/run", body={"input": _input(request)})
         if _state(response) is None:
@@ -68,7 +68,7 @@ class RunPodTransport:
         except BaseException:
             await told.aclose()
             raise
-        return Response(200, None, request_id=job_id, events=_events(first, told))
+        return WireResponse(200, None, request_id=job_id, events=_events(first, told))
 
     async def _told(self, job_id: str) -> AsyncGenerator[str]:
         """What a job streams, part by part; left before its end, it is cancelled."""
@@ -101,7 +101,7 @@ class RunPodTransport:
                 with suppress(Unanswered):
                     await self._http.post_or_get("POST", f"/cancel/{job_id}")
 
-    def _outcome(self, response: Response) -> Response:
+    def _outcome(self, response: WireResponse) -> WireResponse:
         if response.status == 404:
             raise Unanswered(
                 f"RunPod knows no endpoint {self._endpoint_id}, or not the job any more.", was_sent=True, is_final=True
@@ -110,10 +110,10 @@ class RunPodTransport:
             case None:
                 return response  # an answer of the platform itself: its status says what is wrong
             case "COMPLETED":
-                return Response(200, _output(response.body.get("output")), request_id=response.body.get("id"))
+                return WireResponse(200, _output(response.body.get("output")), request_id=response.body.get("id"))
             case "FAILED" if response.body.get("error"):
                 status, body = job_failure(response.body["error"])
-                return Response(status, body, request_id=response.body.get("id"))
+                return WireResponse(status, body, request_id=response.body.get("id"))
             case state:  # cancelled, timed out, or failed because no worker was up to it
                 raise Unanswered(f"The job ended as {state}.", was_sent=True, is_final=True)
 
@@ -122,7 +122,7 @@ class RunPodTransport:
         await self._http.close()
 
 
-def _input(request: Request) -> dict[str, object]:
+def _input(request: WireRequest) -> dict[str, object]:
     """An empty body is one all the same."""
     input: dict[str, object] = {"method": request.method, "path": request.path}
     if request.body is not None:
@@ -136,7 +136,7 @@ def _output(output: object) -> object:
     return output[0] if isinstance(output, list) and len(output) == 1 else output
 
 
-async def _events(first: str, rest: AsyncGenerator[str]) -> AsyncGenerator[Event]:
+async def _events(first: str, rest: AsyncGenerator[str]) -> AsyncGenerator[ServerSentEvent]:
     reader = EventReader()
     async with aclosing(rest):
         for event in reader.feed(first.encode()):
@@ -146,7 +146,7 @@ async def _events(first: str, rest: AsyncGenerator[str]) -> AsyncGenerator[Event
                 yield event
 
 
-def _state(response: Response, *, has_id: bool = True) -> str | None:
+def _state(response: WireResponse, *, has_id: bool = True) -> str | None:
     """The state of the job that an answer tells of; None when it tells of none."""
     body = response.body
     is_job = response.status == 200 and isinstance(body, dict) and (not has_id or isinstance(body.get("id"), str))

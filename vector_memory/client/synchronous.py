@@ -1,55 +1,29 @@
-"""The client for ordinary programs: the asynchronous one, whose loop runs in a thread of its own."""
+"""The client for ordinary programs: the asynchronous one, whose event loop runs in a thread of its own."""
 
 import asyncio
 import contextlib
+import functools
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping
 from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from memory_service.documents.model import Document, DocumentsPage, Library, Uploaded
-from memory_service.model import (
-    DEFAULT_NAMESPACE,
-    JSON,
-    Compacted,
-    Consistency,
-    DuplicatesPage,
-    Event,
-    Memory,
-    NewMemory,
-    Page,
-    Receipt,
-    Refused,
-    Stored,
-)
-from memory_service.retrieval.request import Retrieval, Retrieved
-from research.model import Answer
+from vector_memory.client.asking import Asking
 from vector_memory.client.asynchronous import TIMEOUT_S, AsyncClient
-from vector_memory.client.operations import Source
 from vector_memory.client.retries import Retries
 from vector_memory.client.transports import Transport
-from vector_memory.client.values import (
-    Deletion,
-    Docs,
-    Health,
-    PlacedDocument,
-    ResearchEvent,
-    ResearchFields,
-    RetrieveFields,
-    Stats,
-    ToolDescription,
-)
 
 if TYPE_CHECKING:
     from gateway.serving.worker import Worker
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _CLOSED = "The client is closed."
 _ENDING_S_MAX = 1.0
-"""For what ends by itself. A call that goes on is cancelled again; a task that waits for something else is left."""
+"""Seconds for what ends by itself. A call that goes on is cancelled again; other tasks are left."""
 
 
 class _Loop:
@@ -154,6 +128,38 @@ async def _next(values: AsyncGenerator[T]) -> tuple[T] | None:
     return None
 
 
+def _waits(
+    method: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["Client", P], T]:
+    """Derive a method that waits for the asynchronous one, with the same signature and docstring."""
+
+    @functools.wraps(method)
+    def waiting(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._loop.run(method(self._client, *args, **kwargs))
+
+    return waiting
+
+
+def _iterates(
+    method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[T]],
+) -> Callable[Concatenate["Client", P], Iterator[T]]:
+    """Derive a method that iterates over what the asynchronous one yields."""
+
+    @functools.wraps(method)
+    def iterating(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self._loop.each(method(self._client, *args, **kwargs))
+
+    return iterating
+
+
+def _waits_asking(method: Asking[P, Coroutine[Any, Any, T]]) -> Asking[P, T]:
+    return Asking(_waits(method.method))
+
+
+def _iterates_asking(method: Asking[P, AsyncGenerator[T]]) -> Asking[P, Iterator[T]]:
+    return Asking(_iterates(method.method))
+
+
 class Client:
     """A vector-memory service, over HTTP. Thread-safe.
 
@@ -223,342 +229,32 @@ class Client:
         """Release connections, and what `local` opened. What other threads still wait for ends in a RuntimeError."""
         self._loop.close(self._client.close())
 
-    def store(
-        self,
-        content: str,
-        *,
-        key: str | None = None,
-        namespace: str = DEFAULT_NAMESPACE,
-        metadata: Mapping[str, JSON] | None = None,
-        ttl_seconds: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Stored:
-        """Keep one memory: durable and retrievable when this returns."""
-        work = self._client.store(
-            content,
-            key=key,
-            namespace=namespace,
-            metadata=metadata,
-            ttl_seconds=ttl_seconds,
-            idempotency_key=idempotency_key,
-        )
-        return self._loop.run(work)
-
-    def store_batch(
-        self, memories: Iterable[NewMemory], *, idempotency_key: str | None = None
-    ) -> "list[Stored | Refused]":
-        """Keep up to 1,000 memories, each judged on its own; results in their order."""
-        return self._loop.run(self._client.store_batch([*memories], idempotency_key=idempotency_key))
-
-    def retrieve(self, query: str | None = None, **fields: Unpack[RetrieveFields]) -> Retrieved:
-        """Find the memories that answer a query best (or are `like` one), among those that match."""
-        return self._loop.run(self._client.retrieve(query, **fields))
-
-    def retrieve_batch(self, retrievals: Sequence[Retrieval]) -> "list[Retrieved]":
-        """Answer up to 100 retrievals, whose queries share the model's runs; results in their order."""
-        return self._loop.run(self._client.retrieve_batch(retrievals))
-
-    def near_duplicates(
-        self,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        filter: Mapping[str, JSON] | None = None,
-        threshold: float | None = None,
-        limit: int | None = None,
-        cursor: str | None = None,
-    ) -> DuplicatesPage:
-        """Report which memories say almost the same as an earlier one, page by page; nothing is merged."""
-        work = self._client.near_duplicates(
-            namespace=namespace, filter=filter, threshold=threshold, limit=limit, cursor=cursor
-        )
-        return self._loop.run(work)
-
-    def get(
-        self,
-        key: str,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        as_of: str | None = None,
-        consistency: Consistency | str | None = None,
-    ) -> Memory:
-        """One memory by its key, as it is or as it was at a time (ISO 8601)."""
-        return self._loop.run(self._client.get(key, namespace=namespace, as_of=as_of, consistency=consistency))
-
-    def history(
-        self, key: str, *, namespace: str = DEFAULT_NAMESPACE, consistency: Consistency | str | None = None
-    ) -> "list[Event]":
-        """What happened to a memory since it was last deleted, newest first."""
-        return self._loop.run(self._client.history(key, namespace=namespace, consistency=consistency))
-
-    def page(
-        self,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        filter: Mapping[str, JSON] | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-        as_of: str | None = None,
-        consistency: Consistency | str | None = None,
-        embeddings: bool = False,
-    ) -> Page:
-        """One page of a listing, newest first; with `embeddings` the vectors of each memory."""
-        work = self._client.page(
-            namespace=namespace,
-            filter=filter,
-            limit=limit,
-            cursor=cursor,
-            as_of=as_of,
-            consistency=consistency,
-            embeddings=embeddings,
-        )
-        return self._loop.run(work)
-
-    def list(
-        self,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        filter: Mapping[str, JSON] | None = None,
-        page_size: int = 100,
-        as_of: str | None = None,
-        consistency: Consistency | str | None = None,
-    ) -> Iterator[Memory]:
-        """Every memory that matches, newest first; pages are fetched as they are needed."""
-        cursor: str | None = None
-        while True:
-            page = self.page(
-                namespace=namespace,
-                filter=filter,
-                limit=page_size,
-                cursor=cursor,
-                as_of=as_of,
-                consistency=consistency,
-            )
-            yield from page.memories
-            if page.cursor is None:
-                return
-            cursor = page.cursor
-
-    def update(
-        self,
-        key: str,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        content: str | None = None,
-        metadata: Mapping[str, JSON] | None = None,
-        ttl_seconds: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Stored:
-        """Change the text, the metadata (merged key by key, null removes one) or the lifetime of a memory.
-
-        Raises:
-            NotFound: there is none.
-        """
-        work = self._client.update(
-            key,
-            namespace=namespace,
-            content=content,
-            metadata=metadata,
-            ttl_seconds=ttl_seconds,
-            idempotency_key=idempotency_key,
-        )
-        return self._loop.run(work)
-
-    def delete(
-        self,
-        key: str,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        receipt: bool = False,
-        idempotency_key: str | None = None,
-    ) -> Deletion:
-        """Delete one memory.
-
-        Raises:
-            NotFound: there is none.
-        """
-        work = self._client.delete(key, namespace=namespace, receipt=receipt, idempotency_key=idempotency_key)
-        return self._loop.run(work)
-
-    def delete_many(
-        self,
-        *,
-        keys: Sequence[str] | None = None,
-        filter: Mapping[str, JSON] | None = None,
-        namespace: str = DEFAULT_NAMESPACE,
-        dry_run: bool = False,
-        receipt: bool = False,
-        idempotency_key: str | None = None,
-    ) -> Deletion:
-        """Delete up to 1,000 keys, or everything in the namespace that matches a filter."""
-        work = self._client.delete_many(
-            keys=keys,
-            filter=filter,
-            namespace=namespace,
-            dry_run=dry_run,
-            receipt=receipt,
-            idempotency_key=idempotency_key,
-        )
-        return self._loop.run(work)
-
-    def receipt(self, id: str) -> Receipt:
-        """In which files the bytes of what a delete removed still are."""
-        return self._loop.run(self._client.receipt(id))
-
-    def research(self, query: str, **fields: Unpack[ResearchFields]) -> Answer:
-        """Answer a question from the memories, with citations."""
-        return self._loop.run(self._client.research(query, **fields))
-
-    def research_stream(self, query: str, **fields: Unpack[ResearchFields]) -> Generator[ResearchEvent]:
-        """Answer a question, and tell what happens on the way; see `AsyncClient.research_stream`."""
-        return self._loop.each(self._client.research_stream(query, **fields))
-
-    def store_document(
-        self,
-        source: Source,
-        *,
-        form: str | None = None,
-        id: str | None = None,
-        namespace: str = DEFAULT_NAMESPACE,
-        title: str | None = None,
-        library: str | None = None,
-        topic: str | None = None,
-        metadata: Mapping[str, JSON] | None = None,
-    ) -> Uploaded:
-        """Keep a document as chunks, which are memories; storing it again under its id replaces only what changed.
-
-        Args:
-            source: its text, its bytes, or the file that has them.
-            form: `text`, `markdown`, `html` or `pdf`; default: by the file's name, else text, and pdf for bytes.
-            id: default: derived from the source, so that the same source is the same document.
-            namespace: in which.
-            title: default: its own, or else its id.
-            library: whose documentation it is part of.
-            topic: what it is about.
-            metadata: of all its chunks.
-        """
-        work = self._client.store_document(
-            source,
-            form=form,
-            id=id,
-            namespace=namespace,
-            title=title,
-            library=library,
-            topic=topic,
-            metadata=metadata,
-        )
-        return self._loop.run(work)
-
-    def documents_page(
-        self,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        library: str | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-        consistency: Consistency | str | None = None,
-    ) -> DocumentsPage:
-        """One page of the documents, in order of id."""
-        work = self._client.documents_page(
-            namespace=namespace, library=library, limit=limit, cursor=cursor, consistency=consistency
-        )
-        return self._loop.run(work)
-
-    def documents(
-        self,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        library: str | None = None,
-        page_size: int = 100,
-        consistency: Consistency | str | None = None,
-    ) -> Iterator[Document]:
-        """Every document, in order of id; pages are fetched as they are needed."""
-        cursor: str | None = None
-        while True:
-            page = self.documents_page(
-                namespace=namespace, library=library, limit=page_size, cursor=cursor, consistency=consistency
-            )
-            yield from page.documents
-            if page.cursor is None:
-                return
-            cursor = page.cursor
-
-    def document(
-        self, id: str, *, namespace: str = DEFAULT_NAMESPACE, consistency: Consistency | str | None = None
-    ) -> PlacedDocument:
-        """One document, and where its chunks stand."""
-        return self._loop.run(self._client.document(id, namespace=namespace, consistency=consistency))
-
-    def delete_document(
-        self,
-        id: str,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        receipt: bool = False,
-        idempotency_key: str | None = None,
-    ) -> Deletion:
-        """Delete a document with all its chunks, at once.
-
-        Raises:
-            NotFound: there is none.
-        """
-        work = self._client.delete_document(id, namespace=namespace, receipt=receipt, idempotency_key=idempotency_key)
-        return self._loop.run(work)
-
-    def libraries(
-        self,
-        name: str | None = None,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        limit: int | None = None,
-        consistency: Consistency | str | None = None,
-    ) -> Sequence[Library]:
-        """Libraries that a name may mean, best first; without one all, in order of id."""
-        work = self._client.libraries(name, namespace=namespace, limit=limit, consistency=consistency)
-        return self._loop.run(work)
-
-    def library_docs(
-        self,
-        library: str,
-        topic: str | None = None,
-        *,
-        tokens: int | None = None,
-        namespace: str = DEFAULT_NAMESPACE,
-        consistency: Consistency | str | None = None,
-    ) -> Docs:
-        """The best chunks of a library on a topic that fit so many tokens; without one, how its documents begin.
-
-        Raises:
-            NotFound: there is no library of this id.
-        """
-        work = self._client.library_docs(library, topic, tokens=tokens, namespace=namespace, consistency=consistency)
-        return self._loop.run(work)
-
-    def tools(self) -> Sequence[ToolDescription]:
-        """The tools that the service has: its own, and those that packages bring."""
-        return self._loop.run(self._client.tools())
-
-    def invoke_tool(
-        self, name: str, parameters: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
-    ) -> dict[str, Any]:
-        """Call a tool, and get its result.
-
-        Raises:
-            NotFound: there is no such tool.
-        """
-        return self._loop.run(self._client.invoke_tool(name, parameters, idempotency_key=idempotency_key))
-
-    def snapshot(self) -> str:
-        """Take a snapshot now, so that the next start is quick; its name."""
-        return self._loop.run(self._client.snapshot())
-
-    def compact(self) -> Compacted:
-        """Remove journals that snapshots cover, so that deleted texts are in no file any more."""
-        return self._loop.run(self._client.compact())
-
-    def health(self) -> Health:
-        """How the service is."""
-        return self._loop.run(self._client.health())
-
-    def stats(self) -> Stats:
-        """How many memories each namespace has."""
-        return self._loop.run(self._client.stats())
+    call = _waits(AsyncClient.call)
+    store = _waits(AsyncClient.store)
+    store_batch = _waits(AsyncClient.store_batch)
+    retrieve = _waits_asking(AsyncClient.retrieve)
+    retrieve_batch = _waits(AsyncClient.retrieve_batch)
+    near_duplicates = _waits(AsyncClient.near_duplicates)
+    get = _waits(AsyncClient.get)
+    history = _waits(AsyncClient.history)
+    page = _waits(AsyncClient.page)
+    list = _iterates(AsyncClient.list)
+    update = _waits(AsyncClient.update)
+    delete = _waits(AsyncClient.delete)
+    delete_many = _waits(AsyncClient.delete_many)
+    receipt = _waits(AsyncClient.receipt)
+    research = _waits_asking(AsyncClient.research)
+    research_stream = _iterates_asking(AsyncClient.research_stream)
+    store_document = _waits(AsyncClient.store_document)
+    documents_page = _waits(AsyncClient.documents_page)
+    documents = _iterates(AsyncClient.documents)
+    document = _waits(AsyncClient.document)
+    delete_document = _waits(AsyncClient.delete_document)
+    libraries = _waits(AsyncClient.libraries)
+    library_docs = _waits(AsyncClient.library_docs)
+    tools = _waits(AsyncClient.tools)
+    invoke_tool = _waits(AsyncClient.invoke_tool)
+    snapshot = _waits(AsyncClient.snapshot)
+    compact = _waits(AsyncClient.compact)
+    health = _waits(AsyncClient.health)
+    stats = _waits(AsyncClient.stats)

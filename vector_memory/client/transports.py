@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import httpx
 
-from vector_memory.client.requests import Request, Response, Unanswered, json_bytes
-from vector_memory.client.server_sent import Event, EventReader
+from vector_memory.client.requests import Unanswered, WireRequest, WireResponse, json_bytes
 from vector_memory.errors import InvalidInput
+from vector_memory.server_sent import EventReader, ServerSentEvent
 
 USER_AGENT = "vector-memory"
 _EVENT_STREAM = "text/event-stream"
@@ -24,7 +24,7 @@ _PORT_MAX = 65_535
 class Transport(Protocol):
     """A way to the service."""
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: WireRequest) -> WireResponse:
         """Send a request and wait for the response.
 
         Raises:
@@ -32,7 +32,7 @@ class Transport(Protocol):
             InvalidInput: it cannot be sent.
         """
 
-    async def stream(self, request: Request) -> Response:
+    async def stream(self, request: WireRequest) -> WireResponse:
         """Send a request whose answer streams, and wait until its `events` begin. A failure before has none.
 
         Raises:
@@ -61,7 +61,7 @@ class HTTPTransport:
         self._url = url.rstrip("/")
         self._http = httpx.AsyncClient(headers=headers, timeout=timeout_s, transport=transport)
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: WireRequest) -> WireResponse:
         """Send a request and wait for the response."""
         return await self.post_or_get(
             request.method, request.path, query=request.query, body=request.body, headers=request.headers
@@ -69,7 +69,7 @@ class HTTPTransport:
 
     async def post_or_get(
         self, method: str, path: str, *, query: Any = None, body: Any = None, headers: dict[str, str] | None = None
-    ) -> Response:
+    ) -> WireResponse:
         """One HTTP exchange below the base URL.
 
         Raises:
@@ -80,7 +80,7 @@ class HTTPTransport:
             request = self._built(method, path, query=query, body=body, headers=headers)
             return _response(await self._http.send(request))
 
-    async def stream(self, request: Request) -> Response:
+    async def stream(self, request: WireRequest) -> WireResponse:
         """Send a request and wait until its events begin."""
         with self._unanswered():
             built = self._built(
@@ -89,11 +89,13 @@ class HTTPTransport:
             answer = await self._http.send(built, stream=True)
             if answer.headers.get("content-type", "").partition(";")[0] == _EVENT_STREAM:
                 events = self._events(answer)
-                return Response(answer.status_code, None, request_id=answer.headers.get("x-request-id"), events=events)
+                return WireResponse(
+                    answer.status_code, None, request_id=answer.headers.get("x-request-id"), events=events
+                )
             await answer.aread()
             return _response(answer)
 
-    async def _events(self, answer: httpx.Response) -> AsyncGenerator[Event]:
+    async def _events(self, answer: httpx.Response) -> AsyncGenerator[ServerSentEvent]:
         reader = EventReader()
         try:
             with self._unanswered():
@@ -148,9 +150,9 @@ def _unanswered(url: str) -> Iterator[None]:
         raise Unanswered(f"{url} did not answer: {_reason(error)}.", was_sent=True) from error
 
 
-def _response(answer: httpx.Response) -> Response:
+def _response(answer: httpx.Response) -> WireResponse:
     headers = answer.headers
-    return Response(answer.status_code, _json(answer.content), _seconds(headers), headers.get("x-request-id"))
+    return WireResponse(answer.status_code, _json(answer.content), _seconds(headers), headers.get("x-request-id"))
 
 
 def _reason(error: Exception) -> str:

@@ -7,8 +7,13 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
+from gateway.calls import Caller, call
+from gateway.http.routes.operations import json_bytes
 from gateway.serving.worker import Worker
-from memory_service.clock import iso_time, wall_ms
+from memory_service.clock import wall_ms
+from vector_memory import operations
+from vector_memory.administration import Nothing
+from vector_memory.times import iso_time
 
 SERVICE = "vector-memory"
 
@@ -43,12 +48,15 @@ def routes(worker: Worker, app: FastAPI) -> APIRouter:
             }
         )
 
-    @router.get("/health", summary="State and size")
-    async def health() -> JSONResponse:
+    @router.get("/health", summary=operations.HEALTH.summary, responses={200: {"model": operations.HEALTH.answer}})
+    async def health() -> Response:
         """Whether requests are served, and how many memories there are. 503 while loading."""
         if not worker.is_ready:
             return JSONResponse({"status": "loading", "service": SERVICE, "version": service_version()}, 503)
-        return JSONResponse(await run_in_threadpool(_health, worker))
+        return Response(
+            await call(worker, operations.HEALTH, Nothing(), Caller(door="http"), json_bytes),
+            media_type="application/json",
+        )
 
     @router.get("/health/live", summary="Is the process alive?")
     async def live() -> dict[str, str]:
@@ -74,22 +82,4 @@ def _ready(worker: Worker) -> dict[str, Any]:
         "reads": True,
         "writes": write_problem is None,
         "problems": problems,
-    }
-
-
-def _health(worker: Worker) -> dict[str, Any]:
-    counts = worker.memories.counts()
-    embedder = worker.memories.fingerprint
-    problems = worker.memories.problems()
-    return {
-        "status": "degraded" if problems else "healthy",
-        "problems": problems,
-        "service": SERVICE,
-        "version": service_version(),
-        "timestamp": iso_time(wall_ms()),
-        "memories": sum(counts.values()),
-        "namespaces": len(counts),
-        "embedder": {"model": embedder.model, "dim": embedder.dim},
-        "vllm_configured": bool(worker.settings.llm.endpoints),
-        "llm_fallback": worker.settings.llm.fallback,
     }

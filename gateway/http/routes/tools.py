@@ -2,89 +2,98 @@
 
 import logging
 import time
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Body, Path
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
-from gateway import wire
-from gateway.http.errors import STATUS, documented
-from gateway.http.routes.memories import IdempotencyKey
+from gateway.calls import call, description
+from gateway.http.bodies import json_object
+from gateway.http.errors import documented, status_of
+from gateway.http.routes.operations import caller_of, json_bytes
+from gateway.http.schema import openapi_extra
 from gateway.observability.logs import request_id
-from gateway.serving.worker import Worker
-from gateway.tools import toolbox as tools
+from gateway.serving.services import Services
+from vector_memory import fields, operations
+from vector_memory.administration import Nothing, ToolCall
 from vector_memory.errors import InvalidInput, ServiceError
+from vector_memory.operations import Operation
 
 log = logging.getLogger(__name__)
 
 
-class ToolCall(wire.Body):
-    """Which tool to call with what; nothing to list the tools."""
+class ToolChoice(fields.Request):
+    """The tool to call and its parameters; nothing to list the tools."""
 
     tool_name: str | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class Envelope(wire.Body):
+class Envelope(fields.Request):
     """List the tools, or call one."""
 
     action: Literal["list_tools", "invoke_tool"]
-    data: ToolCall = Field(default_factory=ToolCall, examples=[{"tool_name": "memory_status", "parameters": {}}])
+    data: dict[str, Any] = Field(
+        default_factory=dict, examples=[{"tool_name": "memory_status", "parameters": {}}], description="The tool."
+    )
 
 
-def routes(worker: Worker) -> APIRouter:
-    """The routes under /v1/tools."""
+def routes(services: Services) -> APIRouter:
+    """Return the routes under /v1/tools."""
     router = APIRouter(prefix="/v1/tools", tags=["tools"])
 
-    @router.get("", summary="List the tools")
-    def list_tools() -> JSONResponse:
-        """Every tool with the JSON Schema of its parameters, as MCP lists them."""
-        return _listed(worker, time.perf_counter())
+    async def list_tools(http: Request) -> Response:
+        return await _answer(services, operations.LIST_TOOLS, Nothing(), http)
 
-    @router.post("", summary="List or call tools", responses=documented(400, 404, 413, 422, 500, 502, 503, 504, 507))
-    async def envelope(body: Envelope, idempotency_key: IdempotencyKey = None) -> JSONResponse:
-        """The actions `list_tools` and `invoke_tool` of one envelope."""
+    async def call_tool(http: Request, name: str) -> Response:
         started = time.perf_counter()
-        if body.action == "list_tools":
-            return _listed(worker, started)
-        if body.data.tool_name is None:
-            return _failed(InvalidInput("data.tool_name is required.", field="data.tool_name"), started)
-        return await _called(worker, body.data.tool_name, body.data.parameters, idempotency_key)
+        try:
+            request = ToolCall(name=name, parameters=await json_object(http))
+        except ServiceError as error:
+            return _failed(error, started)
+        return await _answer(services, operations.CALL_TOOL, request, http)
 
-    @router.post("/{name}", summary="Call a tool", responses=documented(400, 404, 413, 422, 500, 502, 503, 504, 507))
-    async def call(
-        name: Annotated[str, Path(description="Such as retrieve_memory.")],
-        parameters: Annotated[dict[str, Any], Body(description="As the tool's input_schema says.")],
-        idempotency_key: IdempotencyKey = None,
-    ) -> JSONResponse:
-        """Call a tool with its parameters."""
-        return await _called(worker, name, parameters, idempotency_key)
+    for operation, endpoint in ((operations.LIST_TOOLS, list_tools), (operations.CALL_TOOL, call_tool)):
+        router.add_api_route(
+            operation.path.removeprefix(router.prefix),
+            endpoint,
+            methods=[operation.method],
+            operation_id=operation.name,
+            summary=operation.summary,
+            description=description(operation),
+            responses={200: {"model": operation.answer, "description": "The answer."}, **documented(operation)},
+            openapi_extra=openapi_extra(operation),
+        )
+
+    @router.post("", summary="List or call tools", responses=documented(operations.CALL_TOOL))
+    async def envelope(http: Request) -> Response:
+        """Carry out the actions `list_tools` and `invoke_tool` of one envelope."""
+        started = time.perf_counter()
+        body = Envelope.read(await json_object(http))
+        choice = ToolChoice.read(body.data)
+        if body.action == "list_tools":
+            return await list_tools(http)
+        if choice.tool_name is None:
+            return _failed(InvalidInput("data.tool_name is required.", field="data.tool_name"), started)
+        request = ToolCall(name=choice.tool_name, parameters=choice.parameters)
+        return await _answer(services, operations.CALL_TOOL, request, http)
 
     return router
 
 
-async def _called(worker: Worker, name: str, parameters: object, idempotency_key: str | None) -> JSONResponse:
+async def _answer(services: Services, operation: Operation[Any, Any], request: Any, http: Request) -> Response:
     started = time.perf_counter()
-    tools.idempotency_key.set(idempotency_key)
     try:
-        result = await worker.toolbox.invoke(name, parameters)
+        content = await call(services, operation, request, caller_of(http), json_bytes)
     except ServiceError as error:
-        if STATUS[type(error)] >= STATUS[ServiceError]:
-            log.warning("tool.failed", extra={"tool": name, "code": error.code, "reason": error.message})
+        if status_of(error) >= status_of(ServiceError()):
+            log.warning("tool.failed", extra={"code": error.code, "reason": error.message})
         return _failed(error, started)
-    return JSONResponse({"success": True, "result": result, "latency_ms": _since(started)})
-
-
-def _listed(worker: Worker, started: float) -> JSONResponse:
-    result = {"tools": worker.toolbox.described()}
-    return JSONResponse({"success": True, "result": result, "latency_ms": _since(started)})
+    return Response(content, media_type="application/json")
 
 
 def _failed(error: ServiceError, started: float) -> JSONResponse:
-    body = {"success": False, "error": wire.error_body(error, request_id.get()), "latency_ms": _since(started)}
-    return JSONResponse(body, STATUS[type(error)])
-
-
-def _since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 2)
+    latency_ms = round((time.perf_counter() - started) * 1000, 2)
+    body = {"success": False, "error": error.body(request_id.get()), "latency_ms": latency_ms}
+    return JSONResponse(body, status_of(error))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vector_memory.client.requests import Request, Response
+from vector_memory.client.requests import WireRequest, WireResponse
 from vector_memory.client.transports import HTTPTransport
 
 if TYPE_CHECKING:  # imported where they are used: the other transports do without
@@ -42,7 +42,7 @@ class LocalTransport:
         worker.check()
         return cls(worker, is_owner=True, timeout_s=timeout_s)
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: WireRequest) -> WireResponse:
         """Pass a request to the application and wait for the response.
 
         Raises:
@@ -50,7 +50,7 @@ class LocalTransport:
         """
         return await (await self._door()).send(request)
 
-    async def stream(self, request: Request) -> Response:
+    async def stream(self, request: WireRequest) -> WireResponse:
         """Pass a request to the application and wait until its events begin.
 
         Raises:

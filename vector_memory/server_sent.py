@@ -1,6 +1,6 @@
-"""Server-sent events as they arrive (WHATWG HTML, section 9.2.6): of each its name and its data, which is JSON.
+"""Reads server-sent events as they arrive (WHATWG HTML, section 9.2.6); their data are JSON.
 
-Lines are cut in bytes: a text may hold separators such as U+2028 that only a decoder of text takes for the end of one.
+Lines are split as bytes: a text may hold separators such as U+2028, which a decoder of text would take for a line end.
 """
 
 import json
@@ -9,11 +9,11 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One event.
+class ServerSentEvent:
+    """One event of a stream.
 
     Attributes:
-        data: parsed JSON; None where it is none.
+        data: parsed JSON; None if it is not JSON.
     """
 
     name: str
@@ -21,21 +21,21 @@ class Event:
 
 
 class EventReader:
-    """Makes events of pieces of a stream, which may be cut anywhere. An event without an end is none."""
+    """Builds events from the pieces of a stream, which may be cut anywhere. An event without an end does not count."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._name = ""
         self._data: list[bytes] = []
 
-    def feed(self, piece: bytes) -> list[Event]:
-        """The events that are complete with this piece, in their order."""
+    def feed(self, piece: bytes) -> list[ServerSentEvent]:
+        """Return the events that this piece completes, in order."""
         lines = (self._rest + piece).splitlines(keepends=True)
         # A line that ends in \r may be waiting for its \n.
         self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         return [event for line in lines if (event := self._line(line.rstrip(b"\r\n"))) is not None]
 
-    def _line(self, line: bytes) -> Event | None:
+    def _line(self, line: bytes) -> ServerSentEvent | None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         match name:
@@ -47,12 +47,12 @@ class EventReader:
                 self._data.append(value)
         return None  # a comment, which keeps the connection alive, or a field that means nothing here
 
-    def _ended(self) -> Event | None:
+    def _ended(self) -> ServerSentEvent | None:
         data, name = b"\n".join(self._data), self._name
         self._data, self._name = [], ""
         if not data:
             return None
         try:
-            return Event(name, json.loads(data))
+            return ServerSentEvent(name, json.loads(data))
         except (ValueError, RecursionError):
-            return Event(name, None)
+            return ServerSentEvent(name, None)

@@ -1,0 +1,175 @@
+"""The routes of the operations, derived from the one table of `vector_memory.operations`."""
+
+import json
+import re
+from functools import cache
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from fastapi import APIRouter
+from fastapi import Request as HTTPRequest
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
+from starlette.routing import Match
+from starlette.types import Scope
+
+from gateway.calls import Caller, call, description, stream
+from gateway.http.bodies import json_object, read_document
+from gateway.http.errors import documented
+from gateway.http.event_stream import RESEARCH, stream_response
+from gateway.http.schema import EVENTS, openapi_extra
+from gateway.serving.services import Services
+from vector_memory import operations
+from vector_memory.errors import InvalidInput
+from vector_memory.fields import Value, invalid_input
+from vector_memory.operations import OPERATIONS, Operation
+from vector_memory.research import ResearchRequest
+
+_OWN_ROUTES = frozenset({operations.HEALTH.name, operations.LIST_TOOLS.name, operations.CALL_TOOL.name})
+"""Operations whose routes answer in a shape of their own: while loading, or in the envelope of the tools."""
+
+_WITH_SLASHES = ("key", "id", "library")
+"""Fields of paths that may hold slashes, which a caller need not encode."""
+
+
+def routes(services: Services) -> APIRouter:
+    """Return a route for each operation."""
+    router = APIRouter()
+    for operation in OPERATIONS.values():
+        if operation.name not in _OWN_ROUTES:
+            _add(router, services, operation)
+    return router
+
+
+def _add(router: APIRouter, services: Services, operation: Operation[Any, Any]) -> None:
+    async def endpoint(http: HTTPRequest) -> Response:
+        request = operation.request.read(await _fields(operation, http))
+        caller = caller_of(http)
+        if operation.streams and request.stream:
+            return await _events(services, http, request, caller)
+        content = await call(services, operation, request, caller, json_bytes)
+        return Response(content, media_type="application/json")
+
+    path = re.sub(rf"{{({'|'.join(_WITH_SLASHES)})}}", r"{\1:path}", operation.path)
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=[operation.method],
+        name=operation.name,
+        operation_id=operation.name,
+        summary=operation.summary,
+        description=description(operation),
+        tags=[_tag(operation)],
+        responses={
+            200: {"model": operation.answer, "description": "The answer.", **(EVENTS if operation.streams else {})},
+            **documented(operation),
+        },
+        openapi_extra=openapi_extra(operation),
+        route_class_override=OperationRoute,
+    )
+
+
+def caller_of(http: HTTPRequest) -> Caller:
+    """Return who calls by HTTP, as the headers say."""
+    return Caller(
+        door="http",
+        idempotency_key=http.headers.get("idempotency-key"),
+        skips_cache="no-cache" in http.headers.get("cache-control", "").lower(),
+    )
+
+
+def json_bytes(answer: Value) -> bytes:
+    """Return an answer as it travels."""
+    return answer.model_dump_json().encode()
+
+
+async def _events(services: Services, http: HTTPRequest, request: ResearchRequest, caller: Caller) -> Response:
+    return await stream_response(http, stream(services, request, caller), RESEARCH)
+
+
+def _tag(operation: Operation[Any, Any]) -> str:
+    subject = operation.path.split("/")[2]
+    return {"libraries": "documents", "receipts": "memories"}.get(subject, subject)
+
+
+class OperationRoute(APIRoute):
+    """A route that reads the path as it was sent.
+
+    A key that itself ends in `/history` comes with that slash as `%2F`, and a key that is not UTF-8 is refused; a path
+    that is decoded first shows neither.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Tell whether the path is this route's, and the method too."""
+        found = _pattern(self.path_format).fullmatch(_sent_path(scope))
+        if scope["type"] != "http" or found is None:
+            return Match.NONE, {}
+        child = {"endpoint": self.endpoint, "path_params": found.groupdict(), "route": self}
+        return (Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL), child
+
+
+@cache
+def _pattern(path: str) -> re.Pattern[str]:
+    """Return what matches a percent-encoded path; one segment for each field, or several where slashes may be."""
+    many = "|".join(_WITH_SLASHES)
+    return re.compile(re.sub(r"{(\w+)}", lambda name: f"(?P<{name[1]}>{'.+' if name[1] in many else '[^/]+'})", path))
+
+
+def _sent_path(scope: Scope) -> str:
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.partition(b"?")[0].decode("latin-1")
+
+
+async def _fields(operation: Operation[Any, Any], http: HTTPRequest) -> dict[str, Any]:
+    """Return the fields of a request by name, from its path, its query and its body.
+
+    Raises:
+        InvalidInput: a part cannot be read.
+    """
+    path = {name: _decoded(name, value) for name, value in http.path_params.items()}
+    query = _query(operation, http)
+    if not operation.has_body:
+        return {**query, **path}
+    body = await read_document(http) if operation is operations.STORE_DOCUMENT else await json_object(http)
+    for name in (*operation.in_path, *operation.in_query):
+        if name in body:
+            raise InvalidInput(f"{name} does not belong into the body; see /docs.", field=name)
+    return {**body, **query, **path}
+
+
+def _decoded(name: str, value: str) -> str:
+    try:
+        return unquote_to_bytes(value.encode("latin-1")).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{name} is not valid UTF-8; percent-encode its UTF-8 bytes.", field=name) from error
+
+
+def _query(operation: Operation[Any, Any], http: HTTPRequest) -> dict[str, Any]:
+    names = operation.query_fields
+    if operation.has_body:
+        # Whatever else stands in the query of a request with a body belongs to a proxy, as RunPod's balancer adds it.
+        return {name: _parsed(operation, name, http.query_params[name]) for name in names if name in http.query_params}
+    return {name: _parsed(operation, name, value) for name, value in http.query_params.items()}
+
+
+def _parsed(operation: Operation[Any, Any], name: str, text: str) -> Any:
+    """Return a query parameter's value as its field's type: a filter is JSON, a number and a truth are their texts."""
+    field = operation.request.model_fields.get(name)
+    if field is None or name in operation.in_path:
+        raise InvalidInput(f"{name} is not a field of this request; check its spelling.", field=name)
+    if name == "filter":
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput('filter is not valid JSON; send it such as {"lead": "acme"}.', field="filter") from error
+    try:
+        return _adapter(operation.name, name).validate_strings(text)
+    except ValidationError as error:
+        raise invalid_input(error, name) from error
+
+
+@cache
+def _adapter(operation: str, name: str) -> TypeAdapter[Any]:
+    annotation: Any = OPERATIONS[operation].request.model_fields[name].annotation
+    return TypeAdapter(annotation)

@@ -1,0 +1,39 @@
+"""Types of the client's methods: their keywords are the fields of a request type, and a second client derives them."""
+
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from vector_memory.fields import Request
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Ask(Protocol[P, R_co]):
+    """A method that takes a query, which may be positional, and the fields of a request type."""
+
+    @overload
+    def __call__(self, query: str, /, *args: P.args, **fields: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, *args: P.args, **fields: P.kwargs) -> R_co: ...
+
+
+class Asking(Generic[P, R]):
+    """A method in its class, which becomes an `Ask` on an instance."""
+
+    def __init__(self, method: Callable[..., R]) -> None:
+        self.method = method
+        self.__doc__ = method.__doc__
+
+    @overload
+    def __get__(self, client: None, owner: Any = None) -> "Asking[P, R]": ...
+    @overload
+    def __get__(self, client: object, owner: Any = None) -> Ask[P, R]: ...
+    def __get__(self, client: Any, owner: Any = None) -> Any:
+        return self if client is None else self.method.__get__(client, owner)
+
+
+def asks(_request: Callable[P, Request]) -> Callable[[Callable[..., R]], Asking[P, R]]:
+    """Give a method the keywords of a request type, so that its fields are declared once."""
+    return Asking

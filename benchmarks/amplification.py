@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.figures import Table, times
 from benchmarks.prefilled import key_of
 from benchmarks.texts import SEED, metadata
-from memory_service.embedding.embedder import Fingerprint, Vectors, Window
+from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
 from memory_service.journal.data_folder import DataFolder
 from memory_service.metadata import canonical
 from memory_service.projection.snapshotting import HELD_SHARE, INTERVAL_SHARE
@@ -71,10 +71,10 @@ class _MadeUpVectors:
     def __init__(self) -> None:
         self._chooser = np.random.default_rng(SEED)
 
-    def windows(self, text: str) -> list[Window]:
-        return [Window(text, (0,))]
+    def windows(self, text: str) -> list[TextWindow]:
+        return [TextWindow(text, (0,))]
 
-    def embed(self, windows: Sequence[Window]) -> Vectors:
+    def embed(self, windows: Sequence[TextWindow]) -> Vectors:
         drawn = self._chooser.normal(size=(len(windows), DIM)).astype(np.float32)
         unit: Vectors = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
         return unit

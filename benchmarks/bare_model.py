@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from memory_service.embedding.embedder import Vectors, Window
+from memory_service.embedding.embedder import TextWindow, Vectors
 from memory_service.embedding.minilm import MiniLM, Precision
 from memory_service.embedding.queue import EMBED_TOKENS_MAX
 
@@ -49,7 +49,7 @@ class BareModel:
         return np.split(vectors, ends[:-1])
 
 
-def _runs(order: Sequence[int], windows: Sequence[Window]) -> Iterator[list[int]]:
+def _runs(order: Sequence[int], windows: Sequence[TextWindow]) -> Iterator[list[int]]:
     """Windows in the given order, which is by length, in runs of at most `EMBED_TOKENS_MAX` padded tokens."""
     run: list[int] = []
     for at in order:

@@ -25,10 +25,10 @@ from benchmarks import machine
 from benchmarks.figures import Table, latencies, ms, rendered
 from benchmarks.texts import SEED
 from memory_service.clock import HybridClock
-from memory_service.embedding.embedder import Fingerprint, Vectors, Window
+from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import JournalWriter
 from memory_service.journal.records import Put, Record
+from memory_service.journal.writer import JournalWriter
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from vector_memory.retrieval import Retrieval
@@ -49,11 +49,11 @@ class Drawn:
 
     fingerprint = Fingerprint("drawn", "ef" * 32, DIM, "none")
 
-    def windows(self, text: str) -> list[Window]:
+    def windows(self, text: str) -> list[TextWindow]:
         """The whole text."""
-        return [Window(text, (0,))]
+        return [TextWindow(text, (0,))]
 
-    def embed(self, windows: Sequence[Window]) -> Vectors:
+    def embed(self, windows: Sequence[TextWindow]) -> Vectors:
         """Unit vectors (n, 384)."""
         seeds = [int.from_bytes(hashlib.sha256(window.text.encode()).digest()[:8], "little") for window in windows]
         vectors = np.stack([np.random.default_rng(seed).standard_normal(DIM, dtype=np.float32) for seed in seeds])
@@ -97,7 +97,15 @@ def fill(folder: DataFolder, namespaces: int) -> None:
         for namespace, number in numbers[begin : begin + APPEND_RECORDS]:
             row = vectors.standard_normal((1, DIM), dtype=np.float32)
             stamp = clock.tick(writer)
-            put = Put(_name(namespace), f"m{number}", _text(chooser), "{}", row / np.linalg.norm(row), stamp.ms, None)
+            put = Put(
+                namespace=_name(namespace),
+                key=f"m{number}",
+                content=_text(chooser),
+                metadata="{}",
+                vectors=row / np.linalg.norm(row),
+                created_at_ms=stamp.ms,
+                expires_at_ms=None,
+            )
             records.append(Record(stamp, put))
         if (error := journal.append(records).error) is not None:
             raise error

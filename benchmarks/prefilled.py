@@ -15,8 +15,8 @@ from benchmarks.texts import SEED, metadata
 from memory_service.clock import HybridClock
 from memory_service.embedding.embedder import Fingerprint, Vectors
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import JournalWriter
 from memory_service.journal.records import Put, Record
+from memory_service.journal.writer import JournalWriter
 from memory_service.metadata import canonical
 from vector_memory.memories import DEFAULT_NAMESPACE
 
@@ -78,7 +78,20 @@ def write(
             stamp = clock.tick(writer)
             meta = canonical(metadata(number))
             key = key_of(number % (keys or len(lines)))
-            records.append(Record(stamp, Put(DEFAULT_NAMESPACE, key, lines[number], meta, vectors, stamp.ms, None)))
+            records.append(
+                Record(
+                    stamp,
+                    Put(
+                        namespace=DEFAULT_NAMESPACE,
+                        key=key,
+                        content=lines[number],
+                        metadata=meta,
+                        vectors=vectors,
+                        created_at_ms=stamp.ms,
+                        expires_at_ms=None,
+                    ),
+                )
+            )
         _append(journal, records)
     journal.close()
     probe = min(len(lines), len(embedded)) // 2

@@ -1,6 +1,6 @@
-"""Many callers, one batch at a time: what arrives while a batch runs becomes the next batch.
+"""Many callers, one batch at a time: items that arrive while a batch runs form the next batch.
 
-Used twice: concurrent embeddings share one run of the model, concurrent writes share one sync of the journal.
+It is used twice: concurrent embeddings share a run of the model, and concurrent writes share a sync of the journal.
 """
 
 import threading
@@ -23,11 +23,14 @@ class _Job(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs a function over batches of what callers submit, never two at once.
+    """Runs a function over batches of what callers submit, never two batches at the same time.
 
-    What comes while nothing runs is run by its own caller at once, which spares two switches of threads; the rest waits
-    for a thread of the batcher's. Urgent items go first, so that a query waits for at most one batch of a bulk load;
-    when both kinds wait their batches alternate, so that neither starves.
+        batcher = Batcher("embedder", embed_all, cost=len, batch_cost_max=256, waiting_max=100_000)
+        vector = batcher.submit([text])[0].result()
+
+    A batch that arrives while nothing runs is run in its caller's thread, which saves two thread switches; the others
+    are run by a thread of the batcher. Urgent items go first, so a query waits for at most one batch of a bulk load. If
+    both kinds wait, their batches alternate, so neither starves.
     """
 
     def __init__(
@@ -40,10 +43,11 @@ class Batcher(Generic[Item, Result]):
         waiting_max: int,
     ) -> None:
         """Args:
-        run: results in the order of the items; when it raises, every caller of the batch gets that error.
-        cost: an item's weight; the cost of a batch is its longest item times their number, as with padding.
-        batch_cost_max: a batch ends before it costs more, but always has one item.
-        waiting_max: items that may wait; beyond them `submit` refuses.
+        name: of the batcher's thread.
+        run: returns results in the order of the items. If it raises, every caller of the batch gets the error.
+        cost: weight of an item. A batch costs its longest item times its number of items, because of padding.
+        batch_cost_max: largest cost of a batch of two and more items; a single item may cost more.
+        waiting_max: items that may wait; `submit` refuses more.
         """
         self._run = run
         self._cost = cost
@@ -58,14 +62,16 @@ class Batcher(Generic[Item, Result]):
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, items: Sequence[Item], *, urgent: bool = False, beside: bool = False) -> "list[Future[Result]]":
-        """Hand items over; they may run in different batches.
+    def submit(
+        self, items: Sequence[Item], *, urgent: bool = False, background: bool = False
+    ) -> "list[Future[Result]]":
+        """Submit items, which may run in different batches, and return a future for each.
 
         Args:
             items: to run.
-            urgent: before those that are not.
-            beside: return at once, since the caller has something else to do meanwhile; otherwise a single batch is run
-                by the caller itself if nothing else runs, which saves two changes of threads.
+            urgent: run them before items that are not urgent.
+            background: return at once, because the caller does something else before it waits. Otherwise a single
+                batch runs in the caller's thread if nothing else runs.
 
         Raises:
             Unavailable: too many items wait already, or the batcher is closed.
@@ -74,15 +80,18 @@ class Batcher(Generic[Item, Result]):
         with self._changed:
             if self._closed:
                 raise Unavailable("The service is stopping.")
-            if len(self._urgent) + len(self._patient) + len(jobs) > self._waiting_max and self._is_busy():
+            if len(self._urgent) + len(self._patient) + len(jobs) > self._waiting_max and self._has_waiting():
                 raise Unavailable(f"More than {self._waiting_max} items are waiting already; try again later.")
-            at_once = not beside and not self._running and not self._is_busy() and self._is_one_batch(items)
-            if at_once:
+            # A single batch that finds the batcher idle needs no thread switch: its caller runs it.
+            is_idle = not self._running and not self._has_waiting()
+            run_here = is_idle and not background and self._is_one_batch(items)
+            if run_here:
                 self._running = True
             else:
                 (self._urgent if urgent else self._patient).extend(jobs)
                 self._changed.notify()
-        if at_once:
+        # Outside the lock, so that others can submit while this batch runs.
+        if run_here:
             self._finish(jobs)
         return [job.future for job in jobs]
 
@@ -93,7 +102,7 @@ class Batcher(Generic[Item, Result]):
             self._changed.notify()
         self._thread.join()
 
-    def _is_busy(self) -> bool:
+    def _has_waiting(self) -> bool:
         return bool(self._urgent or self._patient)
 
     def _is_one_batch(self, items: Sequence[Item]) -> bool:
@@ -103,15 +112,16 @@ class Batcher(Generic[Item, Result]):
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: not self._running and (self._is_busy() or self._closed))
-                if not self._is_busy():
-                    return
+                self._changed.wait_for(lambda: not self._running and (self._has_waiting() or self._closed))
+                if not self._has_waiting():
+                    return  # closed, and nothing is left
                 batch = self._take()
                 self._running = True
             self._finish(batch)
 
     def _take(self) -> list[_Job[Item, Result]]:
-        """The next batch, from one lane."""
+        """The next batch. It comes from one lane only, so an urgent batch is never delayed by long texts in it."""
+        # Alternate between the lanes if both have items.
         patient_turn = self._last_was_urgent or not self._urgent
         lane = self._patient if self._patient and patient_turn else self._urgent
         self._last_was_urgent = lane is self._urgent
@@ -119,6 +129,7 @@ class Batcher(Generic[Item, Result]):
         longest = self._cost(batch[0].item)
         while lane:
             longest = max(longest, self._cost(lane[0].item))
+            # All items are padded to the longest, so one long item makes the whole batch dear.
             if longest * (len(batch) + 1) > self._batch_cost_max:
                 break
             batch.append(lane.popleft())

@@ -26,6 +26,7 @@ def decode_cursor(cursor: str, scope: str) -> tuple[int, str]:
     try:
         fields = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         created_at_ms, key, held_scope = fields
+        # `type` instead of isinstance, because True is an int. SQLite holds 64 bits.
         if not (type(created_at_ms) is int and type(key) is str and abs(created_at_ms) < 2**63):
             raise ValueError("wrong types")
         if not is_versioned(held_scope):

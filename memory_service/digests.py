@@ -22,6 +22,7 @@ def request_digest(operation: str, arguments: Mapping[str, Any]) -> str:
     Arguments that are None count as not given.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
+    # ASCII escapes are valid for any text, also for one with lone surrogates, which UTF-8 cannot hold.
     text = json.dumps([operation, given], default=_fields_given, separators=(",", ":"), sort_keys=True)
     return VERSION + hashlib.sha256(text.encode()).hexdigest()
 

@@ -16,7 +16,7 @@ from memory_service.portable_vectors import exported
 from memory_service.projection.applying import Projection
 from memory_service.retrieval.duplicates import near_duplicates
 from memory_service.retrieval.retriever import Retriever
-from memory_service.retrieval.searching import Search
+from memory_service.retrieval.searching import PreparedQuery
 from vector_memory.errors import InvalidInput, NotFound
 from vector_memory.fields import JSON
 from vector_memory.memories import (
@@ -63,7 +63,7 @@ class MemoryReader:
             NotFound: there is no memory with the key of `like`.
         """
         self._refresh(retrieval.consistency)  # preparing a query already reads the namespace
-        return self._retrieved([self._retriever.understood(retrieval)])[0]
+        return self._retrieve([self._retriever.prepare(retrieval)])[0]
 
     def retrieve_batch(self, retrievals: Sequence[Retrieval]) -> list[Retrieved]:
         """Answer up to 100 retrievals in their order. Their queries share the model's runs.
@@ -73,19 +73,20 @@ class MemoryReader:
             NotFound: there is no memory with the key of a `like`.
         """
         RETRIEVALS.check(retrievals, "queries")
+        # One look at the journals serves all of them.
         is_strong = any(retrieval.consistency is Consistency.STRONG for retrieval in retrievals)
         self._refresh(Consistency.STRONG if is_strong else Consistency.EVENTUAL)
-        searches = []
+        queries = []
         for position, retrieval in enumerate(retrievals):
             try:
-                searches.append(self._retriever.understood(retrieval))
+                queries.append(self._retriever.prepare(retrieval))
             except (InvalidInput, NotFound) as error:
                 error.field = f"queries[{position}].{error.field}"
                 raise
-        return self._retrieved(searches)
+        return self._retrieve(queries)
 
-    def _retrieved(self, searches: Sequence[Search]) -> list[Retrieved]:
-        return [self._retriever.retrieve(search) for search in self._retriever.embedded(searches)]
+    def _retrieve(self, queries: Sequence[PreparedQuery]) -> list[Retrieved]:
+        return [self._retriever.retrieve(query) for query in self._retriever.embed(queries)]
 
     def state(self, namespace: str, *, consistency: Consistency = Consistency.EVENTUAL) -> tuple[str, int]:
         """Return a fingerprint of the namespace's contents and a change counter, for the keys of caches.
@@ -150,6 +151,7 @@ class MemoryReader:
             namespace, key, self._clock.now_ms() - self._projection.superseded_kept_ms
         )
         events = [Event.of(memory) for memory in versions]
+        # A version that was stored after the expiry makes it history of an earlier memory.
         if tombstone is not None and tombstone.expired_at_ms is not None and not versions:
             events.append(Event(kind=EventKind.EXPIRED, at_ms=tombstone.expired_at_ms))
         if tombstone is not None and tombstone.deleted_at_ms is not None:

@@ -12,7 +12,7 @@ from memory_service.embedding.embedder import Embedder
 from memory_service.embedding.queue import EmbeddingQueue
 from memory_service.filters.grammar import EVERYTHING, parse
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import storage_unavailable
+from memory_service.journal.writer import storage_unavailable
 from memory_service.metadata import canonical
 from memory_service.model import DeleteOutcome
 from memory_service.projection.compacting import Compactor
@@ -104,6 +104,7 @@ class MemoryService(MemoryReader):
 
     def close(self) -> None:
         """Finish what was accepted, then release everything."""
+        # In the order of a write: embedding, commit, snapshot. Each one finishes what it has accepted.
         self.is_closed = True
         self._embedding.close()
         self._committer.close()
@@ -194,7 +195,7 @@ class MemoryService(MemoryReader):
         current = self._content(namespace, key)
         if current is None and named is None:
             raise no_such_memory(namespace, key)
-        text = None if content == current else content
+        text = None if content == current else content  # the text to embed; None reuses the vectors
         while True:
             request_now = UpdateRequest(
                 namespace=namespace,
@@ -208,7 +209,7 @@ class MemoryService(MemoryReader):
             outcome = self._commit(request_now)
             if not isinstance(outcome, Stale):
                 break
-            # The text has changed since, or its vectors are lost.
+            # The text has changed since, or its vectors are lost. Embed the text that is there now, and try again.
             text = content or self._content(namespace, key)
             if text is None:
                 raise no_such_memory(namespace, key)

@@ -1,4 +1,4 @@
-"""What an operator may set about memories. Read from the environment once, at the root (`gateway/settings.py`)."""
+"""The operator's settings of memories. `gateway/settings.py` reads them from the environment once."""
 
 from pathlib import Path
 from typing import Literal

@@ -46,7 +46,9 @@ def _vanished(key: str, fate: Fate, retrieval: Retrieval, recall: Recall) -> Van
             explanation = recall.retrieve(retrieval.model_copy(update={"why_not": key})).explanation
             why_not = None if explanation is None else explanation.why_not
             message, rank = ("", None) if why_not is None else (why_not.message, why_not.rank)
-            return VanishedHit(key=key, reason="updated" if fate == "updated" else "outranked", message=message, rank=rank)
+            return VanishedHit(
+                key=key, reason="updated" if fate == "updated" else "outranked", message=message, rank=rank
+            )
 
 
 def _new(hit: Hit, asked_at_ms: int) -> NewHit:

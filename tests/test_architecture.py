@@ -20,11 +20,12 @@ KNOWS = {
 
 FLOORS = {
     "memory_service": (
-        "batching bounded_cache clock cursors model private_folder settings tokens",
-        "embedding metadata",
+        "batching bounded_cache clock digests model private_folder settings tokens",
+        "cursors embedding metadata",
         "filters journal namespaces",
         "checks projection",
-        "doctor portable_vectors retrieval writing",
+        "doctor portable_vectors retrieval",
+        "reading writing",
         "service",
         "documents",
     ),
@@ -47,7 +48,7 @@ floor. A module can be a wing of its own (`serving.worker`)."""
 
 HOMES = {
     "faiss": "indexes/",
-    "sqlite3": "memory_service/projection/catalog.py gateway/exchange/chroma.py",
+    "sqlite3": "memory_service/projection/catalog gateway/exchange/chroma.py",
     "onnxruntime": "memory_service/embedding/minilm.py",
     "tokenizers": "memory_service/embedding/minilm.py memory_service/embedding/sentence_transformer.py",
     "huggingface_hub sentence_transformers torch transformers": "memory_service/embedding/sentence_transformer.py",

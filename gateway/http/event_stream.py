@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
+from gateway.observability.logs import request_id
 from vector_memory.errors import ServiceError
 from vector_memory.research import Failed, Step, step_event
 
@@ -48,6 +49,8 @@ class Dialect(Generic[_T]):
 
 def _research_step(step: Step) -> bytes:
     name, data = step_event(step)
+    if isinstance(step, Failed):
+        data = {"error": step.error.body(request_id.get())}
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, allow_nan=False)}\n\n".encode()
 
 

@@ -1,10 +1,7 @@
-"""What a record says about a memory, reduced to what can be compared: a stamp, digests in place of texts and vectors.
+"""The state of a key in a form that can be compared: a stamp, and digests in place of texts and vectors.
 
-Journals and snapshots both come to this form, so that `verdict.py` can hold one to the other. It is made from records
-alone, without the projection's code.
-
-It does not know files, nor where a record came from. Above are `journals.py`, `snapshot_files.py` and `verdict.py`;
-below are the records and stamps of the service.
+Journals and snapshots are both reduced to this form, so `verdict.py` can compare them. It is made from records alone,
+without the projection's code, and knows nothing of files.
 """
 
 import hashlib
@@ -16,18 +13,19 @@ import numpy as np
 
 from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Vectors
-from memory_service.journal.records import Delete, Put, Record, Reply
+from memory_service.journal.records import Put, Record, RememberedReply, Removal
 
 UNIT_LENGTH_ERROR_MAX = 1e-3
-"""A float32 vector of 384 components is normalised to within 1e-6; half precision would still be within this."""
+"""How far from 1 a vector's length may be. float32 is within 1e-6, and half precision is still within this bound."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What the last record of a key says, with digests in place of texts and vectors.
+class KeyState:
+    """The state of a key after a record.
 
     Attributes:
-        text: of content, metadata and times; None for a delete.
+        text: digest of content, metadata and times; None for a delete.
+        vectors: digest of the vectors.
     """
 
     stamp: Stamp
@@ -36,7 +34,7 @@ class Entry:
     expires_at_ms: int | None = None
 
     def is_alive(self, now_ms: int) -> bool:
-        """Whether it is a memory that has not expired."""
+        """Whether the key has a memory that has not expired."""
         return self.text is not None and (self.expires_at_ms is None or self.expires_at_ms > now_ms)
 
 
@@ -44,25 +42,25 @@ Name: TypeAlias = tuple[str, str]
 """Namespace and key."""
 
 
-State: TypeAlias = dict[Name, Entry]
+State: TypeAlias = dict[Name, KeyState]
 
 
-def change_of(record: Record) -> tuple[Name, Entry] | None:
-    """What a record changes; None for a reply, which changes no memory."""
+def change_of(record: Record) -> tuple[Name, KeyState] | None:
+    """Return the key that a record changes, and its new state; None for a reply, which changes no memory."""
     match record.mutation:
         case Put() as put:
             text = repr((put.content, put.metadata, put.created_at_ms, put.expires_at_ms)).encode()
             vectors = put.vectors.astype("<f4").tobytes()
-            entry = Entry(record.stamp, _digest(text), _digest(vectors), put.expires_at_ms)
+            entry = KeyState(record.stamp, _digest(text), _digest(vectors), put.expires_at_ms)
             return (put.namespace, put.key), entry
-        case Delete(namespace, key):
-            return (namespace, key), Entry(record.stamp)
-        case Reply():
+        case Removal(namespace, key):
+            return (namespace, key), KeyState(record.stamp)
+        case RememberedReply():
             return None
 
 
-def last_of(changes: Iterable[tuple[Name, Entry]]) -> State:
-    """The last change of each memory, by their stamps."""
+def last_of(changes: Iterable[tuple[Name, KeyState]]) -> State:
+    """Return the last state of each key, by the stamps."""
     state: State = {}
     for name, entry in changes:
         if name not in state or state[name].stamp < entry.stamp:
@@ -75,10 +73,10 @@ def _digest(data: bytes) -> bytes:
 
 
 def vector_fault(vectors: Vectors) -> tuple[str | None, int]:
-    """What is wrong with unit rows (n, dim), and with which first."""
+    """Return what is wrong with rows (n, dim) that should be of length 1, and the index of the first such row."""
     with np.errstate(over="ignore", invalid="ignore"):
         off = np.abs(np.linalg.norm(vectors, axis=1) - 1)
-    bad = np.flatnonzero(~(off <= UNIT_LENGTH_ERROR_MAX))  # a NaN compares as neither
+    bad = np.flatnonzero(~(off <= UNIT_LENGTH_ERROR_MAX))  # negated, so that NaN counts as bad
     if len(bad) == 0:
         return None, 0
     first = int(bad[0])

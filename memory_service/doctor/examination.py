@@ -1,11 +1,8 @@
-"""The whole: a data folder is examined file by file, judged, counted, and on request its snapshots are rebuilt.
+"""The examination of a data folder, and the repair of its snapshots.
 
-It may run beside workers. Snapshots are read before journals, since a journal only grows and a compaction writes a
-snapshot before it takes a journal away; what was replaced while it was read is read again.
-
-What makes a file good, and how files are compared, it does not know. Above is the command line, by way of the package;
-below are `store_file.py`, `journals.py`, `snapshot_files.py`, `verdict.py` and `report.py`, and for a repair the
-service's own start, which is imported only then.
+It may run while workers use the folder. Snapshots are read before journals, because a journal only grows, and a
+compaction writes a snapshot before it removes a journal. If a snapshot is replaced while it is read, the examination is
+repeated. A repair uses the service's own start, which is imported only then.
 """
 
 import os
@@ -16,22 +13,22 @@ from pathlib import Path
 
 from memory_service.clock import HybridClock, wall_ms
 from memory_service.doctor.journals import ExaminedJournal, read_journals
-from memory_service.doctor.report import RepairRefused, Report, Totals, listed
+from memory_service.doctor.report import RepairRefused, Report, Totals, entries_in
 from memory_service.doctor.snapshot_files import ExaminedSnapshot, is_complete, read_snapshot
 from memory_service.doctor.store_file import read_store
 from memory_service.doctor.verdict import Verdict, reach_verdict
 from memory_service.journal.data_folder import COMPACTED_FILE, SNAPSHOT_FOLDER, STORE_FILE, DataFolder
 
 ATTEMPTS = 3
-"""Examinations while workers keep replacing snapshots, which they do every few minutes at most."""
+"""Examinations at most. One is repeated if a worker replaces a snapshot, which happens every few minutes at most."""
 
 
 def examine(folder: Path, scratch: Path | None = None) -> Report:
-    """Examine a data folder. Nothing in it is written.
+    """Examine a data folder without writing to it.
 
     Args:
         folder: an existing folder.
-        scratch: where catalogs are copied to, on local disk; default: the system's temporary folder.
+        scratch: folder on local disk for copies of catalogs; default: the system's temporary folder.
     """
     for _ in range(ATTEMPTS):
         report, is_current = _examine(folder, scratch)
@@ -41,10 +38,11 @@ def examine(folder: Path, scratch: Path | None = None) -> Report:
 
 
 def _examine(folder: Path, scratch: Path | None) -> tuple[Report, bool]:
-    """A report, and whether all snapshots were there until the end; it is silent about those that were not."""
+    """The report, and whether no snapshot was removed since; removed ones are not in the report."""
     embedder, about_store = read_store(folder)
-    begun = [read_snapshot(path, embedder, scratch) for path in listed(folder / SNAPSHOT_FOLDER)]
+    begun = [read_snapshot(path, embedder, scratch) for path in entries_in(folder / SNAPSHOT_FOLDER)]
     journals, about_journals = read_journals(folder, embedder)
+    # A snapshot that was removed since it was read is not reported.
     snapshots = [each for each in begun if not each.is_complete or is_complete(each.path)]
     is_compacted = (folder / COMPACTED_FILE).exists()
     verdict = reach_verdict(snapshots, journals, is_compacted=is_compacted, now_ms=wall_ms())
@@ -57,7 +55,13 @@ def _examine(folder: Path, scratch: Path | None) -> tuple[Report, bool]:
     )
     names = tuple(each.path.name for each in verdict.unusable)
     refusal = verdict.refusal if embedder else f"{STORE_FILE} does not say whose vectors the folder holds."
-    report = Report(str(folder), findings, _totals(folder, snapshots, journals, verdict), names, refusal)
+    report = Report(
+        folder=str(folder),
+        findings=findings,
+        totals=_totals(folder, snapshots, journals, verdict),
+        unusable=names,
+        refusal=refusal,
+    )
     return report, len(snapshots) == len(begun)
 
 
@@ -75,7 +79,7 @@ def _totals(
 
 
 def _size(path: Path) -> int:
-    """Of a file that may vanish."""
+    """The size of a file; 0 if it was just removed."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -83,10 +87,10 @@ def _size(path: Path) -> int:
 
 
 def plan(report: Report) -> list[str]:
-    """What a repair will do, one sentence each; empty when there is nothing that it could.
+    """Return what a repair will do, one sentence for each step; empty if there is nothing to repair.
 
     Raises:
-        RepairRefused: it might lose something.
+        RepairRefused: a repair might lose something.
     """
     if report.refusal is not None:
         raise RepairRefused(report.refusal)
@@ -97,13 +101,13 @@ def plan(report: Report) -> list[str]:
 
 
 def repair(report: Report, scratch: Path | None = None) -> str:
-    """Do what `plan` says; the name of the fresh snapshot.
+    """Do what `plan` says, and return the name of the fresh snapshot.
 
-    The snapshots go first: a start would otherwise prefer one whose checksums hold and whose contents are wrong. Should
-    the writing fail, the journals and the good snapshots still hold everything.
+    The unusable snapshots are removed first, because a start would prefer a snapshot with right checksums and wrong
+    contents. If writing the fresh one fails, the journals and the good snapshots still hold everything.
 
     Raises:
-        RepairRefused: there is nothing that it could do, or it might lose something.
+        RepairRefused: there is nothing to repair, or a repair might lose something.
         StartupError: the folder takes no writes, or a start from it is impossible.
         OSError: the snapshot could not be written.
     """
@@ -116,9 +120,8 @@ def repair(report: Report, scratch: Path | None = None) -> str:
     embedder = folder.embedder()
     assert embedder is not None, "without an embedder the plan is a refusal"
     for name in report.unusable:
-        (folder.snapshots / name / snapshots.MANIFEST).unlink(
-            missing_ok=True
-        )  # first, so that nobody starts to read it
+        # The manifest goes first, so that no start reads the rest.
+        (folder.snapshots / name / snapshots.MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder.snapshots / name)
     recovered = recover(folder, embedder, HybridClock(), scratch)
     projection = recovered.projection

@@ -1,10 +1,7 @@
-"""Journals, each by itself: its frames, header, records and vectors, and whether a start would read it.
+"""Examines each journal by itself: its frames, header, records and vectors, and whether a start would read it.
 
-It does not know snapshots, nor whether another journal or a snapshot agrees: that is for `verdict.py`. It needs no
-FAISS and writes nothing. A journal that a compaction takes away meanwhile is passed over.
-
-Above are `verdict.py` and `examination.py`; below are `entries.py`, `report.py`, and the service's own frames and
-records.
+Whether journals and snapshots agree is the subject of `verdict.py`. This module needs no FAISS and writes nothing. A
+journal that a compaction removes during the examination is left out.
 """
 
 import json
@@ -14,89 +11,88 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory_service.clock import Stamp
-from memory_service.doctor.entries import Entry, Name, change_of, vector_fault
-from memory_service.doctor.report import SENSELESS, Finding, Findings, counted
+from memory_service.doctor.entries import KeyState, Name, change_of, vector_fault
+from memory_service.doctor.report import SENSELESS, Diagnoses, Diagnosis, counted
 from memory_service.embedding.embedder import Fingerprint
 from memory_service.journal.data_folder import JOURNAL_FOLDER
-from memory_service.journal.files import frames, journal_paths, next_frame
-from memory_service.journal.records import Delete, Header, Put, Record, Reply, decode, decode_header
+from memory_service.journal.files import journal_paths
+from memory_service.journal.frames import frames, next_frame
+from memory_service.journal.records import Header, Put, Record, RememberedReply, Removal, decode, decode_header
 
 RESTORE = "Restore the file from a backup, or move it away to do without its memories."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExaminedJournal:
-    """A journal as far as it can be read.
+    """A journal, as far as it can be read.
 
     Attributes:
-        size: bytes of the file.
         end: offset behind the last valid frame.
         ends: offsets behind every valid frame.
-        changes: (offset behind the record, name, entry) of its puts and deletes.
-        records: their number, replies included.
+        changes: (offset behind the record, key, state) of its puts and deletes.
+        records: number of records, replies included.
         is_readable: whether a start would read it.
     """
 
     writer: str
-    size: int
-    end: int
-    ends: frozenset[int]
-    changes: tuple[tuple[int, Name, Entry], ...]
-    records: int
+    end: int = 0
+    ends: frozenset[int] = frozenset()
+    changes: tuple[tuple[int, Name, KeyState], ...] = ()
+    records: int = 0
     is_readable: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnosis, ...]
 
 
-def read_journals(folder: Path, embedder: Fingerprint | None) -> tuple[list[ExaminedJournal], Findings]:
-    """All journals, each read and judged, and what is wrong with their folder."""
-    found = Findings(JOURNAL_FOLDER)
+def read_journals(folder: Path, embedder: Fingerprint | None) -> tuple[list[ExaminedJournal], Diagnoses]:
+    """Read and judge all journals; return them, and the findings about their folder."""
+    diagnoses = Diagnoses(JOURNAL_FOLDER)
     try:
         paths = journal_paths(folder / JOURNAL_FOLDER)
     except FileNotFoundError:
         if embedder is not None:
-            found.problem("the folder is missing", "Restore it from a backup: journals are the only truth.")
-        return [], found
+            diagnoses.problem("the folder is missing", "Restore it from a backup: journals are the only truth.")
+        return [], diagnoses
     except OSError as error:
-        found.problem(f"cannot be listed: {error.strerror}", "Make the folder readable.")
-        return [], found
+        diagnoses.problem(f"cannot be listed: {error.strerror}", "Make the folder readable.")
+        return [], diagnoses
     journals = [_journal(path, embedder) for path in paths]
-    return [journal for journal in journals if journal is not None], found
+    return [journal for journal in journals if journal is not None], diagnoses
 
 
 def _journal(path: Path, embedder: Fingerprint | None) -> ExaminedJournal | None:
-    """Read and judge a journal; None for one that a compaction took away meanwhile."""
-    found = Findings(f"{JOURNAL_FOLDER}/{path.name}")
+    """Read and judge a journal; None if a compaction has just removed it."""
+    diagnoses = Diagnoses(f"{JOURNAL_FOLDER}/{path.name}")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        found.problem(f"cannot be read: {error.strerror}", "Make the file readable.")
-        return ExaminedJournal(path.stem, 0, 0, frozenset(), (), 0, is_readable=False, findings=tuple(found))
+        diagnoses.problem(f"cannot be read: {error.strerror}", "Make the file readable.")
+        return ExaminedJournal(writer=path.stem, is_readable=False, findings=tuple(diagnoses))
     read = _read(data)
-    _judge_records(read, found)
-    is_readable = _judge_header(read.header, path.stem, embedder, found) and _judge_end(data, read, found)
-    if not any(finding.severity == "problem" for finding in found):
-        found.ok(_contents(read, len(data)))
+    _judge_records(read, diagnoses)
+    # The end is judged only behind a header that a start would accept.
+    is_readable = _judge_header(read.header, path.stem, embedder, diagnoses) and _judge_end(data, read, diagnoses)
+    if not any(finding.severity == "problem" for finding in diagnoses):
+        diagnoses.ok(_contents(read, len(data)))
     return ExaminedJournal(
-        path.stem,
-        len(data),
-        read.end,
-        frozenset(read.ends),
-        tuple(_changes(read.records)),
-        len(read.records),
-        is_readable,
-        tuple(found),
+        writer=path.stem,
+        end=read.end,
+        ends=frozenset(read.ends),
+        changes=tuple(_changes(read.records)),
+        records=len(read.records),
+        is_readable=is_readable,
+        findings=tuple(diagnoses),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """The frames of a journal, up to the first one that is bad or makes no sense.
+    """The frames of a journal, up to the first one that is bad or cannot be decoded.
 
     Attributes:
         records: each with the offsets of its frame and behind it.
-        senseless: why the payload at `end` makes no sense; None when that is not what ended the reading.
+        senseless: why the payload at `end` cannot be decoded; None if something else ended the reading.
     """
 
     header: Header | None
@@ -125,40 +121,42 @@ def _read(data: bytes) -> _Read:
     return _Read(header, records, ends, None)
 
 
-def _judge_header(header: Header | None, writer: str, embedder: Fingerprint | None, found: Findings) -> bool:
+def _judge_header(header: Header | None, writer: str, embedder: Fingerprint | None, diagnoses: Diagnoses) -> bool:
     """Whether a start would accept the header."""
     if header is None:
-        return True  # nothing was acknowledged yet, or `_judge_end` says what is wrong
+        return True  # nothing was acknowledged, or `_judge_end` says what is wrong
     if header.writer != writer:
-        found.problem(f"its header names another writer, {header.writer}", "Give the file its own name again.", at=0)
+        diagnoses.problem(
+            f"its header names another writer, {header.writer}", "Give the file its own name again.", at=0
+        )
     elif embedder is not None and header.embedder != embedder:
         what = f"holds vectors of another embedder, {header.embedder.model} (revision {header.embedder.revision[:12]})"
-        found.problem(what, "Move the file away: vectors of two models cannot be compared.", at=0)
+        diagnoses.problem(what, "Move the file away: vectors of two models cannot be compared.", at=0)
     else:
         return True
     return False
 
 
-def _judge_end(data: bytes, read: _Read, found: Findings) -> bool:
-    """Whether the file is read to its end, but for what was never acknowledged."""
+def _judge_end(data: bytes, read: _Read, diagnoses: Diagnoses) -> bool:
+    """Whether everything that was acknowledged can be read."""
     rest = len(data) - read.end
     if read.senseless is not None:
-        found.problem(f"a record makes no sense: {read.senseless}", RESTORE, at=read.end)
+        diagnoses.problem(f"a record cannot be decoded: {read.senseless}", RESTORE, at=read.end)
         return False
     if rest and next_frame(data, read.end + 1) is not None:
         what = f"damaged: a bad frame with valid frames behind it; {rest:,} bytes are not read"
-        found.problem(what, RESTORE, at=read.end)
+        diagnoses.problem(what, RESTORE, at=read.end)
         return False
     if rest:
-        what = f"torn tail of {rest:,} bytes: a write under way, or a rest of a crash, which was never acknowledged"
-        found.note(what, at=read.end)
+        what = f"torn tail of {rest:,} bytes: a write in progress or the rest of a crash, which was never acknowledged"
+        diagnoses.note(what, at=read.end)
     elif read.header is None:
-        found.note("empty: made a moment ago, or a rest of a crash")
+        diagnoses.note("empty: just made, or the rest of a crash")
     return True
 
 
-def _judge_records(read: _Read, found: Findings) -> None:
-    """What is wrong inside valid frames: one finding for each kind of fault, at its first place."""
+def _judge_records(read: _Read, diagnoses: Diagnoses) -> None:
+    """Add what is wrong inside valid frames: one finding for each kind of fault, at its first offset."""
     faults: dict[str, list[int]] = {}
     before: Stamp | None = None
     for at, _, record in read.records:
@@ -169,12 +167,14 @@ def _judge_records(read: _Read, found: Findings) -> None:
             faults.setdefault(fault, []).append(at)
     for fault, offsets in faults.items():
         count = "a record has" if len(offsets) == 1 else f"{len(offsets):,} records have, this one first,"
-        found.problem(f"{count} {fault}", "Store the memory again, or restore the file from a backup.", at=offsets[0])
+        diagnoses.problem(
+            f"{count} {fault}", "Store the memory again, or restore the file from a backup.", at=offsets[0]
+        )
 
 
 def _put_fault(put: Put) -> str | None:
     if not _is_object(put.metadata):
-        return "metadata that are no JSON object"
+        return "metadata that are not a JSON object"
     return "no vector" if len(put.vectors) == 0 else vector_fault(put.vectors)[0]
 
 
@@ -187,12 +187,12 @@ def _is_object(metadata: str) -> bool:
 
 def _contents(read: _Read, size: int) -> str:
     kinds = Counter(type(record.mutation) for _, _, record in read.records)
-    names = {Put: "put", Delete: "delete", Reply: "reply"}
+    names = {Put: "put", Removal: "delete", RememberedReply: "reply"}
     counts = [counted(kinds[kind], name) for kind, name in names.items() if kinds[kind]]
     return f"{', '.join(counts) or 'no records'} in {size:,} bytes"
 
 
-def _changes(records: Iterable[tuple[int, int, Record]]) -> Iterator[tuple[int, Name, Entry]]:
+def _changes(records: Iterable[tuple[int, int, Record]]) -> Iterator[tuple[int, Name, KeyState]]:
     for _, end, record in records:
         if (change := change_of(record)) is not None:
             yield end, *change

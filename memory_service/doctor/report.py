@@ -1,10 +1,7 @@
-"""What an examination says: findings with their severity and remedy, totals, and whether a repair may be done.
+"""The report of an examination: findings with severity and remedy, totals, and whether a repair is possible.
 
-It knows the form of a report and not what is examined: nothing of frames, snapshots or memories. A few small things
-that every examiner needs are here too, among them how a place and a number are worded.
-
-Above are the modules that look at files, `verdict.py`, `examination.py`, and the command line, which prints a report.
-Below is nothing of ours.
+This module knows the form of a report and nothing of frames, snapshots or memories. It also has the few functions that
+all examining modules need.
 """
 
 from dataclasses import dataclass
@@ -15,19 +12,19 @@ Severity: TypeAlias = Literal["ok", "note", "problem"]
 
 
 SENSELESS = (ValueError, KeyError, TypeError, AttributeError)
-"""What reading a payload raises that has a right checksum and makes no sense."""
+"""Errors of decoding a payload whose checksum is right and whose contents are not."""
 
 
 REBUILD = "Run the doctor with --repair: it removes this snapshot and writes a fresh one."
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
+class Diagnosis:
+    """The finding about one thing that was examined.
 
     Attributes:
-        where: path inside the data folder, with the offset where there is one; "." is the folder.
-        remedy: what to do about it; empty when there is nothing to do.
+        where: path inside the data folder, and the offset if there is one; "." is the folder itself.
+        remedy: what to do about it; empty if there is nothing to do.
     """
 
     severity: Severity
@@ -36,15 +33,15 @@ class Finding:
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What the folder holds.
+    """The numbers of what a folder holds.
 
     Attributes:
-        memories: number of memories in each namespace, expired ones left out.
-        tombstones: keys whose last record is a delete.
-        records: in the journals that are there.
-        bytes: of all files in the folder.
+        memories: number of memories in each namespace, without expired ones.
+        tombstones: number of keys whose last record is a delete.
+        records: number of records in the journals.
+        bytes: size of all files in the folder.
     """
 
     memories: dict[str, int]
@@ -55,24 +52,24 @@ class Totals:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The outcome of an examination.
 
     Attributes:
         unusable: names of the snapshots that a repair would remove.
-        refusal: why a repair may not be done; None when it may.
+        refusal: why a repair is refused; None if it is possible.
     """
 
     folder: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnosis, ...]
     totals: Totals
     unusable: tuple[str, ...]
     refusal: str | None
 
     @property
     def problems(self) -> int:
-        """How many findings call for action."""
+        """Number of findings that need action."""
         return sum(finding.severity == "problem" for finding in self.findings)
 
 
@@ -80,28 +77,28 @@ class RepairRefused(Exception):
     """A repair might lose something, or there is nothing to repair."""
 
 
-class Findings(list[Finding]):
-    """Findings about one place."""
+class Diagnoses(list[Diagnosis]):
+    """The findings about one place."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
         self.where = where
 
     def ok(self, what: str) -> None:
-        """It is as it should be."""
-        self.append(Finding("ok", what, self.where))
+        """Add that something is in order."""
+        self.append(Diagnosis("ok", what, self.where))
 
     def note(self, what: str, remedy: str = "", *, at: int | None = None) -> None:
-        """Worth a word, and harmless."""
-        self.append(Finding("note", what, place(self.where, at), remedy))
+        """Add something harmless that the operator may want to know."""
+        self.append(Diagnosis("note", what, place(self.where, at), remedy))
 
     def problem(self, what: str, remedy: str, *, at: int | None = None) -> None:
-        """It calls for action."""
-        self.append(Finding("problem", what, place(self.where, at), remedy))
+        """Add something that needs action."""
+        self.append(Diagnosis("problem", what, place(self.where, at), remedy))
 
 
-def listed(folder: Path) -> list[Path]:
-    """What is in a folder, oldest name first; nothing when there is no such folder."""
+def entries_in(folder: Path) -> list[Path]:
+    """Return the entries of a folder, oldest name first; none if there is no such folder."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -109,12 +106,12 @@ def listed(folder: Path) -> list[Path]:
 
 
 def place(where: str, at: int | None) -> str:
-    """A path inside the data folder, with the offset where there is one."""
+    """Return a path inside the data folder, with the offset if there is one."""
     return where if at is None else f"{where}, byte {at}"
 
 
 def counted(count: int, noun: str) -> str:
-    """A number with its noun: 1 journal, 2 journals, 3 memories, 4 replies."""
+    """Return a number with its noun: 1 journal, 2 journals, 3 memories, 4 replies."""
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memory_service.doctor.entries import State, change_of, last_of, vector_fault
-from memory_service.doctor.report import REBUILD, SENSELESS, Finding, Findings, counted, place
+from memory_service.doctor.report import REBUILD, SENSELESS, Diagnoses, Diagnosis, counted, place
 from memory_service.embedding.embedder import Fingerprint
 from memory_service.filters.grammar import EVERYTHING
 from memory_service.journal.data_folder import SNAPSHOT_FOLDER
 from memory_service.journal.records import FORMAT
-from memory_service.projection.catalog import SCHEMAS_READ, Catalog, UnsoundCatalog, examined
+from memory_service.projection.catalog import Catalog, UnsoundCatalog, open_copy
+from memory_service.projection.catalog_schema import SCHEMAS_READ
 
 if TYPE_CHECKING:  # it brings FAISS
     from memory_service.projection.snapshots import Snapshot
@@ -42,7 +43,7 @@ class ExaminedSnapshot:
     journals: Mapping[str, int]
     state: State | None
     is_complete: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnosis, ...]
 
 
 class _Unsound(Exception):
@@ -55,19 +56,19 @@ class _Unsound(Exception):
 
 def read_snapshot(path: Path, embedder: Fingerprint | None, scratch: Path | None) -> ExaminedSnapshot:
     """Read and judge a snapshot."""
-    found = Findings(f"{SNAPSHOT_FOLDER}/{path.name}")
+    found = Diagnoses(f"{SNAPSHOT_FOLDER}/{path.name}")
     if not is_complete(path):
         found.note("incomplete: being written, or a rest of a crash, which a later snapshot removes after an hour")
         return ExaminedSnapshot(path, {}, None, is_complete=False, findings=tuple(found))
     try:
         snapshot = _loaded(path, embedder)
-        with examined(snapshot.catalog, scratch) as catalog:
+        with open_copy(snapshot.catalog, scratch) as catalog:
             _judge_catalog(catalog, snapshot)
             changes = (change_of(record) for record in catalog.records(snapshot.vectors))
             state = last_of(change for change in changes if change is not None)
     except (_Unsound, UnsoundCatalog, OSError) as error:
         file, why, at = _explained(error)
-        found.append(Finding("problem", why, place(f"{found.where}/{file}", at), REBUILD))
+        found.append(Diagnosis("problem", why, place(f"{found.where}/{file}", at), REBUILD))
         return ExaminedSnapshot(path, _watermarks(path, scratch), None, is_complete=True, findings=tuple(found))
     alive = sum(entry.text is not None for entry in state.values())
     found.ok(f"{counted(alive, 'memory')}, covers {counted(len(snapshot.journals), 'journal')}")
@@ -174,7 +175,7 @@ def _watermarks(path: Path, scratch: Path | None) -> dict[str, int]:
     from memory_service.projection.snapshots import CATALOG, coverage
 
     try:
-        with examined(path / CATALOG, scratch) as catalog:
+        with open_copy(path / CATALOG, scratch) as catalog:
             return catalog.watermarks()
     except (UnsoundCatalog, OSError):
         return coverage(path) or {}

@@ -1,16 +1,15 @@
-"""Whether the files tell one story: journals and snapshots held to one another, and what a repair may remove.
+"""Whether journals and snapshots agree, and which snapshots a repair may remove.
 
-It works on what was read of them and opens no file; frames, checksums and SQLite it does not know.
-
-Above is `examination.py`; below are `journals.py` and `snapshot_files.py`, which read, `entries.py` and `report.py`.
+This module compares what `journals.py` and `snapshot_files.py` have read. It opens no file and knows nothing of frames,
+checksums and SQLite.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from memory_service.doctor.entries import Entry, Name, State
+from memory_service.doctor.entries import KeyState, Name, State
 from memory_service.doctor.journals import ExaminedJournal
-from memory_service.doctor.report import REBUILD, Finding, Findings, counted, place
+from memory_service.doctor.report import REBUILD, Diagnoses, Diagnosis, counted, place
 from memory_service.doctor.snapshot_files import ExaminedSnapshot
 from memory_service.journal.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER
 from memory_service.journal.files import SUFFIX
@@ -20,16 +19,16 @@ RESTORE_JOURNAL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What follows from snapshots and journals together.
+    """What snapshots and journals say together.
 
     Attributes:
         alive: the memories that a start from this folder would have.
-        refusal: why nothing may be repaired, if so.
+        refusal: why a repair is refused; None if it is possible.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnosis, ...]
     unusable: tuple[ExaminedSnapshot, ...]
     refusal: str | None
     alive: frozenset[Name]
@@ -39,41 +38,44 @@ class Verdict:
 def reach_verdict(
     snapshots: Sequence[ExaminedSnapshot], journals: Sequence[ExaminedJournal], *, is_compacted: bool, now_ms: int
 ) -> Verdict:
-    """Hold snapshots and journals to one another.
+    """Compare snapshots and journals.
 
-    The journals are the measure as long as they are whole: none was removed, and each holds what any snapshot covers
-    of it. Otherwise it is the newest snapshot that lacks nothing, with the journals beyond it.
+    The reference is the journals if they are complete: none was removed, and each one reaches as far as every snapshot
+    covers it. Otherwise the reference is the newest complete snapshot with the journals beyond it.
     """
     held = {journal.writer: journal for journal in journals}
     lost = _lost(snapshots, held)
     sound = [each for each in snapshots if each.state is not None]
     lacking = [each for each in sound if _lacks(each, lost)]
     usable = [each for each in sound if each not in lacking]
-    are_whole = not lost and not is_compacted
+    are_complete = not lost and not is_compacted
     states = [_replayed(each, journals) for each in usable]
-    measure = states[-1] if states and not are_whole else _replayed(None, journals)
+    measure = states[-1] if states and not are_complete else _replayed(None, journals)
     differences = [_difference(state, measure, now_ms) for state in states]
+    # With an unreadable journal, a difference would say nothing about the snapshots.
     is_comparable = all(journal.is_readable for journal in journals)
-    differing = [each for each, word in zip(usable, differences, strict=True) if word and are_whole and is_comparable]
+    differing = [
+        each for each, word in zip(usable, differences, strict=True) if word and are_complete and is_comparable
+    ]
     kept = [each for each in usable if each not in differing]
     unusable = [each for each in snapshots if each.is_complete and each not in kept]
     findings = (
         *_about_lost(lost, held, is_compacted=is_compacted),
         *(_about_lacking(each, lost) for each in lacking),
         *(finding for each in sound for finding in _about_boundaries(each, held)),
-        *(_about_differences(usable, differences, are_whole=are_whole) if is_comparable else _uncompared(sound)),
+        *(_about_differences(usable, differences, are_complete=are_complete) if is_comparable else _uncompared(sound)),
     )
     return Verdict(
-        findings,
-        tuple(unusable),
-        _refusal(held, unusable, kept, are_whole=are_whole),
-        frozenset(name for name, entry in measure.items() if entry.is_alive(now_ms)),
-        sum(entry.text is None for entry in measure.values()),
+        findings=findings,
+        unusable=tuple(unusable),
+        refusal=_refusal(held, unusable, kept, are_complete=are_complete),
+        alive=frozenset(name for name, entry in measure.items() if entry.is_alive(now_ms)),
+        tombstones=sum(entry.text is None for entry in measure.values()),
     )
 
 
 def _replayed(snapshot: ExaminedSnapshot | None, journals: Iterable[ExaminedJournal]) -> State:
-    """What a start from a snapshot would have, or one from the journals alone: the last stamp of each name wins."""
+    """The state after a start from a snapshot, or from the journals alone: the last stamp of each key wins."""
     state = dict(snapshot.state or {}) if snapshot else {}
     covered = snapshot.journals if snapshot else {}
     for journal in journals:
@@ -85,7 +87,7 @@ def _replayed(snapshot: ExaminedSnapshot | None, journals: Iterable[ExaminedJour
 
 
 def _lost(snapshots: Iterable[ExaminedSnapshot], held: Mapping[str, ExaminedJournal]) -> dict[str, int]:
-    """How far snapshots cover the journals that do not reach so far themselves, or are gone."""
+    """How far snapshots cover the journals that are missing or shorter than that, by writer."""
     lost: dict[str, int] = {}
     for snapshot in snapshots:
         for writer, end in snapshot.journals.items():
@@ -96,51 +98,55 @@ def _lost(snapshots: Iterable[ExaminedSnapshot], held: Mapping[str, ExaminedJour
 
 def _about_lost(
     lost: Mapping[str, int], held: Mapping[str, ExaminedJournal], *, is_compacted: bool
-) -> Iterator[Finding]:
+) -> Iterator[Diagnosis]:
     removed = 0
     for writer, end in sorted(lost.items()):
-        found = Findings(f"{JOURNAL_FOLDER}/{writer}{SUFFIX}")
+        diagnoses = Diagnoses(f"{JOURNAL_FOLDER}/{writer}{SUFFIX}")
         journal = held.get(writer)
         if journal is None and is_compacted:
             removed += 1
         elif journal is None:
-            found.problem(f"is missing: snapshots cover {end:,} bytes of it, no compaction removed it", RESTORE_JOURNAL)
+            diagnoses.problem(
+                f"is missing: snapshots cover {end:,} bytes of it, and no compaction removed it", RESTORE_JOURNAL
+            )
         elif not journal.is_readable:
-            found.note(f"a snapshot holds what was in its first {end:,} bytes", at=journal.end)
+            diagnoses.note(f"a snapshot holds what was in its first {end:,} bytes", at=journal.end)
         else:
             what = f"ends here, but a snapshot covers {end:,} bytes: it was cut, or replaced by an older copy"
-            found.problem(what, RESTORE_JOURNAL, at=journal.end)
-        yield from found
+            diagnoses.problem(what, RESTORE_JOURNAL, at=journal.end)
+        yield from diagnoses
     if removed:
-        yield Finding("ok", f"compaction removed {counted(removed, 'journal')}, which snapshots cover", JOURNAL_FOLDER)
+        yield Diagnosis(
+            "ok", f"compaction removed {counted(removed, 'journal')}, which snapshots cover", JOURNAL_FOLDER
+        )
 
 
 def _lacks(snapshot: ExaminedSnapshot, lost: Mapping[str, int]) -> list[str]:
-    """Journals that the snapshot would need and that are gone or too short."""
+    """The journals that a start from this snapshot needs and that are missing or too short."""
     return sorted(writer for writer, end in lost.items() if snapshot.journals.get(writer, 0) < end)
 
 
-def _about_lacking(snapshot: ExaminedSnapshot, lost: Mapping[str, int]) -> Finding:
+def _about_lacking(snapshot: ExaminedSnapshot, lost: Mapping[str, int]) -> Diagnosis:
     names = ", ".join(
         f"{writer}{SUFFIX} beyond byte {snapshot.journals.get(writer, 0)}" for writer in _lacks(snapshot, lost)
     )
-    what = f"needs what is gone: {names}"
-    return Finding("problem", what, f"{SNAPSHOT_FOLDER}/{snapshot.path.name}", REBUILD)
+    what = f"needs missing parts of journals: {names}"
+    return Diagnosis("problem", what, f"{SNAPSHOT_FOLDER}/{snapshot.path.name}", REBUILD)
 
 
-def _about_boundaries(snapshot: ExaminedSnapshot, held: Mapping[str, ExaminedJournal]) -> Iterator[Finding]:
-    """A watermark lies behind some frame, or the journal under this name is another one."""
+def _about_boundaries(snapshot: ExaminedSnapshot, held: Mapping[str, ExaminedJournal]) -> Iterator[Diagnosis]:
+    """Problems of watermarks that are not at the end of a frame: the journal of this name is another one then."""
     for writer, end in snapshot.journals.items():
         journal = held.get(writer)
         if journal is not None and end <= journal.end and end not in journal.ends:
             where = place(f"{JOURNAL_FOLDER}/{writer}{SUFFIX}", end)
-            yield Finding(
+            yield Diagnosis(
                 "problem", f"no frame ends here, but snapshot {snapshot.path.name} does", where, RESTORE_JOURNAL
             )
 
 
 def _difference(state: State, measure: State, now_ms: int) -> str | None:
-    """In what two states differ as a caller would see it; None when they do not."""
+    """How two states differ as a caller sees them; None if they agree."""
     names = [name for name in state.keys() | measure.keys() if not _agree(state.get(name), measure.get(name), now_ms)]
     if not names:
         return None
@@ -149,16 +155,17 @@ def _difference(state: State, measure: State, now_ms: int) -> str | None:
     return f"{counted(len(names), 'memory')}, the first is {first[1]!r} in namespace {first[0]!r} ({kind})"
 
 
-def _agree(one: Entry | None, other: Entry | None, now_ms: int) -> bool:
-    """Whether both mean the same. An expired memory is none; a worker buries it under its own stamp."""
+def _agree(one: KeyState | None, other: KeyState | None, now_ms: int) -> bool:
+    """Whether a caller sees the same. An expired memory counts as missing."""
     if one == other:
         return True
+    # A worker that saw the expiry holds a tombstone with the memory's own stamp.
     if one and other and one.stamp == other.stamp and None in (one.text, other.text):
         return (one.expires_at_ms or other.expires_at_ms) is not None
     return not (one and one.is_alive(now_ms)) and not (other and other.is_alive(now_ms))
 
 
-def _kind(one: Entry | None, measure: Entry | None, now_ms: int) -> str:
+def _kind(one: KeyState | None, measure: KeyState | None, now_ms: int) -> str:
     if one is None or not one.is_alive(now_ms):
         return "missing"
     if measure is None or not measure.is_alive(now_ms):
@@ -169,25 +176,30 @@ def _kind(one: Entry | None, measure: Entry | None, now_ms: int) -> str:
 
 
 def _about_differences(
-    usable: Sequence[ExaminedSnapshot], differences: Sequence[str | None], *, are_whole: bool
-) -> Iterator[Finding]:
+    usable: Sequence[ExaminedSnapshot], differences: Sequence[str | None], *, are_complete: bool
+) -> Iterator[Diagnosis]:
     measure = (
-        "the journals alone" if are_whole else f"snapshot {usable[-1].path.name if usable else ''} and the journals"
+        "the journals alone" if are_complete else f"snapshot {usable[-1].path.name if usable else ''} and the journals"
     )
-    compared = len(usable) if are_whole else len(usable) - 1
-    remedy = REBUILD if are_whole else "Restore one of the two from a backup: nothing here tells which is right."
+    # Without complete journals, the last snapshot is the reference itself.
+    compared = len(usable) if are_complete else len(usable) - 1
+    remedy = (
+        REBUILD
+        if are_complete
+        else "Restore one of the two from a backup; the folder does not tell which one is right."
+    )
     for snapshot, difference in list(zip(usable, differences, strict=True))[: max(compared, 0)]:
-        found = Findings(f"{SNAPSHOT_FOLDER}/{snapshot.path.name}")
+        diagnoses = Diagnoses(f"{SNAPSHOT_FOLDER}/{snapshot.path.name}")
         if difference is None:
-            found.ok(f"with the journals beyond it the same memories as {measure}")
+            diagnoses.ok(f"with the journals beyond it the same memories as {measure}")
         else:
-            found.problem(f"with the journals beyond it other memories than {measure}: {difference}", remedy)
-        yield from found
+            diagnoses.problem(f"with the journals beyond it other memories than {measure}: {difference}", remedy)
+        yield from diagnoses
 
 
-def _uncompared(sound: Sequence[ExaminedSnapshot]) -> Iterator[Finding]:
+def _uncompared(sound: Sequence[ExaminedSnapshot]) -> Iterator[Diagnosis]:
     if sound:
-        yield Finding("note", "not compared with the journals, since not every journal can be read", SNAPSHOT_FOLDER)
+        yield Diagnosis("note", "not compared with the journals, since not every journal can be read", SNAPSHOT_FOLDER)
 
 
 def _refusal(
@@ -195,16 +207,16 @@ def _refusal(
     unusable: Sequence[ExaminedSnapshot],
     kept: Sequence[ExaminedSnapshot],
     *,
-    are_whole: bool,
+    are_complete: bool,
 ) -> str | None:
-    """Why no snapshot may be removed: a journal cannot be read, or one of them alone may hold something."""
+    """Why no snapshot may be removed: a journal cannot be read, or only this snapshot holds something."""
     for journal in held.values():
         if not journal.is_readable:
-            return (
-                f"{JOURNAL_FOLDER}/{journal.writer}{SUFFIX} cannot be read whole, and a repair never touches a journal."
-            )
-    if unusable and not kept and not are_whole:
-        return "the journals are not whole, and no snapshot can be used in their place: restore one from a backup."
+            name = f"{JOURNAL_FOLDER}/{journal.writer}{SUFFIX}"
+            return f"{name} cannot be read to its end, and a repair never touches a journal."
+    if unusable and not kept and not are_complete:
+        return "the journals are not complete, and no snapshot can replace them: restore one from a backup."
+    # An unusable snapshot must not be the only file that covers a part of a journal.
     for snapshot in unusable:
         for writer, end in snapshot.journals.items():
             reach = max([each.journals.get(writer, 0) for each in kept], default=0)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from memory_service.documents.markdown import trimmed
+from memory_service.documents.markdown import trim_blocks
 from memory_service.documents.model import Block, BlockKind, Extracted
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ _BLOCKS = frozenset(f"{_PARTS} {_LISTS}".split()) | _HEADINGS.keys()
 _ROLES_LEFT_OUT = frozenset({"navigation", "banner", "contentinfo", "search", "complementary"})
 
 
-class _Writer:
-    """Puts a text together, block by block."""
+class _BlockWriter:
+    """Builds the text and its blocks, one block at a time."""
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
@@ -35,10 +35,10 @@ class _Writer:
         self._open.append(text)
 
     def close(self, kind: BlockKind, level: int = 0) -> None:
-        """End the block that is open, if there is anything in it."""
+        """End the open block, unless it is empty."""
         inner = "".join(self._open)
         self._open = []
-        inner = inner.strip("\n") if kind is BlockKind.CODE else _unfolded(inner)
+        inner = inner.strip("\n") if kind is BlockKind.CODE else _collapse_spaces(inner)
         if not inner.strip():
             return
         start = self._length
@@ -52,14 +52,15 @@ class _Writer:
 
 
 def read_html(text: str) -> Extracted:
-    """Read a page: what is in its `main` (or only `article`), or else its body."""
+    """Read a page: its `main` element, its only `article`, or its body."""
     from selectolax.lexbor import LexborHTMLParser
 
     page = LexborHTMLParser(text)
     titles = [node.text().strip() for node in page.css("title")]
     articles = page.css("article")
+    # With several articles, none of them is the subject of the page.
     root = page.css_first("main, [role=main]") or (articles[0] if len(articles) == 1 else page.body)
-    writer = _Writer()
+    writer = _BlockWriter()
     kinds: list[tuple[BlockKind, int]] = [(BlockKind.TEXT, 0)]
     for node, is_beginning in _walk(root):
         tag = node.tag or ""
@@ -72,17 +73,15 @@ def read_html(text: str) -> Extracted:
         else:
             _begin(writer, tag, kinds)
     writer.close(BlockKind.TEXT)
-    found = writer.text
-    blocks = trimmed(found, _tables_joined(writer.blocks))
+    content = writer.text
+    blocks = trim_blocks(content, _join_table_rows(writer.blocks))
     title = next((title for title in titles if title), None)
-    return Extracted(found, blocks, title or next((block.title for block in blocks if block.level == 1), None))
+    return Extracted(content, blocks, title or next((block.title for block in blocks if block.level == 1), None))
 
 
 def _walk(root: "LexborNode | None") -> Iterator[tuple["LexborNode", bool]]:
-    """What is below a node, each one at its beginning and at its end, in order, without what is left out.
-
-    By hand and not by recursion: pages are nested as deeply as they please.
-    """
+    """Yield every node below the root at its start (True) and its end (False), without the elements to leave out."""
+    # A loop instead of recursion, because the nesting of a page has no bound.
     open_: list[LexborNode] = []
     node = root.first_child if root else None
     while node is not None or open_:
@@ -99,10 +98,10 @@ def _walk(root: "LexborNode | None") -> Iterator[tuple["LexborNode", bool]]:
 
 
 _BREAK = "\v"
-"""Stands for a line break within a paragraph, where other white space is one space."""
+"""Stands for a line break inside a paragraph, where all other white space becomes one space."""
 
 
-def _begin(writer: _Writer, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
+def _begin(writer: _BlockWriter, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
     if tag in _BLOCKS:
         writer.close(*kinds[-1])
         match tag:
@@ -115,26 +114,27 @@ def _begin(writer: _Writer, tag: str, kinds: list[tuple[BlockKind, int]]) -> Non
             case _:
                 kinds.append((BlockKind.TEXT, 0))
         if tag == "li":
+            # Items of a list are told apart by their dashes, as in Markdown.
             writer.write("- ")
     elif tag in ("td", "th"):
         writer.write(" | ")
 
 
-def _finish(writer: _Writer, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
+def _finish(writer: _BlockWriter, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
     if tag in _BLOCKS:
         writer.close(*kinds[-1])
         kinds.pop()
 
 
-def _unfolded(text: str) -> str:
-    """Text with one space for any white space, and a line for each break."""
+def _collapse_spaces(text: str) -> str:
+    """The text with one space for any white space, and a new line for each break."""
     lines = (" ".join(line.split()) for line in text.split(_BREAK))
     shown = "\n".join(lines).strip()
     return "" if shown == "-" else shown
 
 
-def _tables_joined(blocks: list[Block]) -> list[Block]:
-    """The rows of a table, which follow each other, as one block."""
+def _join_table_rows(blocks: list[Block]) -> list[Block]:
+    """The blocks, with the adjacent rows of a table as one block."""
     joined: list[Block] = []
     for block in blocks:
         last = joined[-1] if joined else None

@@ -1,4 +1,4 @@
-"""Libraries: documents under one name, found by that name, and read within a budget of tokens."""
+"""Libraries: documents under one name. A name finds them, and a budget of tokens bounds what is read of them."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,19 @@ from vector_memory.retrieval import MAX_TOKENS, Hit, Retrieval
 
 NAME_CHARS_MAX = 200
 KNOWN_MAX = 10_000
-"""Names that are compared in spelling; ten milliseconds' work for each thousand."""
+"""Libraries whose names are compared with the one sought; a thousand take ten milliseconds."""
 
 TOPICS_MAX = 50
+"""Topics that an answer lists for a library."""
+
 CANDIDATES_MAX = 200
+"""Chunks considered for a topic, more than a usual budget of 5,000 tokens holds."""
+
 BEGINNING_CHUNKS = 3
-"""Of each document, where no topic is given: about a page."""
+"""Chunks read of each document if no topic is given: about a page."""
 
 _NEAR = 0.6
-"""difflib's own cutoff for close matches."""
+"""Least similarity of a close match: difflib's own default."""
 
 
 class Libraries:
@@ -42,13 +46,13 @@ class Libraries:
         limit: int = LIBRARIES_MAX,
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> list[Library]:
-        """The libraries that a name may mean, best first: spelt so, beginning so, spelt nearly so, or by meaning.
+        """Return the libraries that a name may mean, best first: equal, by prefix, by spelling, or by meaning.
 
         Args:
-            name: as a person would say it; None for all, in order of id.
-            namespace: in which.
+            name: as a person would say it; None returns all libraries, in order of id.
+            namespace: the one to search.
             limit: 1 to 10.
-            consistency: what is seen of other workers' writes.
+            consistency: what the call sees of other workers' writes.
         """
         checks.namespace(namespace)
         WholeNumber(1, LIBRARIES_MAX).check(limit, "limit")
@@ -58,16 +62,17 @@ class Libraries:
         if name is None:
             return [self._library(id, namespace, "all") for id in known[:limit]]
         wanted = names.library_id(name)
-        found = {wanted: "exact"} if wanted in known else {}
+        matches = {wanted: "exact"} if wanted in known else {}
         if wanted:
-            found |= {id: "prefix" for id in known if _begins(id, wanted) and id not in found}
+            matches |= {id: "prefix" for id in known if _begins_with(id, wanted) and id not in matches}
             near = difflib.get_close_matches(wanted, known, n=limit, cutoff=_NEAR)
+            # People often leave out what comes before the slash, as in `react` for `facebook/react`.
             last = {id.rpartition("/")[2]: id for id in known}
             near += [last[part] for part in difflib.get_close_matches(wanted, last, n=limit, cutoff=_NEAR)]
-            found |= {id: "near" for id in near if id not in found}
-        if not found and name.strip():
-            found = dict.fromkeys(self._by_meaning(name, namespace), "meaning")
-        return [self._library(id, namespace, match) for id, match in list(found.items())[:limit]]
+            matches |= {id: "near" for id in near if id not in matches}
+        if not matches and name.strip():
+            matches = dict.fromkeys(self._by_meaning(name, namespace), "meaning")
+        return [self._library(id, namespace, match) for id, match in list(matches.items())[:limit]]
 
     def docs(
         self,
@@ -78,14 +83,14 @@ class Libraries:
         namespace: str = DEFAULT_NAMESPACE,
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> Docs:
-        """What a library says on a topic, or how its documents begin.
+        """Return what a library says about a topic; without a topic, the first chunks of its documents.
 
         Args:
-            id: as `resolve` gives it.
+            id: `Library.id`.
             topic: a question or some words.
-            tokens: what may be returned, by an estimate that is rather too high; 1 to 1,000,000.
-            namespace: in which.
-            consistency: what is seen of other workers' writes.
+            tokens: budget of the answer, by an estimate that is rather too high; 1 to 1,000,000.
+            namespace: the one to search.
+            consistency: what the call sees of other workers' writes.
 
         Raises:
             NotFound: there is no such library.
@@ -98,7 +103,7 @@ class Libraries:
             raise NotFound(f"There is no library {id!r} in namespace {namespace!r}; GET /v1/libraries finds names.")
         if topic is None:
             return self._beginnings(library, tokens, namespace)
-        found = self._memories.retrieve(
+        result = self._memories.retrieve(
             Retrieval(
                 query=topic,
                 k=CANDIDATES_MAX,
@@ -107,7 +112,7 @@ class Libraries:
                 max_tokens=tokens,
             )
         )
-        return _docs(library, _in_reading_order(found.hits), found.tokens or 0, truncated=bool(found.truncated))
+        return _docs(library, _in_reading_order(result.hits), result.tokens or 0, truncated=bool(result.truncated))
 
     def _beginnings(self, library: str, tokens: int, namespace: str) -> Docs:
         first: dict[str, JSON] = {**names.is_any_chunk(), "library": library, "chunk": {"$lte": BEGINNING_CHUNKS * GAP}}
@@ -115,14 +120,14 @@ class Libraries:
         waiting: dict[str, list[Memory]] = {}
         for memory in sorted(page.memories, key=_place):
             waiting.setdefault(_place(memory)[0], []).append(memory)
-        # The first chunk of every document before the second of any.
-        rounds = [of[turn] for turn in range(BEGINNING_CHUNKS) for of in waiting.values() if turn < len(of)]
+        # The first chunks of all documents come before the second chunk of any document.
+        rounds = [chunks[turn] for turn in range(BEGINNING_CHUNKS) for chunks in waiting.values() if turn < len(chunks)]
         chosen: list[Hit] = []
         spent = 0
         for memory in rounds:
             cost = estimate_tokens(memory.content)
             if spent + cost > tokens:
-                break
+                break  # and no shorter chunk instead: it would be out of turn
             spent += cost
             chosen.append(Hit.of(memory, 0.0))
         hits = tuple(sorted(chosen, key=lambda hit: _place(hit.memory)))
@@ -130,17 +135,17 @@ class Libraries:
         return _docs(library, hits, spent, truncated=truncated)
 
     def _by_meaning(self, name: str, namespace: str) -> list[str]:
-        """Libraries whose chunks come nearest."""
+        """The libraries of the chunks that are nearest to the name."""
         query = Retrieval(
             query=name, k=50, namespace=namespace, filter={**names.is_any_chunk(), "library": {"$exists": True}}
         )
         return list(dict.fromkeys(str(hit.memory.metadata["library"]) for hit in self._memories.retrieve(query).hits))
 
     def _library(self, id: str, namespace: str, match: str) -> Library:
-        of_heads = {"document.library": id}
-        spelt = self._values("document.library_name", namespace, 2, of_heads)
-        topics = self._values("topic", namespace, TOPICS_MAX, of_heads)
-        documents = sum(count for _, count in self._values("document.library", namespace, 1, of_heads))
+        heads = {"document.library": id}
+        spelt = self._values("document.library_name", namespace, 2, heads)
+        topics = self._values("topic", namespace, TOPICS_MAX, heads)
+        documents = sum(count for _, count in self._values("document.library", namespace, 1, heads))
         chunks = sum(count for _, count in self._values("library", namespace, 1, {"library": id}))
         return Library(
             id=id,
@@ -189,8 +194,8 @@ def _docs(library: str, hits: Sequence[Hit], tokens: int, *, truncated: bool) ->
     return Docs(library=library, chunks=chunks, tokens=tokens, truncated=truncated)
 
 
-def _begins(id: str, wanted: str) -> bool:
-    """Whether an id, or its part behind the last slash, begins so."""
+def _begins_with(id: str, wanted: str) -> bool:
+    """Whether an id, or its part after the last slash, begins with a text."""
     return id.startswith(wanted) or id.rpartition("/")[2].startswith(wanted)
 
 
@@ -200,7 +205,7 @@ def _place(memory: Memory) -> tuple[str, int]:
 
 
 def _in_reading_order(hits: Sequence[Hit]) -> tuple[Hit, ...]:
-    """The document with the best hit first, and within it as it is read."""
+    """The document with the best hit first, and each document in its own order."""
     rank: dict[str, int] = {}
     for hit in hits:
         rank.setdefault(_place(hit.memory)[0], len(rank))

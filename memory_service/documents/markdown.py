@@ -1,4 +1,4 @@
-"""Reads Markdown: the text stays as it is written, and its headings, code and tables are found in it."""
+"""Reads Markdown. The text stays as it is written; its headings, code and tables become blocks."""
 
 import re
 from itertools import accumulate
@@ -6,7 +6,7 @@ from itertools import accumulate
 from memory_service.documents.model import Block, BlockKind, Extracted
 
 NESTING_MAX = 20
-"""Levels of quotes and lists that are looked into; what lies deeper is text."""
+"""Levels of quotes and lists that are parsed. Everything deeper is text."""
 
 _FRONT_MATTER = re.compile(r"\A---\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
 _FRONT_TITLE = re.compile(r"^title:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
@@ -22,55 +22,61 @@ _KINDS = {
 
 
 def read_markdown(text: str) -> Extracted:
-    """Read CommonMark with tables; the front matter of site generators is one block, and its title the document's.
+    """Read CommonMark with tables. The front matter of site generators is one block, and its title is the document's.
 
     Args:
-        text: with plain line ends (`plain.with_plain_lines`).
+        text: has plain line ends (`plain.with_plain_lines`).
     """
     from markdown_it import MarkdownIt
 
     front = _FRONT_MATTER.match(text)
     skipped = front.end() if front else 0
     parser = MarkdownIt("commonmark", {"maxNesting": NESTING_MAX}).enable("table")
+    # Only the blocks are wanted, so inline parsing is switched off.
     parser.core.ruler.enableOnly(["normalize", "block"])
     tokens = parser.parse(text[skipped:].replace("\0", "�"))
+    # The offset at which every line of the text begins.
     lines = list(accumulate((len(line) + 1 for line in text[skipped:].split("\n")), initial=skipped))
     blocks = [Block(0, skipped, BlockKind.TEXT)] if front else []
     end = skipped
-    for at, token in enumerate(tokens):
+    for position, token in enumerate(tokens):
         kind = _KINDS.get(token.type)
         if kind is None or token.map is None:
             continue
         begin_line, end_line = token.map
         start = max(end, lines[begin_line])
-        if start > end:  # what is no block of its own (a rule, a definition of a link) still is text
+        if start > end:  # lines that make no block (a rule, a link definition) are text
             blocks.append(Block(end, start, BlockKind.TEXT))
-        # Only headings that stand alone make sections: one in a quote or a list is part of it.
+        # A heading inside a quote or a list makes no section.
         if kind is BlockKind.HEADING and token.level:
             kind = BlockKind.TEXT
         is_heading = kind is BlockKind.HEADING
-        title = _plain(tokens[at + 1].content) if is_heading else ""
+        heading = _plain(tokens[position + 1].content) if is_heading else ""
         end = min(len(text), max(start, lines[end_line]))
-        blocks.append(Block(start, end, kind, int(token.tag[1:]) if is_heading else 0, title))
+        blocks.append(Block(start, end, kind, int(token.tag[1:]) if is_heading else 0, heading))
     blocks.append(Block(end, len(text), BlockKind.TEXT))
-    own = _FRONT_TITLE.search(front[0]) if front else None
-    named = own[1].strip("\"'") if own else next((b.title for b in blocks if b.level == 1 and b.title), None)
-    return Extracted(text, trimmed(text, blocks), named or None)
+    front_title = _FRONT_TITLE.search(front[0]) if front else None
+    title = (
+        front_title[1].strip("\"'")
+        if front_title
+        else next((b.title for b in blocks if b.level == 1 and b.title), None)
+    )
+    return Extracted(text, trim_blocks(text, blocks), title or None)
 
 
-def trimmed(text: str, blocks: list[Block]) -> tuple[Block, ...]:
-    """The blocks without the blank text around them, and without those that are all blank."""
-    found = []
+def trim_blocks(text: str, blocks: list[Block]) -> tuple[Block, ...]:
+    """Return the blocks without blanks at their ends, and without blank blocks."""
+    trimmed = []
     for block in blocks:
         inner = text[block.start : block.end]
         if inner.strip():
             blanks = "\n" if block.kind is BlockKind.CODE else None  # the indentation of code is part of it
             start = block.start + len(inner) - len(inner.lstrip(blanks))
             end = block.start + len(inner.rstrip())
-            found.append(Block(start, end, block.kind, block.level, block.title))
-    return tuple(found)
+            trimmed.append(Block(start, end, block.kind, block.level, block.title))
+    return tuple(trimmed)
 
 
 def _plain(inline: str) -> str:
-    """A heading without the marks of emphasis, code, links and anchors."""
-    return " ".join(_MARKS.sub(lambda found: found[1] or "", inline).split())
+    """The heading without the marks of emphasis, code, links and anchors."""
+    return " ".join(_MARKS.sub(lambda match: match[1] or "", inline).split())

@@ -1,4 +1,4 @@
-"""What documents and libraries are called, the keys of their memories, and bounds on what callers say of them."""
+"""Names of documents and libraries, keys of their chunks, and bounds on what callers send about them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,15 +11,16 @@ from vector_memory.errors import InvalidInput
 from vector_memory.fields import JSON
 
 RESERVED = frozenset({"document_id", "document", "title", "library", "topic", "headings", "chunk", "overlap", "page"})
+"""Metadata fields that uploads write themselves."""
 
 PREFIX = "doc:"
 
 
 def check(document: NewDocument) -> None:
-    """Check what is said of a new document.
+    """Check everything about a new document but its source.
 
     Raises:
-        InvalidInput: naming the field, the bound and the remedy.
+        InvalidInput: the message names the field, the bound and the remedy.
     """
     checks.namespace(document.namespace)
     if document.id is not None:
@@ -29,53 +30,55 @@ def check(document: NewDocument) -> None:
             bound.check(value, field)
     if document.library is not None:
         LIBRARY.check(library_id(document.library) or " ", "library")  # lower case may be longer, or nothing at all
-    taken = sorted(RESERVED.intersection(document.metadata))
-    if taken:
+    reserved = sorted(RESERVED.intersection(document.metadata))
+    if reserved:
         raise InvalidInput(
-            f"metadata.{taken[0]} is noted by the service itself; use another name.", field=f"metadata.{taken[0]}"
+            f"metadata.{reserved[0]} is written by the service itself; use another name.",
+            field=f"metadata.{reserved[0]}",
         )
     if len(canonical(document.metadata).encode()) > METADATA_BYTES_MAX:
         raise InvalidInput(f"metadata of a document is at most {METADATA_BYTES_MAX} bytes of JSON.", field="metadata")
 
 
 def check_id(id: str) -> None:
-    """1 to 200 characters, none of them a `#`, which parts the id from the chunk in a key."""
+    """Check an id: 1 to 200 characters without `#`, which separates the id from the chunk in a key."""
     ID.check(id, "id")
     if "#" in id or not id.isprintable() or not id.strip():
         raise InvalidInput("id must be printable text without #.", field="id")
 
 
 def derived_id(data: bytes) -> str:
-    """The id of a document that was sent without one."""
+    """Return the id of a document that was sent without one."""
     return f"sha256-{hashlib.sha256(data).hexdigest()[:32]}"
 
 
 def library_id(name: str) -> str:
-    """A library's name in lower case, with `-` for spaces and without slashes around it."""
+    """Return a library's name in lower case, with `-` for spaces and without slashes at its ends."""
     return "-".join(name.casefold().split()).strip("/")
 
 
 def chunk_keys(id: str, contents: list[str]) -> list[str]:
-    """A key for each chunk, from what it says: the same text has the same key, wherever it stands."""
+    """Return a key for each chunk, made of its text: the same text has the same key at any position."""
     seen: dict[str, int] = {}
     keys = []
     for content in contents:
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        # A text that occurs again gets a number, since keys are unique.
         seen[digest] = seen.get(digest, 0) + 1
         keys.append(f"{PREFIX}{id}#{digest}" + (f".{seen[digest]}" if seen[digest] > 1 else ""))
     return keys
 
 
 def is_chunk_key(id: str, key: str) -> bool:
-    """Whether a key is one of a document's chunks."""
+    """Whether a key is that of one of the document's chunks."""
     return key.startswith(f"{PREFIX}{id}#")
 
 
 def is_any_chunk() -> Mapping[str, JSON]:
-    """A filter for the chunks of all documents (`;` follows `:`). Others may have metadata of the same names."""
+    """Return a filter for the chunks of all documents (`;` follows `:`). Metadata would match other memories, too."""
     return {"key": {"$gte": PREFIX, "$lt": f"{PREFIX[:-1]};"}}
 
 
 def keys_of(id: str) -> Mapping[str, JSON]:
-    """A filter for all chunks of a document: the range of their keys (`$` follows `#`)."""
+    """Return a filter for all chunks of a document: the range of their keys (`$` follows `#`)."""
     return {"key": {"$gte": f"{PREFIX}{id}#", "$lt": f"{PREFIX}{id}$"}}

@@ -1,51 +1,53 @@
-"""Numbers for the chunks of a document that rise in reading order, and stay when others come or go.
+"""Numbers that order the chunks of a document, and stay the same when other chunks come or go.
 
-A number says nothing but the order. They have gaps, so that what is put between two chunks renumbers neither: a chunk
-that an upload did not touch is not written again.
+A number says nothing but the order. There are gaps between numbers, so a chunk that is inserted between two others
+changes neither number, and a chunk that an upload did not change is not written again.
 """
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 GAP = 1 << 20
+"""Distance of fresh numbers: 20 insertions at the same place, each halving the gap, before chunks are renumbered."""
 
 
-def ordered(keys: Sequence[str], held: Mapping[str, int]) -> list[int]:
-    """A number for each key, rising.
+def number_keys(keys: Sequence[str], held: Mapping[str, int]) -> list[int]:
+    """Return a number for each key, in rising order.
 
     Args:
-        keys: in reading order, each once.
-        held: the numbers that keys have already; as many as possible are kept.
+        keys: in reading order, without repetition.
+        held: numbers that keys have already. As many of them as possible are kept.
     """
     kept = _longest_rise([held.get(key) for key in keys])
     numbers: list[int] = []
     below = 0
-    at = 0
-    while at < len(keys):
-        after = next((later for later in range(at, len(keys)) if kept[later] is not None), len(keys))
-        above = kept[after] if after < len(keys) else None
-        step = GAP if above is None else min(GAP, (above - below) // (after - at + 1))
-        if step < 1:
-            return [GAP * (place + 1) for place in range(len(keys))]
-        numbers += [below + step * (place + 1) for place in range(after - at)]
+    start = 0
+    while start < len(keys):
+        # The keys from `start` to `end` have no number yet; they get numbers between `below` and `above`.
+        end = next((later for later in range(start, len(keys)) if kept[later] is not None), len(keys))
+        above = kept[end] if end < len(keys) else None
+        step = GAP if above is None else min(GAP, (above - below) // (end - start + 1))
+        if step < 1:  # the gap is used up, so all keys get fresh numbers
+            return [GAP * (position + 1) for position in range(len(keys))]
+        numbers += [below + step * (position + 1) for position in range(end - start)]
         if above is not None:
             numbers.append(above)
-        below, at = numbers[-1], after + 1
+        below, start = numbers[-1], end + 1
     return numbers
 
 
 def _longest_rise(numbers: Sequence[int | None]) -> list[int | None]:
-    """The numbers of a longest rising subsequence in their places, and None for the rest (patience sorting)."""
-    tails: list[int] = []
-    ends: list[int] = []
-    before: dict[int, int | None] = {}
-    for at, number in enumerate(numbers):
+    """The numbers of a longest rising subsequence at their positions, and None elsewhere (patience sorting)."""
+    tails: list[int] = []  # smallest last number of a rise, by its length less 1
+    ends: list[int] = []  # its position
+    before: dict[int, int | None] = {}  # position of the predecessor in the rise that ends at a position
+    for position, number in enumerate(numbers):
         if number is None or number < 1:
             continue
         length = bisect_left(tails, number)
         tails[length:] = [number, *tails[length + 1 :]]
-        ends[length:] = [at, *ends[length + 1 :]]
-        before[at] = ends[length - 1] if length else None
+        ends[length:] = [position, *ends[length + 1 :]]
+        before[position] = ends[length - 1] if length else None
     kept: list[int | None] = [None] * len(numbers)
     last = ends[-1] if ends else None
     while last is not None:

@@ -1,13 +1,14 @@
-"""Reads the text of a PDF, page by page. Pictures of text are not read."""
+"""Reads the text of a PDF, page by page. Text in pictures is not read."""
 
 import io
 
-from memory_service.documents.markdown import trimmed
+from memory_service.documents.markdown import trim_blocks
 from memory_service.documents.model import Block, BlockKind, Extracted
 from memory_service.documents.plain import read_plain, with_plain_lines
 from vector_memory.errors import InvalidInput
 
 PAGES_MAX = 5_000
+"""Pages of a PDF. Reading 1,000 pages takes some ten seconds, and twenty are allowed (`reading.py`)."""
 _PAGE_BREAK = "\n\n"
 
 
@@ -15,7 +16,7 @@ def read_pdf(data: bytes) -> Extracted:
     """Read a PDF.
 
     Raises:
-        InvalidInput: it is damaged, needs a password, has too many pages, or has no text.
+        InvalidInput: the PDF is damaged, needs a password, has too many pages, or has no text.
     """
     from pypdf import PdfReader
     from pypdf.errors import PyPdfError
@@ -31,12 +32,11 @@ def read_pdf(data: bytes) -> Extracted:
     except InvalidInput:
         raise
     except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, RecursionError) as error:
-        # On damaged files the library fails in all these ways.
-        raise InvalidInput("The PDF is damaged or is none; open it and save it anew.", field="content") from error
+        # The library raises all of these on damaged files.
+        raise InvalidInput("The file is damaged or not a PDF; open it and save it again.", field="content") from error
     if not any(texts):
         raise InvalidInput(
-            "The PDF has no text: it is empty or scanned. Run it through text recognition (OCR) first.",
-            field="content",
+            "The PDF has no text: it is empty or scanned. Run it through text recognition (OCR) first.", field="content"
         )
     pages: list[int] = []
     blocks: list[Block] = []
@@ -48,9 +48,9 @@ def read_pdf(data: bytes) -> Extracted:
         parts += [page, _PAGE_BREAK]
         length += len(page) + len(_PAGE_BREAK)
     text = "".join(parts)
-    return Extracted(text, trimmed(text, blocks), str(title).strip() if title else None, tuple(pages))
+    return Extracted(text, trim_blocks(text, blocks), str(title).strip() if title else None, tuple(pages))
 
 
 def _encodable(text: str) -> str:
-    """The text without halves of surrogate pairs, which broken fonts lead to."""
+    """The text without halves of surrogate pairs, which broken fonts produce."""
     return text.encode("utf-8", "replace").decode()

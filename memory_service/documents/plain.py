@@ -1,10 +1,10 @@
-"""Reads plain text, and bytes as text."""
+"""Reads plain text, and decodes bytes."""
 
 import codecs
 import re
 from itertools import pairwise
 
-from memory_service.documents.markdown import trimmed
+from memory_service.documents.markdown import trim_blocks
 from memory_service.documents.model import Block, BlockKind, Extracted
 from vector_memory.errors import InvalidInput
 
@@ -19,17 +19,17 @@ _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 
 
 def read_plain(text: str) -> Extracted:
-    """Paragraphs, parted by blank lines."""
-    edges = [0, *(found.end() for found in _BLANK_LINES.finditer(text)), len(text)]
+    """Read paragraphs, which blank lines separate."""
+    edges = [0, *(match.end() for match in _BLANK_LINES.finditer(text)), len(text)]
     blocks = [Block(start, end, BlockKind.TEXT) for start, end in pairwise(edges)]
-    return Extracted(text, trimmed(text, blocks))
+    return Extracted(text, trim_blocks(text, blocks))
 
 
-def decoded(data: bytes) -> str:
-    """Bytes as text: UTF-8, or what a byte order mark says.
+def decode_text(data: bytes) -> str:
+    """Decode UTF-8, or the encoding that a byte order mark names.
 
     Raises:
-        InvalidInput: they are neither.
+        InvalidInput: the bytes are not valid in that encoding.
     """
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -37,11 +37,11 @@ def decoded(data: bytes) -> str:
     except UnicodeDecodeError as error:
         raise InvalidInput(
             f"The document is not valid {encoding.upper()} (byte {error.start}); convert it to UTF-8, or send its form "
-            "if it is no text.",
+            "if it is not text.",
             field="content",
         ) from error
 
 
 def with_plain_lines(text: str) -> str:
-    """The text with a line feed alone at the end of every line, as spans count them."""
+    """Return the text with a single line feed at the end of every line, as spans count characters."""
     return text.replace("\r\n", "\n").replace("\r", "\n")

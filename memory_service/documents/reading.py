@@ -1,7 +1,7 @@
-"""Reads documents in a process of its own, which is given so much time and memory and no more.
+"""Reads documents in a process of its own, with bounds on its time and memory.
 
-Parsers meet what strangers made: a few kilobytes can unpack to gigabytes or nest so that a parser needs hours, in C
-code that nothing in this process could stop. Plain text needs no parser and is read here.
+Parsers read files of strangers. A few kilobytes can unpack to gigabytes, or be nested so that a parser needs hours, in
+C code that this process could not stop. Plain text needs no parser and is read in this process.
 """
 
 import importlib.util
@@ -15,20 +15,20 @@ from memory_service.documents.html import read_html
 from memory_service.documents.markdown import read_markdown
 from memory_service.documents.model import Block, BlockKind, Extracted
 from memory_service.documents.pdf import read_pdf
-from memory_service.documents.plain import decoded, read_plain, with_plain_lines
+from memory_service.documents.plain import decode_text, read_plain, with_plain_lines
 from vector_memory.documents import Form
 from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError, UnsupportedForm
 
 log = logging.getLogger(__name__)
 
 TEXT_CHARS_MAX = 1_000_000
-"""Of what is read of a document: some 1,800 chunks of English, about a minute of embedding on two cores."""
+"""Characters of a document's text: some 1,800 chunks of English, about a minute of embedding on two cores."""
 
 READ_S_MAX = 20.0
-"""A PDF of 1,000 pages takes some ten seconds."""
+"""Time to read a document. A PDF of 1,000 pages takes some ten seconds."""
 
 READ_MEMORY_BYTES_MAX = 1_500_000_000
-"""Address space of the reading process. A page of 10 MB takes half of it."""
+"""Address space of the reading process. An HTML page of 10 MB takes half of it."""
 
 _PARSERS = {Form.PDF: "pypdf", Form.HTML: "selectolax"}
 """The packages of the extra `documents`, which an installation may lack."""
@@ -43,8 +43,8 @@ def read(data: bytes, form: Form) -> Extracted:
     """Read a document.
 
     Raises:
-        InvalidInput: it is damaged, or there is no text in it; the message says which.
-        LimitExceeded: there is too much text in it, or reading takes too much time or memory.
+        InvalidInput: the document is damaged or has no text; the message says which.
+        LimitExceeded: the document has too much text, or reading it takes too much time or memory.
         UnsupportedForm: the service was installed without the parser of this form.
     """
     if form in _PARSERS and importlib.util.find_spec(_PARSERS[form]) is None:
@@ -53,24 +53,25 @@ def read(data: bytes, form: Form) -> Extracted:
             'with `pip install "vector-memory[documents]"`.',
             field="content",
         )
-    found = _extracted(data, form) if form is Form.TEXT else _from_process(data, form)
-    if not found.text.strip():
+    extracted = _extract(data, form) if form is Form.TEXT else _from_process(data, form)
+    if not extracted.text.strip():
         raise InvalidInput("The document has no text.", field="content")
-    return found
+    return extracted
 
 
 def _from_process(data: bytes, form: Form) -> Extracted:
+    # The process gets the document on standard input, and this interpreter's import paths as an argument.
     command = [sys.executable, "-c", _START, json.dumps(sys.path), form.value]
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=READ_S_MAX, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
         raise _too_much() from error
-    if done.returncode < 0:  # ended by a signal: of the bounds, or of a parser that ran out of stack
+    if done.returncode < 0:  # a signal ended it: it reached a bound, or a parser ran out of stack
         raise _too_much()
     if done.returncode:
         reason = done.stderr[-2_000:].decode("utf-8", "replace")
         log.error("document.crashed", extra={"form": form.value, "reason": reason})
-        raise ServiceError("The document could not be read, for no fault of yours; the log has the details.")
+        raise ServiceError("The document could not be read because of an internal error; the log has the details.")
     answer = json.loads(done.stdout)
     if "error" in answer:
         kind = LimitExceeded if answer["error"] == LimitExceeded.code else InvalidInput
@@ -88,10 +89,10 @@ def _too_much() -> LimitExceeded:
 
 
 def serve() -> None:
-    """The reading process: a document on standard input, what was read as JSON on standard output."""
+    """Run the reading process: a document on standard input, the result as JSON on standard output."""
     _bound_this_process()
     try:
-        answer = asdict(_extracted(sys.stdin.buffer.read(), Form(sys.argv[2])))
+        answer = asdict(_extract(sys.stdin.buffer.read(), Form(sys.argv[2])))
     except MemoryError:
         answer = {"error": LimitExceeded.code, "message": _too_much().message, "field": "content"}
     except ServiceError as error:
@@ -102,31 +103,29 @@ def serve() -> None:
 def _bound_this_process() -> None:
     try:
         import resource
-    except ImportError:  # Windows has no such bounds; the parent's time limit stays
+    except ImportError:  # Windows has no such bounds; the parent's time limit still holds
         return
-    seconds = round(READ_S_MAX) + 1  # should the parent be gone
+    seconds = round(READ_S_MAX) + 1  # in case the parent is gone
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (READ_MEMORY_BYTES_MAX, READ_MEMORY_BYTES_MAX))
 
 
-def _extracted(data: bytes, form: Form) -> Extracted:
+def _extract(data: bytes, form: Form) -> Extracted:
     match form:
         case Form.PDF:
-            return _bounded(read_pdf(data))
+            extracted = read_pdf(data)
         case Form.HTML:
-            return _bounded(read_html(with_plain_lines(decoded(data))))
+            extracted = read_html(with_plain_lines(decode_text(data)))
         case Form.MARKDOWN:
-            return read_markdown(_bounded_text(with_plain_lines(decoded(data))))
+            return read_markdown(_check_length(with_plain_lines(decode_text(data))))
         case Form.TEXT:
-            return read_plain(_bounded_text(with_plain_lines(decoded(data))))
+            return read_plain(_check_length(with_plain_lines(decode_text(data))))
+    # How much text a PDF or a page has is only known once it is read.
+    _check_length(extracted.text)
+    return extracted
 
 
-def _bounded(found: Extracted) -> Extracted:
-    _bounded_text(found.text)
-    return found
-
-
-def _bounded_text(text: str) -> str:
+def _check_length(text: str) -> str:
     if len(text) > TEXT_CHARS_MAX:
         raise LimitExceeded(
             f"The document has {len(text)} characters of text; at most {TEXT_CHARS_MAX} fit, split it.", field="content"

@@ -1,7 +1,7 @@
-"""What the service needs of an embedding model; the models themselves are in modules of their own.
+"""The interface of an embedding model. Each model is a module of its own.
 
-A text is first cut into windows that the model can read whole, then windows become vectors. Cutting is the
-embedder's work because only its tokenizer knows the lengths; batching is not (see `batching.py`).
+An embedder cuts a text into windows that the model can read, because only its tokenizer knows the lengths. Then it
+makes a vector of each window. `queue.py` batches the windows of many callers.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Identifies the model that made a vector: vectors of different fingerprints are never compared.
+    """Identifies the model that made a vector. Vectors of different fingerprints are never compared.
 
     Attributes:
         model: its usual name.
         revision: sha256 of its weights, in hex.
-        dim: components of a vector.
+        dim: number of components of a vector.
         pooling: how token vectors become one vector.
     """
 
@@ -31,17 +31,17 @@ class Fingerprint:
     pooling: str
 
     def as_dict(self) -> dict[str, str | int]:
-        """For `store.json` and the first frame of a journal."""
+        """Return the fields as `store.json` and the first frame of a journal hold them."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A stretch of a text that the model reads whole.
+class TextWindow:
+    """A part of a text that the model reads at once.
 
     Attributes:
-        text: the stretch itself, verbatim.
-        ids: its token ids, special tokens included; at most the model's limit (256 for MiniLM).
+        text: the part itself, verbatim.
+        ids: its token ids with special tokens, at most as many as the model reads (256 for MiniLM).
     """
 
     text: str
@@ -55,13 +55,13 @@ class Embedder(Protocol):
     def fingerprint(self) -> Fingerprint:
         """The model's identity."""
 
-    def windows(self, text: str) -> list[Window]:
-        """Cut a text into overlapping windows that together cover all of it; one when it is short enough.
+    def windows(self, text: str) -> list[TextWindow]:
+        """Cut a text into overlapping windows that together cover all of it.
 
-        Windows begin at word starts. An empty text gives one window.
+        Windows begin at word starts. A short or empty text gives one window.
         """
 
-    def embed(self, windows: Sequence[Window]) -> Vectors:
+    def embed(self, windows: Sequence[TextWindow]) -> Vectors:
         """Embed windows, in their order.
 
         Returns:

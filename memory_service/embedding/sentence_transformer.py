@@ -1,8 +1,8 @@
-"""Any model of the sentence-transformers library, on a GPU where torch sees one: the optional embedder.
+"""Any model of the sentence-transformers library, on a GPU if torch sees one: the optional embedder.
 
-For people who want another model than MiniLM and accept torch's size and start time. It cuts texts with the
-model's own tokenizer and gives the model those ids, so that what was cut is exactly what is read. Texts and
-queries are embedded alike: the prompts that some models put before a query are not used, which is logged.
+It is for people who want another model than MiniLM and accept torch's size and start time. It cuts texts with the
+model's own tokenizer and passes the ids on, so the model reads exactly what was cut. Texts and queries are embedded
+alike: the prompts that some models put before a query are not used, and the log says so.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from memory_service.embedding import minilm
-from memory_service.embedding.embedder import Fingerprint, Vectors, Window
-from memory_service.embedding.windows import Cutter, padded
+from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
+from memory_service.embedding.windows import Cutter, pad_windows
 from vector_memory.errors import StartupError
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class SentenceTransformerEmbedder:
-    """A loaded model of the library. Thread-safe."""
+    """A loaded model of the library. It is thread-safe."""
 
     def __init__(self, model: "SentenceTransformer", name: str, revision: str) -> None:
-        """For `load`, which is the way to get one."""
+        """Use `load` instead."""
         self._model = model
         self._pad_id = model.tokenizer.pad_token_id or 0
         self._cutter = _cutter(model, name)
@@ -38,36 +38,39 @@ class SentenceTransformerEmbedder:
 
     @classmethod
     def load(cls, model: str, device: str | None = None) -> Self:
-        """Load a model, fetching it from the hub where it is neither a folder nor fetched before.
+        """Load a model, and download it from the hub unless it is a folder or was downloaded before.
 
         Args:
             model: a folder, or a name on the hub such as `BAAI/bge-small-en-v1.5`.
-            device: torch's name of one, such as `cpu` or `cuda`; None takes the best there is.
+            device: torch's name of a device, such as `cpu` or `cuda`; None takes the best one.
 
         Raises:
-            StartupError: the library is not installed, or it cannot load the model, or the model has no fast tokenizer
-                or no stated limit of length.
+            StartupError: the library is not installed, it cannot load the model, or the model has no fast tokenizer or
+                no stated limit of length.
         """
         loaded = _load(model, device)
         _log_prompts(loaded, model)
         folder = _folder(model)
         revision = _weights_sha256(folder)
-        # The packaged MiniLM is the same model in either embedder, so a data folder made with one serves the other.
+        # MiniLM is the same model in both embedders, so a data folder made with one of them serves the other.
         name = minilm.MODEL if revision == minilm.REVISION else _name(model)
         return cls(loaded, name, revision)
 
-    def windows(self, text: str) -> list[Window]:
-        """Windows of at most the model's own limit; see `Cutter.cut`."""
+    def windows(self, text: str) -> list[TextWindow]:
+        """Cut a text into windows of at most the model's own limit; see `Cutter.cut`."""
         return self._cutter.cut(text)
 
-    def embed(self, windows: Sequence[Window]) -> Vectors:
-        """Embed windows in one run of the model, every row padded to the longest; callers batch by tokens."""
+    def embed(self, windows: Sequence[TextWindow]) -> Vectors:
+        """Embed windows in one run of the model, with every row padded to the longest. Callers batch by tokens."""
         return self._run(windows) if windows else np.empty((0, self.fingerprint.dim), np.float32)
 
-    def _run(self, windows: Sequence[Window]) -> Vectors:
+    def _run(self, windows: Sequence[TextWindow]) -> Vectors:
         import torch
 
-        ids, mask = (torch.from_numpy(part).long().to(self._model.device) for part in padded(windows, self._pad_id))
+        ids, mask = (
+            torch.from_numpy(part).long().to(self._model.device) for part in pad_windows(windows, self._pad_id)
+        )
+        # ids and mask are (windows, tokens), the vectors (windows, dim).
         with torch.inference_mode():
             vectors = self._model({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
             unit: Vectors = torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
@@ -106,12 +109,12 @@ def _cutter(model: "SentenceTransformer", name: str) -> Cutter:
     if model.max_seq_length is None:
         message = f"The model {name!r} does not say how long a text it reads: set max_seq_length in its folder."
         raise StartupError(message)
-    # A copy, because the library switches its own tokenizer's truncation on and off as it goes.
+    # Copy it, because the library switches the truncation of its own tokenizer on and off.
     return Cutter(Tokenizer.from_str(backend.to_str()), model.max_seq_length)
 
 
 def _pooling(model: "SentenceTransformer") -> str:
-    """The pooling layer's mode, such as "mean" or "cls"; "own" for a model that pools inside itself."""
+    """The pooling layer's mode, such as "mean" or "cls"; "own" for a model without such a layer."""
     modes = next((layer.pooling_mode for layer in model if hasattr(layer, "pooling_mode")), "own")
     return modes if isinstance(modes, str) else "+".join(modes)
 
@@ -123,7 +126,7 @@ def _log_prompts(model: "SentenceTransformer", name: str) -> None:
 
 
 def _folder(model: str) -> Path:
-    """Where the files of a model that was just loaded are."""
+    """The folder of a model that was just loaded."""
     if Path(model).is_dir():
         return Path(model)
     from huggingface_hub import snapshot_download
@@ -132,19 +135,20 @@ def _folder(model: str) -> Path:
 
 
 def _name(model: str) -> str:
-    """The model's full name on the hub; of a folder the last part, since it may lie elsewhere on another machine."""
+    """The model's full name on the hub. A folder counts by its last part, since its parents differ between machines."""
     if Path(model).is_dir():
         return Path(model).resolve().name
     return model if "/" in model else f"sentence-transformers/{model}"  # the library's rule for short names
 
 
 def _weights_sha256(folder: Path) -> str:
-    """The sha256 of the weights: the file's own where there is one file, else that of all files' names and sums."""
+    """The sha256 of the weights file; of several files, the sha256 of all their names and sums."""
     files = _weights_files(folder)
     if not files:
         message = f"There are no weights in {folder}."
         raise StartupError(message)
     sums = [_sha256(file) for file in files]
+    # One file counts by its own sum, so the sha256 that a hub shows is the revision.
     if len(sums) == 1:
         return sums[0]
     lines = (f"{digest}  {file.relative_to(folder)}\n" for digest, file in zip(sums, files, strict=True))
@@ -152,9 +156,9 @@ def _weights_sha256(folder: Path) -> str:
 
 
 def _weights_files(folder: Path) -> list[Path]:
-    """What the library reads: the folders that modules.json lists, and safetensors before torch's older format.
+    """The weights that the library reads: in the folders of modules.json, safetensors before torch's older format.
 
-    A model's folder may hold the same weights again, in formats that other programs read.
+    A model's folder may hold the same weights again in formats for other programs.
     """
     listing = folder / "modules.json"
     paths = {module["path"] for module in json.loads(listing.read_text())} if listing.exists() else {""}

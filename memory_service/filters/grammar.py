@@ -1,4 +1,4 @@
-"""Filters: a small JSON grammar that says which memories are meant.
+"""Filters: a small JSON grammar for conditions on memories.
 
     {"lead": "acme"}                                    the field equals the value
     {"importance": {"$gte": 0.5, "$lt": 0.9}}           several conditions on a field: all must hold
@@ -13,7 +13,7 @@ Comparison is typed: a number never equals a string, `true` is not 1, and orderi
 strings (by code point) only. `$ne` and `$nin` are the exact opposites of `$eq` and `$in`, so they also match memories
 without the field; `null` equals an explicit null only, and `$exists` tells absence.
 
-This module parses and checks. `catalog.py` turns the result into SQL.
+This module parses and checks. `sql.py` turns the result into SQL.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from vector_memory.times import time_ms
 DEPTH_MAX = 16
 NODES_MAX = 300
 OPERANDS_MAX = 2_000
-"""Bounds of one filter: levels of nesting, filters and conditions in all, values compared with in all."""
+"""Bounds of one filter: levels of nesting, conditions in all, and values to compare with in all."""
 
 TIME_FIELDS = ("created_at", "updated_at", "expires_at")
 OWN_FIELDS = ("key", *TIME_FIELDS)
@@ -39,7 +39,7 @@ Ordering = Literal["$gt", "$gte", "$lt", "$lte"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a condition looks at: one of the memory's own fields, or a path into its metadata."""
+    """The subject of a condition: one of the memory's own fields, or a path into its metadata."""
 
     name: str
     own: bool
@@ -55,7 +55,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """The field compares so with the value: both numbers or both strings."""
+    """The field compares with the value by the operator; both are numbers or both are strings."""
 
     field: Field
     operator: Ordering
@@ -72,14 +72,14 @@ class Contains:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """The field is there, be it null."""
+    """The field is present; its value may be null."""
 
     field: Field
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Every part holds; without parts, everything matches."""
+    """Every part holds. Without parts, everything matches."""
 
     parts: "tuple[Filter, ...]"
 
@@ -104,10 +104,10 @@ EVERYTHING = AllOf(())
 
 
 def parse(raw: Mapping[str, JSON] | None) -> Filter:
-    """Read a filter; None and {} mean everything.
+    """Parse a filter; None and {} match everything.
 
     Raises:
-        InvalidInput: with the path of the offending node, such as `filter.$or[1].price.$gt`.
+        InvalidInput: the field is the path of the offending node, such as `filter.$or[1].price.$gt`.
     """
     if raw is None:
         return EVERYTHING
@@ -116,7 +116,7 @@ def parse(raw: Mapping[str, JSON] | None) -> Filter:
 
 
 class _Parser:
-    """Walks a raw filter, counting what it meets against the bounds."""
+    """Parses one filter and counts its conditions and values against the bounds."""
 
     def __init__(self) -> None:
         self._nodes = 0
@@ -149,6 +149,7 @@ class _Parser:
         return tuple(self.filter(part, f"{path}[{at}]", depth + 1) for at, part in enumerate(raw))
 
     def _conditions_on(self, field: Field, raw: Any, path: str, depth: int) -> Filter:
+        # An object without operators is a value to compare with, as in {"address": {"city": "Ulm"}}.
         if not isinstance(raw, Mapping) or not any(str(name).startswith("$") for name in raw):
             return OneOf(field, (self._operand(field, raw, path),))
         if depth > DEPTH_MAX:
@@ -186,13 +187,17 @@ class _Parser:
 
     def _ordered(self, field: Field, operator: Ordering, raw: Any, path: str) -> Ordered:
         value = self._operand(field, raw, path)
+        # true would otherwise count as the number 1.
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise InvalidInput(f"{path} compares with a number or a string only.", field=path)
         return Ordered(field, operator, value)
 
     def _contains(self, field: Field, raw: Any, path: str) -> Contains:
         if field.own and (field.name != "key" or not isinstance(raw, str)):
-            raise InvalidInput(f"{path}: {field.name} contains no such thing; $contains a string fits key.", field=path)
+            raise InvalidInput(
+                f"{path}: $contains needs a list or text; of the own fields only key takes it, with a string.",
+                field=path,
+            )
         return Contains(field, self._operand(field, raw, path))
 
     def _operands_of(self, field: Field, raw: Any, path: str) -> tuple[JSON, ...]:
@@ -202,6 +207,7 @@ class _Parser:
 
     def _operand(self, field: Field, raw: Any, path: str) -> Any:
         self._count_operand(path)
+        # What metadata cannot hold cannot be compared with them.
         metadata.check(raw, path)
         if field.own and field.name in TIME_FIELDS:
             return time_ms(raw, path)
@@ -220,8 +226,8 @@ class _Parser:
             raise InvalidInput(f"{path}: a filter has at most {OPERANDS_MAX} values.", field=path)
 
 
-def shown(filter: Filter) -> str:
-    """A filter as JSON text in the grammar, save that times are in milliseconds."""
+def to_json(filter: Filter) -> str:
+    """Return a filter as JSON text in this grammar. Times are in milliseconds instead of ISO 8601."""
     return metadata.canonical_json(_raw(filter))
 
 

@@ -1,7 +1,7 @@
-"""The ids of the memories that a filter matches: one query for each condition, joined as sets of numbers.
+"""The ids of the memories that a filter matches: one query for each condition, combined as sets of numbers.
 
-SQLite joins sets row by row, and a row costs about a microsecond on its way to Python. So each query returns its ids as
-one text, which numpy reads at ten nanoseconds an id, and numpy joins them.
+SQLite combines sets row by row, and a row takes about a microsecond on its way to Python. So each query returns its ids
+as one text. numpy parses it at ten nanoseconds an id, and combines the sets.
 """
 
 import threading
@@ -19,19 +19,20 @@ from memory_service.filters.sql import ALL_IDS, Condition, leaf_queries
 
 Ids: TypeAlias = NDArray[np.int64]
 Ask: TypeAlias = Callable[[Condition], str | None]
-"""Puts a query of a namespace to the catalog; the answer is one value."""
+"""Runs a query of one namespace and returns its only value."""
 
 KEPT_MAX = 1_000_000
-"""Ids that are kept of recent filters, all together: 8 MB."""
+"""Ids kept of all recent filters together: 8 MB."""
 
 ENTRY_IDS = 64
 """What a filter itself counts for, in ids. Without it, filters that match nothing would be kept without a bound."""
 
 
 def matching_ids(ask: Ask, filter: Filter) -> Ids:
-    """The ids, ascending, if all queries are answered as of one moment."""
+    """Return the ids that match, ascending. The caller makes sure that all queries see the same state."""
     match filter:
         case AllOf(parts):
+            # "a and not b" is computed as a without b, and not as a and (everything without b).
             demanded = [part for part in parts if not isinstance(part, Not)]
             excluded = [part.part for part in parts if isinstance(part, Not)]
             held = reduce(_both, (matching_ids(ask, part) for part in demanded)) if demanded else _all(ask)
@@ -44,12 +45,13 @@ def matching_ids(ask: Ask, filter: Filter) -> Ids:
 
 
 def read_ids(text: str | None) -> Ids:
-    """Ids that are joined by commas, as numbers: ascending, each once; None is none."""
+    """Parse ids joined by commas into (n,) int64, ascending, each once. None stands for no ids."""
     return _ascending(np.fromstring(text or "", dtype=np.int64, sep=","))
 
 
 def _ascending(ids: Ids) -> Ids:
-    """Sorted, each once; `np.unique` takes ten times as long for 100,000."""
+    """The ids sorted, each once."""
+    # np.unique takes ten times as long for 100,000 ids.
     ids = np.sort(ids)
     return ids[np.concatenate([[True], ids[1:] != ids[:-1]])] if len(ids) else ids
 
@@ -71,7 +73,7 @@ def _without(ids: Ids, excluded: Ids) -> Ids:
 
 
 class RecentIds:
-    """The ids that recent filters matched in namespaces to which nothing was written since. Thread-safe.
+    """A cache of the ids that recent filters matched, until something is written to the namespace. Thread-safe.
 
     Every write to a namespace starts an epoch of it. A caller notes the epoch before it asks the catalog. The ids are
     kept only if the same epoch still lasts.

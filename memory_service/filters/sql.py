@@ -1,11 +1,10 @@
 """A filter as an SQL condition over the catalog's tables `memory m` and `attribute`; `?1` is the namespace.
 
-`condition` is the whole filter, for queries that look at memories. Where ids are all that is wanted, `leaf_queries`
-gives those of one condition alone, along the attributes' primary key, and `filter_ids.py` joins them.
+`condition` is the whole filter, for queries that read memories. If only ids are wanted, `leaf_queries` gives the
+queries of one condition, along the attributes' primary key, and `ids.py` combines their results.
 
-Metadata are kept flattened in `attribute`: one row for each value at each path, with its JSON type beside it, and one
-row with element = 1 for each element of an array. Every comparison names the type, so none of SQLite's conversions can
-take part.
+The table `attribute` holds flattened metadata: one row for each value at each path with its JSON type, and one row with
+element = 1 for each element of an array. Every comparison names the type, so SQLite never converts a value.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +28,9 @@ SIGNS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
 
 def typed(value: JSON) -> tuple[str, Any]:
-    """A JSON value as (type, comparable value): number n, string s, boolean b, null z, array or object j."""
+    """Return a JSON value as (type, comparable value): number n, string s, boolean b, null z, array or object j."""
     match value:
+        # bool comes before int, because True is an int in Python.
         case bool():
             return "b", int(value)
         case int() | float():
@@ -40,23 +40,23 @@ def typed(value: JSON) -> tuple[str, Any]:
         case None:
             return "z", 0
         case _:
-            return "j", canonical_json(_numbers_unified(value))
+            return "j", canonical_json(_with_unified_numbers(value))
 
 
-def _numbers_unified(value: JSON) -> JSON:
-    """Whole floats as integers, so that [1] and [1.0] are equal, as 1 and 1.0 are."""
+def _with_unified_numbers(value: JSON) -> JSON:
+    """The value with whole floats as integers, so that [1] and [1.0] are equal, as 1 and 1.0 are."""
     match value:
         case float() if value.is_integer():
             return int(value)
         case list() | tuple():
-            return [_numbers_unified(element) for element in value]
+            return [_with_unified_numbers(element) for element in value]
         case Mapping():
-            return {key: _numbers_unified(element) for key, element in value.items()}
+            return {key: _with_unified_numbers(element) for key, element in value.items()}
     return value
 
 
 def attributes(metadata: Mapping[str, JSON], prefix: str = "") -> Iterator[tuple[str, int, str, Any]]:
-    """The rows (path, element, type, value) of a metadata object."""
+    """Yield the rows (path, element, type, value) of a metadata object."""
     for name, value in metadata.items():
         path = prefix + name
         yield (path, 0, *typed(value))
@@ -69,7 +69,7 @@ def attributes(metadata: Mapping[str, JSON], prefix: str = "") -> Iterator[tuple
 
 
 def condition(filter: Filter) -> Condition:
-    """An SQL condition that is true or false, never NULL, and its parameters."""
+    """Return an SQL condition that is true or false, never NULL, and its parameters."""
     match filter:
         case AllOf(parts):
             return _joined([condition(part) for part in parts], " AND ", "1")
@@ -80,24 +80,24 @@ def condition(filter: Filter) -> Condition:
             return f"NOT ({sql})", parameters
     if filter.field.own:
         return _own(filter)
-    # the sets do not depend on the row, so SQLite finds each of them once
-    sets = [(f"m.id IN (SELECT id FROM attribute WHERE {sql})", found) for sql, found in _attributes_of(filter)]
+    # The sets do not depend on the row, so SQLite computes each of them once.
+    sets = [(f"m.id IN (SELECT id FROM attribute WHERE {sql})", values) for sql, values in _attributes_of(filter)]
     return _joined(sets, " OR ", "0")
 
 
 def leaf_queries(leaf: Leaf) -> list[Condition]:
-    """Queries that together give the ids of the memories for which a condition holds.
+    """Return queries that together give the ids of the memories for which a condition holds.
 
-    Each has one value: ids joined by commas in no order, some perhaps more than once; NULL for none.
+    Each query has one value: ids joined by commas, in no order and possibly repeated; NULL for no ids.
     """
     if leaf.field.own:
         sql, parameters = _own(leaf)
         return [(f"SELECT group_concat(id) FROM memory m WHERE namespace = ?1 AND {sql}", parameters)]
-    return [(f"SELECT group_concat(id) FROM attribute WHERE {sql}", found) for sql, found in _attributes_of(leaf)]
+    return [(f"SELECT group_concat(id) FROM attribute WHERE {sql}", values) for sql, values in _attributes_of(leaf)]
 
 
 ALL_IDS = "SELECT group_concat(id) FROM memory WHERE namespace = ?1"
-"""Those of a whole namespace, in the same form."""
+"""Query for all ids of a namespace, in the form of `leaf_queries`."""
 
 
 def _joined(conditions: Sequence[Condition], joint: str, when_empty: str) -> Condition:
@@ -117,13 +117,15 @@ def _own(leaf: Leaf) -> Condition:
             sql, parameters = f"instr({column}, ?) > 0", [value]
         case Exists():
             return f"{column} IS NOT NULL", []
+    # NULL would make both a condition and its negation false.
     return (f"COALESCE({sql}, 0)" if leaf.field.name in NULLABLE else sql), parameters
 
 
 def _attributes_of(leaf: Leaf) -> list[Condition]:
-    """Conditions on rows of `attribute`; a row that meets one of them says that the leaf holds for its memory."""
+    """Conditions on rows of `attribute`. The leaf holds for a memory that has a row which meets one of them."""
     match leaf:
         case OneOf(_, values):
+            # One query for each type among the values, since a row has exactly one type.
             by_type: dict[str, list[Any]] = {}
             for value in values:
                 type_, comparable = typed(value)
@@ -133,10 +135,11 @@ def _attributes_of(leaf: Leaf) -> list[Condition]:
             return [_attribute(leaf, 0, f"type = '{typed(value)[0]}' AND value {SIGNS[operator]} ?", [value])]
         case Contains(_, value):
             type_, comparable = typed(value)
-            found = [_attribute(leaf, 1, f"type = '{type_}' AND value = ?", [comparable])]
+            conditions = [_attribute(leaf, 1, f"type = '{type_}' AND value = ?", [comparable])]
             if isinstance(value, str):
-                found.append(_attribute(leaf, 0, "type = 's' AND instr(value, ?) > 0", [value]))
-            return found
+                # A string may be an element of an array, or a part of a text.
+                conditions.append(_attribute(leaf, 0, "type = 's' AND instr(value, ?) > 0", [value]))
+            return conditions
         case Exists():
             return [_attribute(leaf, 0, "1", [])]
 

@@ -1,11 +1,11 @@
-"""The data folder: where the truth is kept, and whether it can be used here.
+"""The data folder: where the truth is kept, and whether this process can use it.
 
     <data_dir>/store.json      format version and the embedder whose vectors the folder holds
-    <data_dir>/journal/        one file per writer (`journal.py`)
+    <data_dir>/journal/        one file per writer (`files.py`)
     <data_dir>/snapshots/      what makes a start quick (`snapshots.py`)
-    <data_dir>/compacted       an empty file: journals have been removed, the others alone do not hold everything
+    <data_dir>/compacted       an empty file: journals were removed, so the others alone do not hold everything
 
-Everything that is wrong with a folder ends the start with one plain line (`StartupError`).
+A folder that cannot be used ends the start with one plain line (`StartupError`).
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from memory_service.embedding.embedder import Fingerprint
 from memory_service.embedding.minilm import FINGERPRINTS
-from memory_service.journal.files import sync_folder
 from memory_service.journal.records import FORMAT
+from memory_service.journal.writer import sync_folder
 from vector_memory.errors import StartupError
 
 STORE_FILE = "store.json"
@@ -27,17 +27,17 @@ SNAPSHOT_FOLDER = "snapshots"
 COMPACTED_FILE = "compacted"
 
 PROBE_BYTES = 64 << 10
-"""More than most stores write, so that a disk with a last free block does not pass for one that takes writes."""
+"""Bytes of a trial write: more than most stores write, so that a disk with one free block fails it."""
 
 
 class DataFolder:
-    """A folder that exists and takes writes (unless its disk is full, which reading survives)."""
+    """A folder that exists and takes writes. A full disk is accepted, because reads still work."""
 
     def __init__(self, path: Path) -> None:
         """Make the folder if it is missing and its parent is there.
 
         Raises:
-            StartupError: the volume is not mounted, or the folder is a file, or takes no writes.
+            StartupError: the volume is not mounted, the folder is a file, or the folder takes no writes.
         """
         self.path = path
         self.journal = path / JOURNAL_FOLDER
@@ -51,11 +51,12 @@ class DataFolder:
             self.journal.mkdir(parents=True, exist_ok=True)
             self.probe()
         except OSError as error:
+            # A full disk still serves reads, so the worker starts; writes are refused until there is space.
             if not (error.errno == errno.ENOSPC and self.journal.is_dir()):
                 raise StartupError(f"The data folder {path} cannot be used: {error.strerror or error}.") from error
 
     def probe(self) -> None:
-        """Write and sync a file among the journals, as every store will, and remove it.
+        """Write, sync and remove a file among the journals, as a trial of what every store does.
 
         Raises:
             OSError: the folder takes no writes.
@@ -68,7 +69,7 @@ class DataFolder:
                 probe.unlink(missing_ok=True)
 
     def embedder(self) -> Fingerprint | None:
-        """The embedder that the folder's vectors are of; None for a folder that was never used.
+        """Return the embedder that made the folder's vectors; None for a folder that was never used.
 
         Raises:
             StartupError: `store.json` is unreadable, corrupt, or of another format.
@@ -88,14 +89,14 @@ class DataFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise StartupError(
                 f"{path} is corrupt; the memories in {self.journal} are not touched by that. Restore the file from a "
-                "backup, or move it away and start with the same embedder to have it written anew."
+                "backup, or move it away and start with the same embedder, which writes it again."
             ) from error
 
     def require(self, embedder: Fingerprint) -> None:
-        """Make sure that the folder's vectors, if there are any, are of this embedder.
+        """Refuse a folder whose vectors another embedder made.
 
         Raises:
-            StartupError: they are of another one, which the message names, or `store.json` cannot be read.
+            StartupError: the message names the other embedder, or says why `store.json` cannot be read.
         """
         held = self.embedder()
         if held is not None and held != embedder:
@@ -103,11 +104,11 @@ class DataFolder:
 
     @property
     def is_compacted(self) -> bool:
-        """Whether journals have been removed, so that a snapshot is needed to have everything."""
+        """Whether journals were removed, so that only a snapshot holds everything."""
         return (self.path / COMPACTED_FILE).exists()
 
     def mark_compacted(self) -> None:
-        """Note, durably, that journals are going to be removed.
+        """Note durably that journals are about to be removed.
 
         Raises:
             OSError: the folder takes no writes.
@@ -118,7 +119,7 @@ class DataFolder:
             sync_folder(self.path)
 
     def claim(self, embedder: Fingerprint) -> None:
-        """Write down whose vectors the folder holds, if nobody has yet.
+        """Write down which embedder makes the folder's vectors, unless it is written already.
 
         Raises:
             StartupError: the folder holds vectors of another embedder, or the file cannot be written.
@@ -128,7 +129,7 @@ class DataFolder:
         self.require(embedder)
 
     def _write_store_file(self, embedder: Fingerprint) -> None:
-        """Atomically, by rename: of two processes that do so at once, one wins and both then compare."""
+        # The rename is atomic. If two processes do this at once, one of them wins, and both compare afterwards.
         fresh = self.path / f".{STORE_FILE}-{secrets.token_hex(6)}"
         fields = {"format": FORMAT, "embedder": embedder.as_dict()}
         try:
@@ -142,7 +143,7 @@ class DataFolder:
 
 
 def mismatch(where: Path, held: Fingerprint | None, running: Fingerprint) -> str:
-    """The sentence for vectors of another model."""
+    """Return the operator's sentence for vectors of another model."""
     return (
         f"{where} holds vectors of {_named(held)}, but this worker embeds with {_named(running)}; vectors of two "
         f"models cannot be compared. Start with {_choice(held)}, or point MEMORY_DATA_DIR to a new folder and store "
@@ -157,7 +158,7 @@ def _named(fingerprint: Fingerprint | None) -> str:
 
 
 def _choice(held: Fingerprint | None) -> str:
-    """The settings that choose an embedder."""
+    """The settings that choose this embedder."""
     if held is None:
         return "the embedder that made the folder"
     for precision, fingerprint in FINGERPRINTS.items():
@@ -174,7 +175,7 @@ def write_synced(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         view = memoryview(data)
-        while view:
+        while view:  # a write may be short
             view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
     finally:

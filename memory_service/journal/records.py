@@ -1,13 +1,13 @@
 """Records, the unit of truth: one mutation with its stamp, and its form in bytes.
 
-A record's payload is a msgpack map with short, fixed field names (the format version of the journal covers them):
+A record's payload is a msgpack map with short, fixed field names. The journal's format version covers them:
 
     put     {op: "put", at: [ms, counter], ns, key, content, meta, vectors, created, expires}
     delete  {op: "delete", at: [ms, counter], ns, key}
     reply   {op: "reply", at: [ms, counter], ns, key, request, result}
 
-`meta` is JSON text, so that what a caller stored comes back byte for byte; `vectors` are little-endian float32.
-The stamp's writer is the journal's own name and stands once, in its header.
+`meta` is JSON text, so what a caller stored comes back byte for byte. `vectors` are little-endian float32. The stamp's
+writer is the journal's own name, which stands once, in the header.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ FORMAT = 1
 """Version of the journal: frames, field names and their meaning."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
     """A memory as it is from now on.
 
@@ -42,12 +42,12 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
-    """A memory that is no more.
+class Removal:
+    """The end of a memory.
 
     Attributes:
-        expired_at_ms: when its time was over, for one that nobody deleted. Such a record comes from a snapshot and is
-            never journaled: whoever reads the put knows.
+        expired_at_ms: when the memory expired; None if it was deleted. Such a record comes from a snapshot and is never
+            written to a journal, where the put itself says when it expires.
     """
 
     namespace: str
@@ -56,21 +56,21 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What a request under an idempotency key was answered, so that its repetition gets the same.
+class RememberedReply:
+    """The answer to a request with an idempotency key, so that its repetition gets the same answer.
 
     Attributes:
-        request: digest of the request; the same key with another request is a conflict.
-        result: the outcome as plain msgpack values.
+        digest: of the request; the same key with another digest is a conflict.
+        result: the outcome as msgpack values.
     """
 
     namespace: str
     idempotency_key: str
-    request: str
+    digest: str
     result: Any
 
 
-Mutation: TypeAlias = Put | Delete | Reply
+Mutation: TypeAlias = Put | Removal | RememberedReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +83,23 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first frame of every journal: who writes it, in which format, with vectors of which model."""
+    """The first frame of every journal: who writes it, and which model makes its vectors."""
 
     writer: str
     embedder: Fingerprint
 
 
 def encode_header(header: Header) -> bytes:
-    """The payload of a journal's first frame."""
+    """Return the payload of a journal's first frame."""
     fields = {"op": "journal", "format": FORMAT, "writer": header.writer, "embedder": header.embedder.as_dict()}
-    return _packed(fields)
+    return _pack(fields)
 
 
 def decode_header(payload: bytes) -> Header:
     """Read a journal's first frame.
 
     Raises:
-        ValueError: it is no header, or one of a format that this version does not know.
+        ValueError: the payload is not a header, or its format is unknown to this version.
     """
     fields = msgpack.unpackb(payload)
     if fields.get("op") != "journal":
@@ -110,11 +110,11 @@ def decode_header(payload: bytes) -> Header:
 
 
 def encode(record: Record) -> bytes:
-    """The payload of a record's frame."""
+    """Return the payload of a record's frame."""
     at = [record.stamp.ms, record.stamp.counter]
     match record.mutation:
         case Put() as put:
-            return _packed(
+            return _pack(
                 {
                     "op": "put",
                     "at": at,
@@ -127,26 +127,18 @@ def encode(record: Record) -> bytes:
                     "expires": put.expires_at_ms,
                 }
             )
-        case Delete(namespace, key):
-            return _packed({"op": "delete", "at": at, "ns": namespace, "key": key})
-        case Reply(namespace, key, request, result):
-            return _packed(
-                {
-                    "op": "reply",
-                    "at": at,
-                    "ns": namespace,
-                    "key": key,
-                    "request": request,
-                    "result": result,
-                }
-            )
+        case Removal(namespace, key):
+            return _pack({"op": "delete", "at": at, "ns": namespace, "key": key})
+        case RememberedReply(namespace, key, digest, result):
+            reply = {"op": "reply", "at": at, "ns": namespace, "key": key, "request": digest, "result": result}
+            return _pack(reply)
 
 
 def decode(payload: bytes, header: Header) -> Record:
     """Read a record of the journal that has this header.
 
     Raises:
-        ValueError: the operation is unknown, or the vectors do not fit the header's embedder.
+        ValueError: the operation is unknown, or the vectors do not have the embedder's dimension.
     """
     fields = msgpack.unpackb(payload)
     ms, counter = fields["at"]
@@ -156,24 +148,24 @@ def decode(payload: bytes, header: Header) -> Record:
 def _mutation(fields: dict[str, Any], dim: int) -> Mutation:
     match fields["op"]:
         case "put":
-            vectors = np.frombuffer(fields["vectors"], dtype="<f4").reshape(-1, dim)
             return Put(
-                fields["ns"],
-                fields["key"],
-                fields["content"],
-                fields["meta"],
-                vectors,
-                fields["created"],
-                fields["expires"],
+                namespace=fields["ns"],
+                key=fields["key"],
+                content=fields["content"],
+                metadata=fields["meta"],
+                # A view of the payload, without a copy; (windows, dim).
+                vectors=np.frombuffer(fields["vectors"], dtype="<f4").reshape(-1, dim),
+                created_at_ms=fields["created"],
+                expires_at_ms=fields["expires"],
             )
         case "delete":
-            return Delete(fields["ns"], fields["key"])
+            return Removal(fields["ns"], fields["key"])
         case "reply":
-            return Reply(fields["ns"], fields["key"], fields["request"], fields["result"])
+            return RememberedReply(fields["ns"], fields["key"], fields["request"], fields["result"])
         case unknown:
             raise ValueError(f"unknown operation {unknown!r}")
 
 
-def _packed(fields: dict[str, Any]) -> bytes:
+def _pack(fields: dict[str, Any]) -> bytes:
     packed: bytes = msgpack.packb(fields)
     return packed

@@ -1,14 +1,15 @@
-"""Compaction: journals that snapshots cover are taken away, and with them the bytes of what was deleted.
+"""Compaction: remove the journals that snapshots cover, and with them the bytes of what was deleted.
 
-A journal may go when
+A journal is removed if
 
-- both kept snapshots cover it whole, so that even a fall-back to the older one loses nothing, and
-- it can be read whole, so that nothing damaged goes unseen, and
-- nobody can append to it any more: this process sealed it, or it has not grown for a day (a writer seals its file after
-  an hour of silence, so one that is revived later opens a new one).
+- both kept snapshots cover all of it, so a fall-back to the older one loses nothing, and
+- all of it can be read, so no damage goes unseen, and
+- nobody can append to it: this process sealed it, or it has not grown for a day. A writer seals its file after an hour
+  of silence, so a writer that is revived later opens a new file.
 
-Snapshots hold what is there and no more: their SQLite file is vacuumed and their vectors are the living ones. So after
-a compaction a deleted text is in no file, except in journals of other writers that are not quiet yet.
+A snapshot holds current memories and no more: its SQLite file is vacuumed and its vectors are those of current memories
+and kept versions. So after a compaction no file holds a deleted text, except journals of other writers that are not
+quiet yet.
 """
 
 import contextlib
@@ -19,7 +20,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import HEADER_BYTES_MAX, journal_paths, read_tail, storage_unavailable, sync_folder
+from memory_service.journal.files import HEADER_BYTES_MAX, journal_paths, read_tail
+from memory_service.journal.writer import storage_unavailable, sync_folder
 from memory_service.projection import snapshots
 from memory_service.projection.snapshotting import Snapshotter
 from vector_memory.administration import Compacted, KeptJournal
@@ -28,6 +30,7 @@ from vector_memory.errors import StorageUnavailable
 log = logging.getLogger(__name__)
 
 QUIET_S = 24 * 3600.0
+"""Silence after which no writer appends to a journal. A writer seals its file after an hour already."""
 
 
 class Compactor:
@@ -42,7 +45,7 @@ class Compactor:
     ) -> None:
         """Args:
         seal: makes this process leave its current journal for good.
-        sealed: the journals that this process has left.
+        sealed: returns the journals that this process has left.
         """
         self._folder = folder
         self._snapshotter = snapshotter
@@ -50,7 +53,7 @@ class Compactor:
         self._sealed = sealed
 
     def compact(self) -> Compacted:
-        """Seal, take the snapshots that are needed, and remove what they cover.
+        """Seal the journal, take as many snapshots as are kept, and remove the journals that they cover.
 
         Raises:
             StorageUnavailable: the data folder takes no writes.
@@ -61,7 +64,7 @@ class Compactor:
         return self.remove_covered()
 
     def remove_covered(self) -> Compacted:
-        """Remove the journals that may go already.
+        """Remove the journals that existing snapshots cover.
 
         Raises:
             StorageUnavailable: the data folder takes no writes.
@@ -72,7 +75,7 @@ class Compactor:
             raise storage_unavailable(error) from error
 
     def remove_quietly(self) -> None:
-        """After a snapshot in the background."""
+        """Remove covered journals after a snapshot in the background; a failure waits for the next one."""
         with contextlib.suppress(StorageUnavailable):
             self.remove_covered()
 
@@ -85,6 +88,7 @@ class Compactor:
                 if reason := self._reason_to_keep(path, status, covered.get(path.stem, 0)):
                     kept.append(KeptJournal(journal=path.stem, reason=reason))
                     continue
+                # The mark is durable before the first journal goes, so no start takes the rest for everything.
                 self._folder.mark_compacted()
                 path.unlink()
                 removed.append(path.stem)
@@ -99,9 +103,10 @@ class Compactor:
             return "its writer may still append to it"
         if covered == 0 and status.st_size > HEADER_BYTES_MAX:
             return "not yet covered by two snapshots"
+        # Only a complete read shows that there is no damage.
         tail = read_tail(path)
         if tail.damage:
             return f"damaged at byte {tail.damage[0].offset}"
         if covered < tail.end:
             return "not yet covered by two snapshots"
-        return None  # nothing lies beyond but a torn rest, which was never acknowledged
+        return None  # beyond the snapshot there is at most a torn tail, which was never acknowledged

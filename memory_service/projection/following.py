@@ -1,8 +1,8 @@
-"""Following: seeing what other processes wrote to their journals, on use.
+"""Following: reading what other processes wrote to their journals, whenever a call uses the projection.
 
-RunPod overlaps old and new workers, runs several when it scales, and revives frozen ones with a stale memory; so a call
-looks at the journal folder before it reads or writes, at most every `interval_ms`, and always when it asks for strong
-consistency. No timer and no thread: a frozen process could rely on neither.
+RunPod overlaps old and new workers, runs several when it scales, and revives frozen ones with a stale memory. So a call
+looks at the journal folder before it reads or writes: at most every `interval_ms`, and always if it asks for strong
+consistency. There is no timer and no thread, because a frozen process could rely on neither.
 """
 
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Follower:
-    """Keeps a projection up to date with the journals of others."""
+    """Keeps a projection up to date with the journals of other processes."""
 
     def __init__(
         self,
@@ -31,8 +31,8 @@ class Follower:
         damaged: Sequence[DamagedJournal] = (),
     ) -> None:
         """Args:
-        own_writer: the journal that this process is writing to, whose records come by another way.
-        damaged: what was found at the start, and was not passed over.
+        own_writer: returns the journal that this process writes to; the commit applies its records.
+        damaged: damage that the start found and did not pass over.
         """
         self._projection = projection
         self._folder = folder
@@ -45,19 +45,19 @@ class Follower:
 
     @property
     def problems(self) -> dict[str, str]:
-        """What keeps journals from being followed, by their names; the memories of the others are served."""
+        """Why journals cannot be followed, by their names. The memories of the other journals are served."""
         return dict(self._problems)
 
     @property
     def damage(self) -> str | None:
-        """What was found damaged at the start and still is; None once the file is whole again or taken away."""
+        """The damage that the start found, while it lasts; None once the file is restored or removed."""
         return next((self._problems[name] for name in self._damaged_at_start & self._problems.keys()), None)
 
     def follow(self, *, strong: bool = False) -> None:
-        """Apply what is new in the journals of others, unless that was done a moment ago.
+        """Apply what is new in other journals, unless that was done less than the interval ago.
 
         Args:
-            strong: also if it was; every write acknowledged anywhere before this call is then seen.
+            strong: do it in any case, so that every write acknowledged anywhere before this call is seen.
 
         Raises:
             Unavailable: strong consistency was asked for, and a journal or the folder cannot be read.
@@ -68,7 +68,8 @@ class Follower:
             if self._problems:
                 raise Unavailable(f"Not every journal can be read: {'; '.join(self._problems.values())}.")
         elif self._is_due():
-            with self._following:  # who comes while another follows waits for it, rather than answer from before
+            with self._following:
+                # A call that waited here has the result of the other one; it would be stale without the wait.
                 if self._is_due():
                     self._follow(trust_sizes=True)
 
@@ -76,13 +77,13 @@ class Follower:
         return self._last.is_older_than(self._interval_s)
 
     def _follow(self, *, trust_sizes: bool) -> None:
-        begun = Moment.now()  # a process that is frozen in here has seen nothing later
+        begun = Moment.now()  # a process that is frozen below has seen nothing later than this
         problems: dict[str, str] = {}
         try:
             for path in journal_paths(self._folder.journal):
                 if path.stem != self._own_writer():
                     self._follow_one(path, problems, trust_size=trust_sizes)
-            for name in self._projection.make_up_for_removed(self._folder):
+            for name in self._projection.merge_compacted_snapshots(self._folder):
                 problems[name] = f"journals were removed, and the snapshot {name} that covers them cannot be used"
         except OSError as error:
             problems[str(self._folder.path)] = f"{self._folder.path} cannot be read ({error.strerror})"
@@ -95,7 +96,7 @@ class Follower:
         try:
             self._projection.pull_one(path, trust_size=trust_size)
         except FileNotFoundError:
-            return  # taken away since the folder was listed
+            return  # compacted away since the folder was listed
         except OSError as error:
             problems[path.name] = f"{path.name} cannot be read ({error.strerror})"
         except (DamagedJournal, OtherEmbedder) as error:

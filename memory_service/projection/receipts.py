@@ -1,8 +1,8 @@
-"""Receipts: in which files the bytes of what a delete removed still are.
+"""Receipts: which files still hold bytes of what a delete removed.
 
-No call returns a memory once its delete is answered; its bytes stay in journals and snapshots until compactions have
-replaced them. A receipt is nothing but the stamp of the delete's record: which files are older than that, the data
-folder itself tells, so receipts are kept nowhere and any worker can redeem them.
+No call returns a memory once its delete is answered, but its bytes stay in journals and snapshots until a compaction
+replaces them. A receipt is the stamp of the delete's record and nothing else. The data folder tells which files are
+older, so receipts are stored nowhere and any worker can redeem them.
 """
 
 import re
@@ -18,30 +18,32 @@ _ID = re.compile(r"(\d{1,15})\.(\d{1,9})\.(\d{13}-[0-9a-f]{12})")
 
 
 def receipt_id(stamp: Stamp) -> str:
-    """The name of the receipt for a delete, by the stamp of its last record."""
+    """Return the receipt of a delete, made of the stamp of its last record."""
     return f"{stamp.ms}.{stamp.counter}.{stamp.writer}"
 
 
 def redeem(id: str, folder: DataFolder) -> Receipt:
-    """Look where the bytes are now.
+    """Return the files that hold the bytes now.
 
     Raises:
-        InvalidInput: that is no receipt.
-        NotFound: it is not of this data folder.
+        InvalidInput: the text is not a receipt.
+        NotFound: the receipt belongs to another data folder.
         OSError: the folder cannot be read.
     """
     match = _ID.fullmatch(id)
     if match is None:
-        raise InvalidInput("receipt is not one that a delete returned.", field="receipt")
+        raise InvalidInput("receipt is not valid; send the receipt that a delete returned.", field="receipt")
     deleted_at_ms, writer = int(match[1]), match[3]
     journals = {path.stem: path for path in journal_paths(folder.journal)}
     covered = {path: snapshots.coverage(path) or {} for path in snapshots.folders(folder.snapshots)}
     if writer in journals:
         end = journals[writer].stat().st_size
-    else:  # it was removed when both kept snapshots covered it whole
+    else:
+        # The journal was compacted, when both kept snapshots covered all of it.
         end = max((ends.get(writer, 0) for ends in covered.values()), default=0)
     if end == 0:
-        raise NotFound("This receipt is of another data folder.")
+        raise NotFound("This receipt belongs to another data folder.")
+    # A journal begun after the delete cannot hold the text, and a snapshot that covers the delete does not.
     held = [f"{JOURNAL_FOLDER}/{name}{SUFFIX}" for name in sorted(journals) if begun_ms(name) <= deleted_at_ms]
     held += [f"{SNAPSHOT_FOLDER}/{path.name}" for path, ends in covered.items() if ends.get(writer, 0) < end]
     return Receipt.of(id=id, deleted_at_ms=deleted_at_ms, files=tuple(held))

@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A folder's state.
+    """The state of a folder.
 
     Attributes:
-        damaged: journals that could be applied only up to some damage.
+        damaged: journals that are applied only up to the damage.
     """
 
     projection: Projection
@@ -41,21 +41,22 @@ def recover(
     skip_damage: bool = False,
     index_budget_bytes: float = 0,
 ) -> Recovered:
-    """The folder's state; the folder is the embedder's from now on.
+    """Read a folder's state, and claim the folder for the embedder.
 
     Args:
-        folder: to start from.
-        embedder: that the worker runs.
-        clock: moved past every stamp that is read.
-        cache_dir: on local disk, for the catalog; default: the system's temporary folder.
-        superseded_kept_ms: how long versions are kept that others superseded.
-        skip_damage: apply also what is readable behind damage in a journal.
-        index_budget_bytes: of indexes in RAM; 0 for no limit.
+        folder: the one to start from.
+        embedder: the one that the worker runs.
+        clock: is advanced past every stamp that is read.
+        cache_dir: folder on local disk for the catalog; default: the system's temporary folder.
+        superseded_kept_ms: how long superseded versions are kept.
+        skip_damage: also apply what is readable behind damage in a journal.
+        index_budget_bytes: RAM that indexes may take; 0 sets no limit.
 
     Raises:
-        StartupError: the folder cannot be read or is of another embedder; the message says what to do.
+        StartupError: the folder cannot be read or belongs to another embedder; the message says what to do.
     """
     folder.require(embedder)
+    # On any failure below, the files on local disk are removed again.
     started = time.perf_counter()
     spill = Spill(cache_dir, index_budget_bytes)
     try:
@@ -68,7 +69,7 @@ def recover(
         )
         try:
             records, damaged = _replay(projection, folder, skip_damage=skip_damage)
-            projection.make_up_for_removed(folder)
+            projection.merge_compacted_snapshots(folder)
             folder.claim(embedder)
         except BaseException:
             projection.catalog.close()
@@ -101,16 +102,17 @@ def _from_snapshot(
     spill: Spill,
     over: Callable[[Catalog], Projection],
 ) -> Projection:
-    """A projection as of the newest usable snapshot; an empty one when there is none."""
+    """A projection of the newest usable snapshot, or an empty one without snapshots."""
     for snapshot in snapshots.usable(folder.snapshots, embedder, spill):
         try:
             projection = over(Catalog(cache_dir, snapshot.catalog))
         except FileNotFoundError:
-            continue  # newer ones took its place
+            continue  # newer snapshots replaced it
         projection.restore(snapshot)
         log.info("snapshot.restored", extra={"snapshot": snapshot.path.name})
         return projection
     if folder.is_compacted:
+        # Starting from the journals alone would silently lose what compaction removed.
         raise StartupError(
             f"No snapshot in {folder.snapshots} can be used (the log says why), and the journals alone do not hold "
             "everything, since compaction removed those that snapshots covered. Start again once the volume is well, "
@@ -127,9 +129,9 @@ def _replay(projection: Projection, folder: DataFolder, *, skip_damage: bool) ->
             try:
                 records += projection.pull_one(path, skip_damage=skip_damage)
             except FileNotFoundError:
-                continue  # a compaction took it away
+                continue  # another worker compacted it away
             except DamagedJournal as error:
                 damaged.append(error)
     except OtherEmbedder as error:
-        raise StartupError(mismatch(error.path, error.found, projection.embedder)) from error
+        raise StartupError(mismatch(error.path, error.fingerprint, projection.embedder)) from error
     return records, tuple(damaged)

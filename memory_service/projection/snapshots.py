@@ -36,8 +36,9 @@ from indexes.segments import SEGMENT_ROWS, room_for
 from memory_service.clock import wall_ms
 from memory_service.embedding.embedder import Fingerprint, Vectors
 from memory_service.journal.data_folder import write_synced
-from memory_service.journal.files import SUFFIX, sync_folder
+from memory_service.journal.files import SUFFIX
 from memory_service.journal.records import FORMAT
+from memory_service.journal.writer import sync_folder
 from memory_service.namespaces.index import (
     PACKED_VALUES,
     PACKED_VERSION,
@@ -47,7 +48,8 @@ from memory_service.namespaces.index import (
     unpacked_texts,
 )
 from memory_service.namespaces.spilling import Aside, Extent, Spill, Spilled, Unspillable, filled
-from memory_service.projection.catalog import SCHEMA_VERSION, SCHEMAS_READ, FrozenCatalog
+from memory_service.projection.catalog import FrozenCatalog
+from memory_service.projection.catalog_schema import SCHEMA_VERSION, SCHEMAS_READ
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from memory_service.clock import Moment
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import storage_unavailable
+from memory_service.journal.writer import storage_unavailable
 from memory_service.projection import snapshots
 from memory_service.projection.applying import Projection
 from vector_memory.errors import Unavailable

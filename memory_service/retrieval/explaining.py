@@ -1,40 +1,39 @@
-"""Explaining: how an answer came about, and why a memory did not come back."""
+"""Explaining: how an answer came about, and why a memory is not in it."""
 
 import numpy as np
 
 from indexes.group_index import Groups
-from memory_service.filters.grammar import EVERYTHING, AllOf, AnyOf, Filter, Not, shown
+from memory_service.filters.grammar import EVERYTHING, AllOf, AnyOf, Filter, Not, to_json
 from memory_service.projection.applying import Projection
-from memory_service.retrieval.ranking import Ranked
-from memory_service.retrieval.searching import Look, Search, eligible, ranked
-from memory_service.retrieval.selection import Places
+from memory_service.retrieval.ranking import Ranking
+from memory_service.retrieval.searching import PreparedQuery, SearchResult, eligible_positions, rank
+from memory_service.retrieval.selection import Positions
 from vector_memory.retrieval import Condition, Explanation, Retrieval, WhyNot
 
 
-def explain(projection: Projection, search: Search, look: Look, returned: Places) -> Explanation:
-    """How an answer came about.
+def explain(projection: Projection, query: PreparedQuery, result: SearchResult, returned: Positions) -> Explanation:
+    """Explain an answer.
 
     Args:
-        projection: that was searched.
-        search: what was asked.
-        look: what was found.
-        returned: places in the ranking of the hits, in their order.
+        projection: what was searched.
+        query: what was asked.
+        result: what the search found.
+        returned: positions of the hits in the ranking, in their order.
     """
-    namespace, question = search.retrieval.namespace, search.question
+    namespace, analyzed = query.retrieval.namespace, query.query
     index = projection.index(namespace)
-    wanted = search.wanted
-    key = search.retrieval.why_not
+    key = query.retrieval.why_not
     return Explanation(
-        meaning=None if search.vector is None or search.itself is not None else question.meaning,
-        terms=question.terms,
-        speakers=tuple(sorted(question.speakers | question.called)),
-        is_about_when=question.is_about_when,
+        meaning=None if query.vector is None or query.like_id is not None else analyzed.meaning,
+        terms=analyzed.terms,
+        speakers=tuple(sorted(analyzed.speakers | analyzed.called)),
+        is_about_when=analyzed.is_about_when,
         coherence=0.0 if index is None else index.coherence(),
         memories=0 if index is None else len(index),
-        candidates=look.count,
-        filter=None if wanted == EVERYTHING else _condition(projection, namespace, wanted),
-        signals=tuple({"key": look.hit_key(at), **_signals(look.ranked, at)} for at in returned),
-        why_not=None if key is None else _why_not(projection, search, look, returned, key),
+        candidates=result.count,
+        filter=None if query.wanted == EVERYTHING else _condition(projection, namespace, query.wanted),
+        signals=tuple({"key": result.hit_key(at), **_signals(result.ranking, at)} for at in returned),
+        why_not=None if key is None else _why_not(projection, query, result, returned, key),
     )
 
 
@@ -51,71 +50,74 @@ def _condition(projection: Projection, namespace: str, wanted: Filter) -> Condit
             )
         case Not(part):
             return Condition(shown="$not", matches=matches, parts=(_condition(projection, namespace, part),))
-    return Condition(shown=shown(wanted), matches=matches)
+    return Condition(shown=to_json(wanted), matches=matches)
 
 
-def _signals(found: Ranked, at: int) -> dict[str, float]:
-    return {name: float(part[at]) for name, part in found.parts.items()}
+def _signals(ranking: Ranking, position: int) -> dict[str, float]:
+    return {name: float(part[position]) for name, part in ranking.parts.items()}
 
 
-def _why_not(projection: Projection, search: Search, look: Look, returned: Places, key: str) -> WhyNot:
-    """The first reason, in the order in which memories are left out."""
-    namespace = search.retrieval.namespace
+def _why_not(
+    projection: Projection, query: PreparedQuery, result: SearchResult, returned: Positions, key: str
+) -> WhyNot:
+    """The first reason, in the order in which the search leaves memories out."""
+    namespace = query.retrieval.namespace
     index = projection.index(namespace)
-    found = projection.catalog.find(namespace, key)
-    if found is None or index is None:
-        return WhyNot(
-            key=key, reason="missing", message=f"There is no memory with key {key!r} in namespace {namespace!r}."
-        )
-    id, _ = found
-    if id == search.itself:
+    pair = projection.catalog.find(namespace, key)
+    if pair is None or index is None:
+        message = f"There is no memory with key {key!r} in namespace {namespace!r}."
+        return WhyNot(key=key, reason="missing", message=message)
+    id, _ = pair
+    if id == query.like_id:
         return WhyNot(key=key, reason="is_itself", message="It is the memory that the others are to be like.")
-    if (failed := _failed(projection, namespace, search.wanted, id)) is not None:
+    if (failed := _failed_condition(projection, namespace, query.wanted, id)) is not None:
         return WhyNot(key=key, reason="filter", message=f"It does not match the filter: {failed}.")
-    if look.candidates is not None and id not in look.candidates:
+    if result.candidates is not None and id not in result.candidates:
         return WhyNot(key=key, reason="time", message="It happened before `after`, or not before `before`.")
-    everything = ranked(projection, search, index, look.candidates, max(1, look.count))
-    places = np.flatnonzero(everything.ids == id)
-    if not len(places):
+    # It was a candidate, so a ranking of all candidates has its rank.
+    everything = rank(projection, query, index, result.candidates, max(1, result.count))
+    positions = np.flatnonzero(everything.ids == id)
+    if not len(positions):
         return WhyNot(key=key, reason="missing", message="It was stored or deleted just now; ask again.")
-    at = int(places[0])
-    reason, message = _why_not_chosen(search.retrieval, look, returned, everything, at)
-    return WhyNot(key=key, reason=reason, message=message, rank=at + 1, signals=_signals(everything, at))
+    position = int(positions[0])
+    reason, message = _why_not_chosen(query.retrieval, result, returned, everything, position)
+    return WhyNot(key=key, reason=reason, message=message, rank=position + 1, signals=_signals(everything, position))
 
 
-def _why_not_chosen(retrieval: Retrieval, look: Look, returned: Places, everything: Ranked, at: int) -> tuple[str, str]:
-    """Why a candidate did not come back that has this place in a ranking of all candidates: the reason, a sentence."""
-    id, rank, score = everything.ids[at], at + 1, float(everything.scores[at])
-    chosen = look.ranked.ids[look.chosen]
-    if id in look.ranked.ids[returned]:
-        return "came_back", f"It came back; it is number {rank} of {look.count} candidates."
-    if at not in eligible(everything, retrieval):
+def _why_not_chosen(
+    retrieval: Retrieval, result: SearchResult, returned: Positions, everything: Ranking, position: int
+) -> tuple[str, str]:
+    """The reason and a sentence for the candidate at a position of the ranking of all candidates."""
+    id, rank, score = everything.ids[position], position + 1, float(everything.scores[position])
+    chosen = result.ranking.ids[result.chosen]
+    if id in result.ranking.ids[returned]:
+        return "came_back", f"It came back; it is number {rank} of {result.count} candidates."
+    if position not in eligible_positions(everything, retrieval):
         if retrieval.min_score is not None and score < retrieval.min_score:
             return "min_score", f"Its score of {score:.4f} is below min_score."
-        return "min_relevance", "It is less relevant than min_relevance asks for."
+        return "min_relevance", "Its relevance is below min_relevance."
     if id in chosen:
         return "max_tokens", "With it, the hits would have had more tokens than max_tokens."
     if retrieval.per_session is not None and not retrieval.diversity and rank <= _last_rank(everything, chosen):
         return "per_session", f"Better ones of its session came back, and per_session is {retrieval.per_session}."
     if retrieval.diversity and rank <= _last_rank(everything, chosen):
-        return "diversity", "Others that rank lower add more that is new, or its session had given enough."
-    least = min(look.ranked.scores[look.chosen].tolist(), default=None)
+        return "diversity", "Others that rank lower add more that is new, or its session reached per_session."
+    least = min(result.ranking.scores[result.chosen].tolist(), default=None)
     behind = "" if least is None else f", and the lowest that came back is {least:.4f}"
-    return "rank", f"It is number {rank} of {look.count} candidates: its score is {score:.4f}{behind}."
+    return "rank", f"It is number {rank} of {result.count} candidates: its score is {score:.4f}{behind}."
 
 
-def _last_rank(everything: Ranked, chosen: Groups) -> int:
-    """The rank, from 1, of the lowest of those chosen; 0 if there is none."""
-    places = np.flatnonzero(np.isin(everything.ids, chosen))
-    return int(places[-1]) + 1 if len(places) else 0
+def _last_rank(everything: Ranking, chosen: Groups) -> int:
+    """The rank, from 1, of the lowest chosen memory; 0 if none is chosen."""
+    positions = np.flatnonzero(np.isin(everything.ids, chosen))
+    return int(positions[-1]) + 1 if len(positions) else 0
 
 
-def _failed(projection: Projection, namespace: str, wanted: Filter, id: int) -> str | None:
-    """A condition of the filter that a memory does not meet, as precise as can be; None if it meets all."""
+def _failed_condition(projection: Projection, namespace: str, wanted: Filter, id: int) -> str | None:
+    """The most precise condition of the filter that a memory does not meet; None if it meets all."""
     if id in projection.catalog.matching_ids(namespace, wanted):
         return None
     if isinstance(wanted, AllOf):
-        return next(
-            (failed for part in wanted.parts if (failed := _failed(projection, namespace, part, id)) is not None), None
-        )
-    return shown(wanted)
+        conditions = (_failed_condition(projection, namespace, part, id) for part in wanted.parts)
+        return next((condition for condition in conditions if condition is not None), None)
+    return to_json(wanted)

@@ -1,6 +1,9 @@
-"""The retriever: from what is asked to hits, and why they are what they are.
+"""The retriever: from a retrieval to hits, and to the explanation of them.
 
-Below: the embedding queue and `searching.py`. Thread-safe; it changes nothing.
+    queries = [retriever.prepare(retrieval) for retrieval in retrievals]
+    answers = [retriever.retrieve(query) for query in retriever.embed(queries)]
+
+Below are the embedding queue and `searching.py`. The retriever is thread-safe and changes nothing.
 """
 
 from collections.abc import Sequence
@@ -13,15 +16,16 @@ from memory_service.filters.grammar import parse
 from memory_service.namespaces.index import NamespaceIndex
 from memory_service.namespaces.words import frequencies
 from memory_service.projection.applying import Projection
-from memory_service.retrieval import explaining, ranking
-from memory_service.retrieval.ranking import Boosts, Question
-from memory_service.retrieval.searching import Look, Search, look
+from memory_service.retrieval import explaining
+from memory_service.retrieval.analyzing import AnalyzedQuery, analyze_query
+from memory_service.retrieval.ranking import Boosts
+from memory_service.retrieval.searching import PreparedQuery, SearchResult, search
 from memory_service.tokens import CHARS_PER_TOKEN_MAX, estimate_tokens
 from vector_memory.errors import NotFound
 from vector_memory.retrieval import Hit, Mode, Retrieval, Retrieved
 
 LIKE_TERMS_MAX = 32
-"""Of the memory that others are to be like, so many of its rarest words are looked for."""
+"""Words looked for when hits are to be like a memory: its rarest ones. More cost time and are common words."""
 
 
 class Retriever:
@@ -32,11 +36,11 @@ class Retriever:
         self._embedding = embedding
         self._clock = clock
 
-    def understood(self, retrieval: Retrieval) -> Search:
-        """What is asked, by what the namespace holds; not embedded yet.
+    def prepare(self, retrieval: Retrieval) -> PreparedQuery:
+        """Parse the filter and analyze the query for its namespace; nothing is embedded yet.
 
         Raises:
-            InvalidInput: the filter is none, or `as_of` is out of bounds.
+            InvalidInput: the filter is not valid, or `as_of` is out of bounds.
             NotFound: there is no memory with the key of `like`.
         """
         wanted = parse(retrieval.filter)
@@ -45,75 +49,87 @@ class Retriever:
         half_life = retrieval.recency_half_life_days
         boosts = Boosts(now_ms, None if half_life is None else half_life * checks.DAY_MS, retrieval.importance_weight)
         index = self._projection.index(retrieval.namespace)
-        if retrieval.query is not None:
-            question = ranking.prepared(retrieval.query, index)
-            return Search(retrieval, wanted, question, None, as_of_ms, boosts)
-        assert retrieval.like is not None, "a retrieval has a query or is like a memory"
-        return self._like(Search(retrieval, wanted, _NO_QUESTION, None, as_of_ms, boosts), retrieval.like, index)
+        is_text = retrieval.query is not None
+        query = PreparedQuery(
+            retrieval=retrieval,
+            wanted=wanted,
+            query=analyze_query(retrieval.query, index) if retrieval.query is not None else _NO_QUERY,
+            as_of_ms=as_of_ms,
+            boosts=boosts,
+        )
+        return query if is_text else self._with_memory(query, index)
 
-    def embedded(self, searches: Sequence[Search]) -> list[Search]:
-        """Begin to embed what needs a vector; all queries share the model's runs."""
-        is_asked = [it.vector is None and it.retrieval.ranked_by is not Mode.LEXICAL for it in searches]
-        meanings = [it.question.meaning for it, asked in zip(searches, is_asked, strict=True) if asked]
-        vectors = iter(self._embedding.awaited(meanings))
+    def embed(self, queries: Sequence[PreparedQuery]) -> list[PreparedQuery]:
+        """Start embedding the queries that need a vector. They share the model's runs.
+
+        Raises:
+            Unavailable: too many texts wait for the model.
+        """
+        needs_vector = [it.vector is None and it.retrieval.ranked_by is not Mode.LEXICAL for it in queries]
+        meanings = [it.query.meaning for it, needed in zip(queries, needs_vector, strict=True) if needed]
+        vectors = iter(self._embedding.start(meanings))
         return [
-            replace(it, vector=next(vectors)) if asked else it for it, asked in zip(searches, is_asked, strict=True)
+            replace(it, vector=next(vectors)) if needed else it
+            for it, needed in zip(queries, needs_vector, strict=True)
         ]
 
-    def retrieve(self, search: Search) -> Retrieved:
-        """Search, then fetch; should a writer have changed something in between, once more without writers."""
-        found, is_whole = look(self._projection, search)
-        if not is_whole:
-            with self._projection.undisturbed():
-                found, _ = look(self._projection, search)
-        return self._retrieved(search, found)
+    def retrieve(self, query: PreparedQuery) -> Retrieved:
+        """Search and read the memories. If a writer comes in between, do it again with the writers locked out."""
+        result, is_complete = search(self._projection, query)
+        if not is_complete:
+            with self._projection.publish_lock:
+                result, _ = search(self._projection, query)
+        return self._answer(query, result)
 
-    def _like(self, search: Search, key: str, index: NamespaceIndex | None) -> Search:
-        """What is like a memory has its vectors' mean direction and its rarest words; neither names nor times."""
-        namespace = search.retrieval.namespace
-        found = self._projection.catalog.find(namespace, key)
-        windows = None if found is None or index is None else index.dense.vectors(found[0])
-        if found is None or index is None or windows is None or not len(windows):
+    def _with_memory(self, query: PreparedQuery, index: NamespaceIndex | None) -> PreparedQuery:
+        """Ask by a memory instead of a text: by the mean direction of its vectors and by its rarest words."""
+        namespace, key = query.retrieval.namespace, query.retrieval.like
+        assert key is not None, "a retrieval has a query or is like a memory"
+        pair = self._projection.catalog.find(namespace, key)
+        windows = None if pair is None or index is None else index.dense.vectors(pair[0])
+        if pair is None or index is None or windows is None or not len(windows):
             raise NotFound(f"There is no memory with key {key!r} in namespace {namespace!r} to be like.", field="like")
-        id, memory = found
+        id, memory = pair
+        # The rarest words first; `frequency` counts the memories that have a word.
         terms = sorted(frequencies(memory.content, None), key=index.texts.lexical.frequency)[:LIKE_TERMS_MAX]
-        question = replace(_NO_QUESTION, terms=tuple(terms))
         direction = mean_direction(windows)
-        return replace(search, question=question, vector=lambda: direction, itself=id)
+        by_words = replace(_NO_QUERY, terms=tuple(terms))
+        return replace(query, query=by_words, vector=lambda: direction, like_id=id)
 
-    def _retrieved(self, search: Search, found: Look) -> Retrieved:
-        retrieval = search.retrieval
-        hits = found.hits(found.chosen)
-        places, tokens = list(range(len(hits))), None
+    def _answer(self, query: PreparedQuery, result: SearchResult) -> Retrieved:
+        retrieval = query.retrieval
+        hits = result.hits(result.chosen)
+        positions, tokens = list(range(len(hits))), None
         if retrieval.max_tokens is not None:
-            places, tokens = _fitting(hits, retrieval.max_tokens)
+            positions, tokens = _fit(hits, retrieval.max_tokens)
         explanation = None
         if retrieval.explain or retrieval.why_not is not None:
-            returned = [found.chosen[at] for at in places]
-            explanation = explaining.explain(self._projection, search, found, returned)
+            returned = [result.chosen[at] for at in positions]
+            explanation = explaining.explain(self._projection, query, result, returned)
         return Retrieved(
-            hits=tuple(hits[at] for at in places),
+            hits=tuple(hits[at] for at in positions),
             mode=retrieval.ranked_by,
-            abstained=None if retrieval.min_relevance is None else not places,
-            nearest=None if retrieval.min_relevance is None else tuple(found.hits(found.nearest)),
-            truncated=None if retrieval.max_tokens is None else len(places) < len(hits),
+            abstained=None if retrieval.min_relevance is None else not positions,
+            nearest=None if retrieval.min_relevance is None else tuple(result.hits(result.nearest)),
+            truncated=None if retrieval.max_tokens is None else len(positions) < len(hits),
             tokens=tokens,
             explanation=explanation,
         )
 
 
-_NO_QUESTION = Question("", (), frozenset(), is_about_when=False)
+_NO_QUERY = AnalyzedQuery(meaning="", terms=())
 
 
-def _fitting(hits: Sequence[Hit], max_tokens: int) -> tuple[list[int], int]:
-    """The places of the hits that fit, each as long as there is room for it, and how many tokens these have."""
-    places, used = [], 0
-    for at, hit in enumerate(hits):
-        least = len(hit.memory.content) // CHARS_PER_TOKEN_MAX
-        if used + least > max_tokens:  # counting a long text takes a while
+def _fit(hits: Sequence[Hit], max_tokens: int) -> tuple[list[int], int]:
+    """Take the hits in their order that still fit; return their positions and the sum of their tokens."""
+    positions, used = [], 0
+    for position, hit in enumerate(hits):
+        # Estimating a long text takes a while, so a text that is too long by any count is left out first.
+        tokens_min = len(hit.memory.content) // CHARS_PER_TOKEN_MAX
+        if used + tokens_min > max_tokens:
             continue
-        cost = estimate_tokens(hit.memory.content)
-        if used + cost <= max_tokens:
-            places.append(at)
-            used += cost
-    return places, used
+        tokens = estimate_tokens(hit.memory.content)
+        if used + tokens <= max_tokens:
+            positions.append(position)
+            used += tokens
+    return positions, used

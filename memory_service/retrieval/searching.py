@@ -1,156 +1,176 @@
-"""Searching: one look at a namespace's index and at the catalog, for one search."""
+"""Searching: one pass over index and catalog for a prepared query.
+
+Index and catalog change one right after the other. A pass in between may get ids that only one of them knows, and
+reports that it is incomplete; `Retriever` then repeats it under the publish lock.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from indexes.group_index import Groups
-from memory_service.embedding.queue import Awaited
+from memory_service.embedding.queue import PendingVector
 from memory_service.filters.grammar import EVERYTHING, Filter
 from memory_service.namespaces.index import NamespaceIndex
 from memory_service.projection.applying import Projection
 from memory_service.retrieval import ranking
-from memory_service.retrieval.ranking import Boosts, Question, Ranked
-from memory_service.retrieval.selection import POOL_FACTOR, POOL_MIN, Places, select
+from memory_service.retrieval.analyzing import AnalyzedQuery
+from memory_service.retrieval.ranking import Boosts, Ranking
+from memory_service.retrieval.selection import POOL_FACTOR, POOL_MIN, Positions, select
 from vector_memory.memories import Memory
 from vector_memory.retrieval import Hit, Mode, Retrieval
 
 NEAREST_MAX = 3
-"""Hits that are shown where none is relevant."""
+"""Hits shown as the nearest misses when no memory is relevant enough."""
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A retrieval whose query is understood and embedded.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedQuery:
+    """A retrieval whose filter is parsed and whose query is analyzed for its namespace.
 
     Attributes:
-        wanted: the filter.
-        question: what the query asks.
-        vector: waits for that of the question's meaning, (dim,); None where meaning is not asked for.
+        wanted: the parsed filter.
+        query: the analyzed query.
+        vector: waits for the vector (dim,) of the query's meaning; None before `embed`, and in lexical mode.
         as_of_ms: the time to look back at; None is the present.
-        boosts: what counts besides.
-        itself: the id of the memory that hits are to be like.
+        boosts: what counts in addition to the query.
+        like_id: id of the memory that the hits are to be like.
     """
 
     retrieval: Retrieval
     wanted: Filter
-    question: Question
-    vector: Awaited | None
+    query: AnalyzedQuery
+    vector: PendingVector | None = None
     as_of_ms: int | None
     boosts: Boosts
-    itself: int | None = None
+    like_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one look at index and catalog finds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """The result of one pass over index and catalog.
 
     Attributes:
         candidates: ids of the memories that match filter and time; None where all do.
-        count: how many candidates there are.
-        ranked: the best of them.
-        chosen: places in the ranking of what is returned, in this order, but for `max_tokens`.
-        nearest: places of what to show where nothing is relevant enough.
-        memories: of the places named, by id.
+        count: number of candidates.
+        ranking: the best candidates.
+        chosen: positions in the ranking that are returned, in this order; `max_tokens` may still leave some out.
+        nearest: positions of the nearest misses, if no memory is relevant enough.
+        memories: the memories at these positions, by id.
     """
 
     candidates: Groups | None
     count: int
-    ranked: Ranked
-    chosen: Places
-    nearest: Places
+    ranking: Ranking
+    chosen: Positions
+    nearest: Positions
     memories: dict[int, Memory]
 
-    def hit_key(self, place: int) -> str:
-        """Return the key of the memory at a place that was chosen."""
-        return self.memories[int(self.ranked.ids[place])].key
+    def hit_key(self, position: int) -> str:
+        """Return the key of the memory at a position of `chosen`."""
+        return self.memories[int(self.ranking.ids[position])].key
 
-    def hits(self, places: Places) -> list[Hit]:
-        """The hits at places that were chosen or are nearest."""
-        signals, ids = self.ranked.signals(), self.ranked.ids.tolist()
-        return [Hit.of(self.memories[ids[at]], *signals[at]) for at in places]
+    def hits(self, positions: Positions) -> list[Hit]:
+        """Return the hits at positions of `chosen` or `nearest`."""
+        signals, ids = self.ranking.signals(), self.ranking.ids.tolist()
+        return [Hit.of(self.memories[ids[at]], *signals[at]) for at in positions]
 
 
-def look(projection: Projection, search: Search) -> tuple[Look, bool]:
-    """The best memories that index and catalog both know, and whether these are as many as there should be."""
-    retrieval = search.retrieval
+def search(projection: Projection, query: PreparedQuery) -> tuple[SearchResult, bool]:
+    """Search once; return the result, and whether it is complete.
+
+    It is incomplete if a writer changed the namespace between the reads of index and catalog.
+    """
+    retrieval = query.retrieval
     index = projection.index(retrieval.namespace)
-    among = candidates(projection, search, index)
+    among = candidate_ids(projection, query, index)
     count = len(among) if among is not None else 0 if index is None else len(index)
-    ranked, eligible, chosen = _chosen(projection, search, index, among)
-    nearest = [] if eligible or retrieval.min_relevance is None else list(range(min(NEAREST_MAX, len(ranked.ids))))
-    ids = {at: int(ranked.ids[at]) for at in (*chosen, *nearest)}
-    memories = projection.catalog.by_ids(list(ids.values()), search.as_of_ms)
-    is_whole = len(ranked.ids) >= min(retrieval.k, count) and len(memories) == len(ids)
-    chosen, nearest = ([at for at in places if ids[at] in memories] for places in (chosen, nearest))
-    return Look(among, count, ranked, chosen, nearest, memories), is_whole
+    ranking, eligible, chosen = _choose(projection, query, index, among)
+    nearest: Positions = []
+    if not eligible and retrieval.min_relevance is not None:
+        nearest = list(range(min(NEAREST_MAX, len(ranking.ids))))
+    # Only the memories that are returned are read from the catalog.
+    ids = {at: int(ranking.ids[at]) for at in (*chosen, *nearest)}
+    memories = projection.catalog.by_ids(list(ids.values()), query.as_of_ms)
+    is_complete = len(ranking.ids) >= min(retrieval.k, count) and len(memories) == len(ids)
+    result = SearchResult(
+        candidates=among,
+        count=count,
+        ranking=ranking,
+        chosen=[at for at in chosen if ids[at] in memories],
+        nearest=[at for at in nearest if ids[at] in memories],
+        memories=memories,
+    )
+    return result, is_complete
 
 
-def candidates(projection: Projection, search: Search, index: NamespaceIndex | None) -> Groups | None:
-    """The ids, ascending, of what may be found; None admits all."""
-    retrieval = search.retrieval
-    found: Groups | None = None
-    if search.wanted != EVERYTHING or search.as_of_ms is not None:
-        found = projection.catalog.matching_ids(retrieval.namespace, search.wanted, search.as_of_ms)
+def candidate_ids(projection: Projection, query: PreparedQuery, index: NamespaceIndex | None) -> Groups | None:
+    """Return the ids, ascending, that filter and time admit; None admits all."""
+    retrieval = query.retrieval
+    ids: Groups | None = None
+    if query.wanted != EVERYTHING or query.as_of_ms is not None:
+        ids = projection.catalog.matching_ids(retrieval.namespace, query.wanted, query.as_of_ms)
     if index is not None and retrieval.span_ms != (None, None):
+        # Both are ascending and without repetition.
         in_span = index.in_span(*retrieval.span_ms)
-        found = in_span if found is None else np.intersect1d(found, in_span, assume_unique=True)
-    if index is not None and search.itself is not None:
-        others = index.in_span(None, None) if found is None else found
-        found = others[others != search.itself]
-    return found
+        ids = in_span if ids is None else np.intersect1d(ids, in_span, assume_unique=True)
+    if index is not None and query.like_id is not None:
+        others = index.in_span(None, None) if ids is None else ids
+        ids = others[others != query.like_id]
+    return ids
 
 
-def ranked(
-    projection: Projection, search: Search, index: NamespaceIndex | None, among: Groups | None, k: int
-) -> Ranked:
-    """The k best of the candidates, by ids and what speaks for them."""
-    if search.as_of_ms is not None:
-        assert search.vector is not None, "looking back is by meaning"
-        found = projection.nearest_then(search.retrieval.namespace, search.vector(), k, among)
-        ids = np.array([id for id, _ in found], np.int64)
-        scores = np.array([score for _, score in found], np.float32)
-        return Ranked(ids, scores, scores)
+def rank(
+    projection: Projection, query: PreparedQuery, index: NamespaceIndex | None, among: Groups | None, k: int
+) -> Ranking:
+    """Return the k best candidates in the retrieval's mode."""
+    if query.as_of_ms is not None:
+        assert query.vector is not None, "looking back is by meaning"
+        pairs = projection.nearest_at(query.retrieval.namespace, query.vector(), k, among)
+        ids = np.array([id for id, _ in pairs], np.int64)
+        scores = np.array([score for _, score in pairs], np.float32)
+        return Ranking(ids=ids, scores=scores, dense=scores)
     if index is None:
-        return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
-    if search.vector is None or search.retrieval.ranked_by is Mode.LEXICAL:
-        return ranking.by_words(search.question, index, k, among, boosts=search.boosts)
-    if search.retrieval.ranked_by is Mode.DENSE:
-        return ranking.by_meaning(search.vector(), index, k, among, boosts=search.boosts)
-    return ranking.by_all(search.question, search.vector, index, k, among, boosts=search.boosts)
+        return Ranking(ids=np.empty(0, np.int64), scores=np.empty(0, np.float32))
+    if query.vector is None or query.retrieval.ranked_by is Mode.LEXICAL:
+        return ranking.rank_by_words(query.query, index, k, among, boosts=query.boosts)
+    if query.retrieval.ranked_by is Mode.DENSE:
+        return ranking.rank_by_meaning(query.vector(), index, k, among, boosts=query.boosts)
+    return ranking.rank_hybrid(query.query, query.vector, index, k, among, boosts=query.boosts)
 
 
-def _chosen(
-    projection: Projection, search: Search, index: NamespaceIndex | None, among: Groups | None
-) -> tuple[Ranked, Places, Places]:
-    """The best, the places of those that are good enough, and of these the ones to return."""
-    retrieval = search.retrieval
+def _choose(
+    projection: Projection, query: PreparedQuery, index: NamespaceIndex | None, among: Groups | None
+) -> tuple[Ranking, Positions, Positions]:
+    """The ranking, the positions that reach the minimum scores, and those of them to return."""
+    retrieval = query.retrieval
     if index is None or not retrieval.is_selective:
-        found = ranked(projection, search, index, among, retrieval.k)
-        good = eligible(found, retrieval)
-        return found, good, good
+        best = rank(projection, query, index, among, retrieval.k)
+        eligible = eligible_positions(best, retrieval)
+        return best, eligible, eligible
     pool = max(POOL_MIN, POOL_FACTOR * retrieval.k)
     while True:
-        found = ranked(projection, search, index, among, pool)
-        good = eligible(found, retrieval)
+        best = rank(projection, query, index, among, pool)
+        eligible = eligible_positions(best, retrieval)
         chosen = select(
-            found, good, index, retrieval.k, diversity=retrieval.diversity, per_session=retrieval.per_session
+            best, eligible, index, retrieval.k, diversity=retrieval.diversity, per_session=retrieval.per_session
         )
-        if len(chosen) == retrieval.k or len(found.ids) < pool or _ends(found, retrieval):
-            return found, good, chosen
+        # A larger pool cannot help if it would only bring candidates below `min_score`, or none at all.
+        is_exhausted = len(best.ids) < pool or _ends_below_minimum(best, retrieval)
+        if len(chosen) == retrieval.k or is_exhausted:
+            return best, eligible, chosen
         pool *= POOL_FACTOR
 
 
-def _ends(found: Ranked, retrieval: Retrieval) -> bool:
-    """Whether all that comes after has too low a score."""
-    return retrieval.min_score is not None and bool(found.scores[-1] < retrieval.min_score)
+def _ends_below_minimum(best: Ranking, retrieval: Retrieval) -> bool:
+    return retrieval.min_score is not None and bool(best.scores[-1] < retrieval.min_score)
 
 
-def eligible(found: Ranked, retrieval: Retrieval) -> Places:
-    """The places, ascending, of what is good enough."""
-    good = np.ones(len(found.ids), np.bool_)
+def eligible_positions(best: Ranking, retrieval: Retrieval) -> Positions:
+    """Return the positions, ascending, that reach `min_score` and `min_relevance`."""
+    is_eligible = np.ones(len(best.ids), np.bool_)
     if retrieval.min_score is not None:
-        good &= found.scores >= retrieval.min_score
-    if retrieval.min_relevance is not None and found.relevance is not None:
-        good &= found.relevance >= retrieval.min_relevance
-    return list(np.flatnonzero(good).tolist())
+        is_eligible &= best.scores >= retrieval.min_score
+    if retrieval.min_relevance is not None and best.relevance is not None:
+        is_eligible &= best.relevance >= retrieval.min_relevance
+    return list(np.flatnonzero(is_eligible).tolist())

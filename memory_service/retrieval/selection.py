@@ -1,4 +1,4 @@
-"""Selection: which of the ranked memories are returned, where a caller wants variety."""
+"""Selection: which of the ranked memories are returned, if the caller wants variety."""
 
 from collections import Counter
 
@@ -8,92 +8,93 @@ from numpy.typing import NDArray
 from indexes.group_index import Vectors
 from memory_service.namespaces.conversation import NONE
 from memory_service.namespaces.index import NamespaceIndex
-from memory_service.retrieval.ranking import Ranked
+from memory_service.retrieval.ranking import Ranking
 
-Places = list[int]
+Positions = list[int]
 
 POOL_MIN, POOL_FACTOR = 200, 4
-"""Where a selection leaves some out, so many of the best are looked at, or so many times k; more if need be."""
+"""A selection starts from the best max(200, 4 * k) candidates, and from four times as many while it leaves fewer than
+k. 200 is what the ranking takes from each signal."""
 
 
 def select(
-    ranked: Ranked, eligible: Places, index: NamespaceIndex, k: int, *, diversity: float, per_session: int | None
-) -> Places:
-    """The places in the ranking of at most k memories, in the order in which they are returned.
+    ranking: Ranking, eligible: Positions, index: NamespaceIndex, k: int, *, diversity: float, per_session: int | None
+) -> Positions:
+    """Return the positions in the ranking of at most k memories, in the order in which they are returned.
 
     Args:
-        ranked: best first.
-        eligible: the places that may be chosen, ascending.
+        ranking: best first.
+        eligible: the positions that may be chosen, ascending.
         index: of their namespace.
         k: at least 1.
-        diversity: 0 to 1. Chosen next is the one with the largest (1 - diversity) * score - diversity * cosine, where
-            the cosine is to the most alike of those chosen before: maximal marginal relevance (Carbonell and
-            Goldstein 1998), by the first window of each.
-        per_session: at most so many of one session; None sets no limit.
+        diversity: 0 to 1. Every step chooses the memory with the largest (1 - diversity) * score - diversity * cosine,
+            where the cosine is to the most similar memory chosen before: maximal marginal relevance (Carbonell and
+            Goldstein 1998), by the first window of each memory.
+        per_session: most memories of one session; None sets no limit.
     """
-    ids = ranked.ids[eligible]
+    ids = ranking.ids[eligible]
     sessions = _sessions(ids, index) if per_session is not None else [NONE] * len(ids)
     if diversity == 0:
-        return [eligible[at] for at in _admitted(sessions, per_session or 0)][:k]
-    compared = _compared(sessions, per_session or 0, k)
-    eligible, sessions = [eligible[at] for at in compared], [sessions[at] for at in compared]
-    vectors = np.nan_to_num(index.dense.firsts(ids[compared]))
-    gains = (1 - diversity) * ranked.scores[eligible]
-    return [eligible[at] for at in _varied(gains, diversity, vectors, _Cap(sessions, per_session or 0), k)]
+        return [eligible[at] for at in _capped(sessions, per_session or 0)][:k]
+    pool = _pool(sessions, per_session or 0, k)
+    eligible, sessions = [eligible[at] for at in pool], [sessions[at] for at in pool]
+    vectors = np.nan_to_num(index.dense.firsts(ids[pool]))  # (n, dim); a memory that was just deleted is like nothing
+    gains = (1 - diversity) * ranking.scores[eligible]  # (n,)
+    return [eligible[at] for at in _diversify(gains, diversity, vectors, _SessionCap(sessions, per_session or 0), k)]
 
 
-def _admitted(sessions: list[int], per_session: int) -> Places:
-    """The places of the first of each session, at most so many."""
-    cap = _Cap(sessions, per_session)
+def _capped(sessions: list[int], per_session: int) -> Positions:
+    """The positions of the first `per_session` of each session."""
+    cap = _SessionCap(sessions, per_session)
     return [at for at in range(len(sessions)) if cap.admits(at)]
 
 
-def _compared(sessions: list[int], per_session: int, k: int) -> Places:
-    """The places to choose from: each choice compares them all, so there is a bound on them.
+def _pool(sessions: list[int], per_session: int, k: int) -> Positions:
+    """The positions to choose from. There is a bound on them, because each choice compares them all.
 
-    Of each session there are so many times as many as may be taken of it that k can be chosen as before.
+    Enough extra memories of each session are taken that the cap can still leave k.
     """
-    most = max(POOL_MIN, POOL_FACTOR * k)
-    if len(sessions) <= most:
+    pool_max = max(POOL_MIN, POOL_FACTOR * k)
+    if len(sessions) <= pool_max:
         return list(range(len(sessions)))
-    return _admitted(sessions, POOL_FACTOR * per_session)[:most]
+    return _capped(sessions, POOL_FACTOR * per_session)[:pool_max]
 
 
 def _sessions(ids: NDArray[np.int64], index: NamespaceIndex) -> list[int]:
-    """The session of each, NONE for those of no session and for those that are gone by now."""
+    """The session of each memory; NONE for a memory without one, and for one that was just deleted."""
     texts = index.texts
     rows = [texts.lexical.row(id) for id in ids.tolist()]
     known = np.array([row for row in rows if row is not None], np.int64)
-    found = iter(texts.talk.capped(known).tolist())
-    return [NONE if row is None else next(found) for row in rows]
+    sessions = iter(texts.talk.capped(known).tolist())
+    return [NONE if row is None else next(sessions) for row in rows]
 
 
-class _Cap:
-    """How many of each session were taken."""
+class _SessionCap:
+    """Counts the memories taken of each session."""
 
     def __init__(self, sessions: list[int], per_session: int) -> None:
         self._sessions, self._per_session = sessions, per_session
         self._taken: Counter[int] = Counter()
 
-    def admits(self, place: int) -> bool:
-        """Take one, unless its session has given enough; NONE is no session."""
-        session = self._sessions[place]
+    def admits(self, position: int) -> bool:
+        """Take one memory, and return False if its session has reached the limit. NONE has no limit."""
+        session = self._sessions[position]
         if session != NONE and self._taken[session] == self._per_session:
             return False
         self._taken[session] += 1
         return True
 
 
-def _varied(gains: NDArray[np.float32], diversity: float, vectors: Vectors, cap: _Cap, k: int) -> Places:
-    """Places in the order in which each adds most that is new; `gains` (n,) is what each adds if nothing is alike."""
-    left = np.ones(len(gains), np.bool_)
-    alike = np.zeros(len(gains), np.float32)
-    chosen: Places = []
-    while len(chosen) < k and left.any():
-        at = int(np.argmax(np.where(left, gains - diversity * alike, -np.inf)))
-        left[at] = False
-        if cap.admits(at):
-            chosen.append(at)
-            cosines = vectors @ vectors[at]
-            alike = cosines if len(chosen) == 1 else np.maximum(alike, cosines)
+def _diversify(gains: NDArray[np.float32], diversity: float, vectors: Vectors, cap: _SessionCap, k: int) -> Positions:
+    """Choose greedily by gain (n,) minus similarity to what is chosen; vectors are (n, dim)."""
+    is_left = np.ones(len(gains), np.bool_)
+    similarity = np.zeros(len(gains), np.float32)  # (n,) cosine to the most similar one chosen
+    chosen: Positions = []
+    while len(chosen) < k and is_left.any():
+        best = int(np.argmax(np.where(is_left, gains - diversity * similarity, -np.inf)))
+        is_left[best] = False
+        if cap.admits(best):
+            chosen.append(best)
+            cosines = vectors @ vectors[best]  # (n,)
+            similarity = cosines if len(chosen) == 1 else np.maximum(similarity, cosines)
     return chosen

@@ -1,1 +1,1 @@
-"""The write path: plan a group of changes, append it with one sync, apply it. It does not know who called."""
+"""The write path: prepare requests, plan a group, append it with one sync, apply it. It does not know who called."""

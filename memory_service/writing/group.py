@@ -6,13 +6,13 @@ from typing import Any
 
 from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Vectors
-from memory_service.journal.records import Delete, Mutation, Put, Record, Reply
+from memory_service.journal.records import Mutation, Put, Record, RememberedReply, Removal
 from memory_service.projection.applying import Projection
-from memory_service.projection.catalog import Version
+from memory_service.projection.catalog_schema import Version
 from vector_memory.errors import Unavailable
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Group:
     """Records that are planned and not yet written. Reads see the projection as if they were applied already."""
 
@@ -55,6 +55,7 @@ class Group:
     def write(self, stamp: Stamp, mutation: Mutation) -> None:
         """Add a record."""
         self.records.append(Record(stamp, mutation))
+        # Later requests of the group see this record as if it were applied.
         match mutation:
             case Put() as put:
                 self._versions[put.namespace, put.key] = Version(
@@ -66,7 +67,7 @@ class Group:
                     expires_at_ms=put.expires_at_ms,
                     vectors=put.vectors,
                 )
-            case Delete(namespace, key):
+            case Removal(namespace, key):
                 self._versions[namespace, key] = None
-            case Reply(namespace, key, digest, result):
+            case RememberedReply(namespace, key, digest, result):
                 self._replies[namespace, key] = (digest, result)

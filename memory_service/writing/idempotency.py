@@ -9,7 +9,7 @@ from typing import Any
 
 from memory_service import checks
 from memory_service.digests import is_versioned, request_digest
-from memory_service.journal.records import Reply
+from memory_service.journal.records import RememberedReply
 from memory_service.model import DeleteOutcome
 from memory_service.writing.group import Group
 from memory_service.writing.requests import (
@@ -37,7 +37,7 @@ def idempotency(key: str | None, operation: str, request: Mapping[str, Any]) -> 
     return Idempotency(key, request_digest(operation, request))
 
 
-def remembered_outcome(request: WriteRequest, group: Group) -> WriteOutcome | None:
+def recall_outcome(request: WriteRequest, group: Group) -> WriteOutcome | None:
     """Return what the same request was answered before; None for a new request.
 
     Raises:
@@ -75,7 +75,7 @@ def remember(request: WriteRequest, outcome: WriteOutcome, group: Group) -> None
     """Add the reply to the group."""
     if request.idempotency is None or isinstance(outcome, Stale):
         return
-    reply = Reply(request.namespace, request.idempotency.key, request.idempotency.digest, _encode(outcome))
+    reply = RememberedReply(request.namespace, request.idempotency.key, request.idempotency.digest, _encode(outcome))
     group.write(group.tick(), reply)
 
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory_service import metadata
-from memory_service.journal.records import Delete, Put
+from memory_service.clock import Stamp
+from memory_service.journal.records import Put, Removal
 from memory_service.model import DeleteOutcome
-from memory_service.projection.catalog import Version
+from memory_service.projection.catalog_schema import Version
 from memory_service.projection.receipts import receipt_id
 from memory_service.writing.group import Group
-from memory_service.writing.idempotency import remember, remembered_outcome
+from memory_service.writing.idempotency import recall_outcome, remember
 from memory_service.writing.preparing import PreparedMemory
 from memory_service.writing.requests import (
     DeleteRequest,
@@ -42,7 +43,7 @@ class Plan:
 def plan(request: WriteRequest, group: Group) -> Plan:
     """Plan one request, and add its records to the group."""
     try:
-        outcome = remembered_outcome(request, group)
+        outcome = recall_outcome(request, group)
     except Conflict as conflict:
         return Plan(conflict, [])
     if outcome is not None:
@@ -85,27 +86,38 @@ def _lacks_vectors(item: PreparedMemory, group: Group) -> bool:
 def _store(item: PreparedMemory, group: Group) -> Stored:
     current = group.version(item.namespace, item.key)
     if current is not None and _is_unchanged(current, item):
-        return Stored(
-            namespace=item.namespace,
-            key=item.key,
-            status=StoreStatus.UNCHANGED,
-            created_at_ms=current.created_at_ms,
-            updated_at_ms=current.stamp.ms,
-        )
-    vectors = item.vectors
+        status, created_at_ms, updated_at_ms = StoreStatus.UNCHANGED, current.created_at_ms, current.stamp.ms
+    else:
+        stamp = group.tick()
+        put = _put(item, current, stamp, group)
+        group.write(stamp, put)
+        status = StoreStatus.UPDATED if current else StoreStatus.STORED
+        created_at_ms, updated_at_ms = put.created_at_ms, stamp.ms
+    return Stored(
+        namespace=item.namespace,
+        key=item.key,
+        status=status,
+        created_at_ms=created_at_ms,
+        updated_at_ms=updated_at_ms,
+    )
+
+
+def _put(item: PreparedMemory, current: Version | None, stamp: Stamp, group: Group) -> Put:
+    vectors, created_at_ms = item.vectors, item.created_at_ms
     if vectors is None:
+        # The content is the same as before, so its vectors are, too.
         assert current is not None, "an item comes without vectors only if its content is held"
         vectors = group.vectors(item.namespace, current)
-    stamp = group.tick()
-    created_at_ms = item.created_at_ms
     if created_at_ms is None:
         created_at_ms = current.created_at_ms if current else stamp.ms
-    expires_at_ms = item.expires_at_ms if item.ttl_ms is None else group.now_ms + item.ttl_ms
-    put = Put(item.namespace, item.key, item.content, item.metadata, vectors, created_at_ms, expires_at_ms)
-    group.write(stamp, put)
-    status = StoreStatus.UPDATED if current else StoreStatus.STORED
-    return Stored(
-        namespace=item.namespace, key=item.key, status=status, created_at_ms=created_at_ms, updated_at_ms=stamp.ms
+    return Put(
+        namespace=item.namespace,
+        key=item.key,
+        content=item.content,
+        metadata=item.metadata,
+        vectors=vectors,
+        created_at_ms=created_at_ms,
+        expires_at_ms=item.expires_at_ms if item.ttl_ms is None else group.now_ms + item.ttl_ms,
     )
 
 
@@ -121,6 +133,7 @@ def _plan_update(request: UpdateRequest, group: Group) -> Plan:
     if current is None:
         return Plan(NotFound("There is no memory with this key any more, so there is nothing to update."), [])
     content = current.content if request.content is None else request.content
+    # The vectors that came with the request are of the text as it was then. They count only if it is still the text.
     if request.embedded is not None and request.embedded[0] == content:
         vectors = request.embedded[1]
     elif content == current.content and group.has_vectors(request.namespace, current):
@@ -133,32 +146,30 @@ def _plan_update(request: UpdateRequest, group: Group) -> Plan:
             text = metadata.merged(text, request.metadata)
         except InvalidInput as error:
             return Plan(error, [])
-    expires_at_ms = current.expires_at_ms if request.ttl_ms is None else group.now_ms + request.ttl_ms
-    status, updated_at_ms = StoreStatus.UNCHANGED, current.stamp.ms
-    if (content, text, expires_at_ms) != (current.content, current.metadata, current.expires_at_ms):
-        stamp = group.tick()
-        put = Put(request.namespace, request.key, content, text, vectors, current.created_at_ms, expires_at_ms)
-        group.write(stamp, put)
-        status, updated_at_ms = StoreStatus.UPDATED, stamp.ms
-    stored = Stored(
+    # From here on, an update is a store of what it leads to.
+    item = PreparedMemory(
         namespace=request.namespace,
         key=request.key,
-        status=status,
+        content=content,
+        metadata=text,
+        ttl_ms=None,
         created_at_ms=current.created_at_ms,
-        updated_at_ms=updated_at_ms,
+        expires_at_ms=current.expires_at_ms if request.ttl_ms is None else group.now_ms + request.ttl_ms,
+        vectors=vectors,
     )
-    return Plan([stored], [len(group.records)])
+    return Plan([_store(item, group)], [len(group.records)])
 
 
 def _plan_delete(request: DeleteRequest, group: Group) -> Plan:
     keys: Sequence[str] = request.keys or ()
     if request.filter is not None:
         keys = group.projection.catalog.matching_keys(request.namespace, request.filter)
+    # A key that is given twice is deleted once.
     present = [key for key in dict.fromkeys(keys) if group.version(request.namespace, key) is not None]
     receipt = None
     for key in present:
         stamp = group.tick()
-        group.write(stamp, Delete(request.namespace, key))
+        group.write(stamp, Removal(request.namespace, key))
         receipt = receipt_id(stamp)
     missing = sorted(set(keys).difference(present))
     deleted = DeleteOutcome(
@@ -182,7 +193,7 @@ def settle(plan: Plan, durable: int, error: ServiceError | None) -> WriteOutcome
     if error is None or isinstance(plan.outcome, ServiceError) or all(needed <= durable for needed in plan.needs):
         return plan.outcome
     if not isinstance(plan.outcome, list):
-        return error
+        return error  # a delete is durable as a whole, or refused as a whole
     return [
         item if needed <= durable else Refused(namespace=item.namespace, key=item.key, error=error)
         for item, needed in zip(plan.outcome, plan.needs, strict=True)

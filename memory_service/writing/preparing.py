@@ -54,7 +54,7 @@ class Preparer:
     def check(self, memory: NewMemory) -> PreparedMemory | Refused:
         """Check one memory, and decode the vectors that it brings, if this service's embedder made them."""
         try:
-            return _checked(memory, self._fingerprint, self._now_ms())
+            return _check(memory, self._fingerprint, self._now_ms())
         except InvalidInput as error:
             return Refused(namespace=memory.namespace, key=memory.key, error=error)
 
@@ -73,6 +73,7 @@ class Preparer:
         # what the catalog holds.
         is_held = [held.pop((it.namespace, it.key), None) == it.content for it in memories]
         pairs = list(zip(memories, is_held, strict=True))
+        # All texts of the batch are embedded together, so that they share the model's runs.
         texts = [it.content for it, known in pairs if not known and it.vectors is None]
         embedded = iter(self._embedding.windows(texts))
         return tuple(
@@ -85,7 +86,7 @@ class Preparer:
         )
 
 
-def _checked(memory: NewMemory, fingerprint: Fingerprint, now_ms: int) -> PreparedMemory:
+def _check(memory: NewMemory, fingerprint: Fingerprint, now_ms: int) -> PreparedMemory:
     if memory.ttl_seconds is not None and memory.expires_at is not None:
         raise InvalidInput("Send either ttl_seconds or expires_at, and not both.", field="expires_at")
     return PreparedMemory(

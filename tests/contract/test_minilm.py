@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_service.embedding.embedder import Embedder, Vectors, Window
+from memory_service.embedding.embedder import Embedder, TextWindow, Vectors
 from memory_service.embedding.minilm import MiniLM, packaged_folder
 from vector_memory.errors import InvalidInput, StartupError
 
@@ -132,7 +132,7 @@ def test_any_mixture_of_words_is_cut_into_windows_that_cover_it(words: list[str]
     check_windows(text, minilm().windows(text))
 
 
-def check_windows(text: str, windows: list[Window]) -> None:
+def check_windows(text: str, windows: list[TextWindow]) -> None:
     """Every window is a stretch of the text, made of whole words, that the model can read, and none leaves a gap."""
     begin = end = 0
     for window in windows:

@@ -13,8 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import frames, journal_paths, read_tail
-from memory_service.journal.records import Delete, Put, Record
+from memory_service.journal.files import journal_paths, read_tail
+from memory_service.journal.frames import frames
+from memory_service.journal.records import Put, Record, Removal
 from memory_service.projection import snapshots
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
@@ -201,7 +202,7 @@ def _state(records: Iterable[Record]) -> State:
         match record.mutation:
             case Put() as put:
                 held[put.namespace, put.key] = put.content
-            case Delete(namespace, key):
+            case Removal(namespace, key):
                 held[namespace, key] = None
     return {name: content for name, content in held.items() if content is not None}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memory_service.embedding.embedder import Fingerprint, Vectors, Window
+from memory_service.embedding.embedder import Fingerprint, TextWindow, Vectors
 
 DIM = 16
 
@@ -15,10 +15,10 @@ class HashEmbedder:
 
     fingerprint = Fingerprint("test-hash", "cd" * 32, DIM, "none")
 
-    def windows(self, text: str) -> list[Window]:
-        return [Window(text, (0,))]
+    def windows(self, text: str) -> list[TextWindow]:
+        return [TextWindow(text, (0,))]
 
-    def embed(self, windows: Sequence[Window]) -> Vectors:
+    def embed(self, windows: Sequence[TextWindow]) -> Vectors:
         vectors = np.empty((len(windows), DIM), np.float32)
         for at, window in enumerate(windows):
             seed = int.from_bytes(hashlib.sha256(window.text.encode()).digest()[:8], "little")

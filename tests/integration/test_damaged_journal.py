@@ -3,7 +3,7 @@
 import pytest
 
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import frames
+from memory_service.journal.frames import frames
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
 from tests.faults.embedder import HashEmbedder

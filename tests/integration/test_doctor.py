@@ -15,8 +15,9 @@ import pytest
 from memory_service.clock import Stamp
 from memory_service.doctor import RepairRefused, examine, plan, repair
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import JournalWriter, frame, frames
+from memory_service.journal.frames import frame, frames
 from memory_service.journal.records import Put, Record
+from memory_service.journal.writer import JournalWriter
 from memory_service.service import MemoryService
 from tests.manifests import rewritten
 from tests.worker_process import environment
@@ -126,7 +127,18 @@ def journal_with(folder, minilm, *records):
 def put(minilm, key, counter=0, vectors=None, metadata="{}", expires_at_ms=None):
     if vectors is None:
         vectors = minilm.embed(minilm.windows(COFFEE))
-    return Record(Stamp(1_000, counter, ""), Put("default", key, COFFEE, metadata, vectors, 1_000, expires_at_ms))
+    return Record(
+        Stamp(1_000, counter, ""),
+        Put(
+            namespace="default",
+            key=key,
+            content=COFFEE,
+            metadata=metadata,
+            vectors=vectors,
+            created_at_ms=1_000,
+            expires_at_ms=expires_at_ms,
+        ),
+    )
 
 
 # -- healthy folders -------------------------------------------------------------------------------------------------
@@ -262,7 +274,7 @@ def test_a_payload_that_makes_no_sense_is_found_though_its_checksum_holds(writte
         file.write(frame(b"\x81\xa2op\xa7unknown"))
     where, what = only_problem(folder)
     assert where == f"journal/{path.name}, byte {size}"
-    assert "makes no sense" in what
+    assert "cannot be decoded" in what
 
 
 def test_a_last_record_that_a_snapshot_proves_to_be_acknowledged_is_no_torn_tail(open_service, folder):
@@ -307,11 +319,11 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("fault", [*ODD, "no JSON object", "a stamp that is not later"])
+@pytest.mark.parametrize("fault", [*ODD, "not a JSON object", "a stamp that is not later"])
 def test_a_record_that_cannot_be_right_is_named_with_its_offset(open_service, folder, minilm, fault):
     open_service(folder).close()
     odd = put(minilm, "odd", 1, vectors=ODD.get(fault))
-    if fault == "no JSON object":
+    if fault == "not a JSON object":
         odd = put(minilm, "odd", 1, metadata="[1]")
     if fault == "a stamp that is not later":
         odd = put(minilm, "odd", 0)
@@ -330,7 +342,7 @@ def test_a_journal_that_a_snapshot_names_and_no_compaction_removed_is_missed(wri
     found = problems(examine(folder))
     assert found[0][0] == f"journal/{path.name}"
     assert "is missing" in found[0][1]
-    lacking = [where for where, what in found if "needs what is gone" in what]
+    lacking = [where for where, what in found if "needs missing parts of journals" in what]
     assert lacking == [] if is_whole else [f"snapshots/{snapshots_of(folder)[0].name}"]
 
 
@@ -347,7 +359,7 @@ def test_a_snapshot_that_lacks_what_compaction_removed_is_found(open_service, fo
     shutil.copytree(folder.parent / "kept", older)
     where, what = only_problem(folder)
     assert where == f"snapshots/{older.name}"
-    assert "needs what is gone" in what
+    assert "needs missing parts of journals" in what
 
 
 # -- snapshots ---------------------------------------------------------------------------------------------------------
@@ -515,7 +527,7 @@ def test_a_repair_is_refused_when_a_journal_is_damaged(written, folder):
 def test_a_repair_is_refused_when_no_snapshot_is_left_to_stand_in_for_removed_journals(compacted, folder):
     damage_all_snapshots(folder)
     before = everything(folder)
-    with pytest.raises(RepairRefused, match="the journals are not whole"):
+    with pytest.raises(RepairRefused, match="the journals are not complete"):
         repair(examine(folder))
     assert everything(folder) == before
 

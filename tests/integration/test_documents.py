@@ -9,7 +9,7 @@ from memory_service.documents import service as documents_service
 from memory_service.documents.libraries import Libraries
 from memory_service.documents.model import NewDocument
 from memory_service.documents.service import BATCH_CHUNKS, DocumentService
-from memory_service.embedding.embedder import Window
+from memory_service.embedding.embedder import TextWindow
 from vector_memory.documents import Form
 from vector_memory.errors import InvalidInput, NotFound, StorageUnavailable, Unavailable
 from vector_memory.memories import NewMemory
@@ -57,7 +57,7 @@ class Counting:
         self.fingerprint = model.fingerprint
         self.embedded = 0
 
-    def windows(self, text: str) -> list[Window]:
+    def windows(self, text: str) -> list[TextWindow]:
         return self._model.windows(text)
 
     def embed(self, windows):

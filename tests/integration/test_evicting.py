@@ -437,7 +437,7 @@ def test_a_worker_that_slept_merges_a_snapshot_without_holding_it_in_ram(tmp_pat
     sleeper = recover(folder, service.fingerprint, HybridClock(), tmp_path / "cache", index_budget_bytes=1).projection
     for path in list((tmp_path / "aside").iterdir()):
         path.rename(folder.snapshots / path.name)
-    assert sleeper.make_up_for_removed(folder) == []
+    assert sleeper.merge_compacted_snapshots(folder) == []
     assert sleeper.memories_held() == sum(len(hits) for hits in before.values()) / 2
     assert len(sleeper._indexes.in_ram()) == 1
     sleeper.close()

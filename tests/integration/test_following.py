@@ -201,7 +201,7 @@ def test_a_process_frozen_while_it_follows_looks_again_when_it_wakes(open_worker
     frozen, other = open_worker(200), open_worker()
     other.store(NewMemory(content=COFFEE, key="k"))
     time.sleep(0.25)  # the interval
-    real = frozen._projection.make_up_for_removed
+    real = frozen._projection.merge_compacted_snapshots
 
     def freezing(*arguments):
         monkeypatch.undo()
@@ -209,7 +209,7 @@ def test_a_process_frozen_while_it_follows_looks_again_when_it_wakes(open_worker
         time.sleep(0.25)
         return real(*arguments)
 
-    monkeypatch.setattr(frozen._projection, "make_up_for_removed", freezing)
+    monkeypatch.setattr(frozen._projection, "merge_compacted_snapshots", freezing)
     frozen.get("k")
     assert frozen.get("k").content == BUDGET
 

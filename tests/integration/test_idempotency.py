@@ -4,15 +4,14 @@ import pytest
 
 from memory_service.clock import HybridClock
 from memory_service.journal.data_folder import DataFolder
-from memory_service.journal.files import JournalWriter
-from memory_service.journal.records import Record, Reply
+from memory_service.journal.records import Record, RememberedReply
+from memory_service.journal.writer import JournalWriter
 from memory_service.model import DeleteOutcome
 from memory_service.service import MemoryService
 from tests.faults.embedder import HashEmbedder
 from vector_memory.errors import Conflict
 from vector_memory.memories import NewMemory, Stored, StoreStatus
 
-PAST = "2001-01-01T00:00:00Z"
 COFFEE = "Dana drinks an oat flat white."
 OLD_DIGEST = "ab" * 32
 """Earlier releases digested the `repr` of a request and put no version before it."""
@@ -41,7 +40,7 @@ def service_with_old_reply(open_service, tmp_path):
         open_service().close()  # makes the folder this embedder's
         writer = JournalWriter(folder.journal, HashEmbedder().fingerprint, clock.next_ms)
         stamp = clock.tick(writer.begin())
-        assert writer.append([Record(stamp, Reply("default", "job-1", OLD_DIGEST, result))]).error is None
+        assert writer.append([Record(stamp, RememberedReply("default", "job-1", OLD_DIGEST, result))]).error is None
         writer.close()
         return open_service()
 
@@ -63,15 +62,12 @@ def test_a_retry_with_metadata_in_another_order_is_the_same_request(open_service
 
 def test_a_refused_memory_of_a_batch_is_refused_again_and_the_others_are_answered_as_before(open_service):
     service = open_service()
-    batch = [
-        NewMemory(content=COFFEE, key="a"),
-        NewMemory(content="x", key="b", expires_at=PAST),
-        NewMemory(content="Tea.", key="c"),
-    ]
+    late = NewMemory(content=COFFEE, key="b", created_at="2999-01-01")
+    batch = [NewMemory(content=COFFEE, key="a"), late, NewMemory(content="Tea.", key="c")]
     first = service.store_batch(batch, idempotency_key="job-1")
     again = service.store_batch(batch, idempotency_key="job-1")
     assert [first[0], first[2]] == [again[0], again[2]]
-    assert (again[1].key, again[1].error.field) == ("b", "content")
+    assert (again[1].key, again[1].error.field) == ("b", "created_at")
 
 
 def test_a_write_that_an_earlier_release_answered_is_answered_the_same_when_it_is_retried(service_with_old_reply):

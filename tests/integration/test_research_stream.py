@@ -70,7 +70,7 @@ async def test_passages_come_first_then_the_text_and_then_the_same_answer_as_at_
     assert {one.n for one in cited} == {1, 2}
     assert isinstance(answer, Answer)
     assert (context.context, context.omitted, context.tokens_counted) == (answer.context, (), "server")
-    for name in Answer.__dataclass_fields__:
+    for name in Answer.model_fields:
         if name not in ("latency_ms", "timestamp"):
             assert getattr(answer, name) == getattr(expected, name), name
     assert (answer.endpoint, answer.prompt_tokens, answer.completion_tokens) == ("primary", 100, 20)

@@ -116,13 +116,13 @@ def test_what_is_good_enough_is_looked_for_no_further_than_there_can_be_more_of_
     service.store_batch(
         [NewMemory(content=f"note {at} of the cat", metadata={"session_id": str(at)}) for at in range(300)]
     )
-    ranked, asked_for = searching.ranked, []
+    ranked, asked_for = searching.rank, []
 
     def counted(*given):
         asked_for.append(given[-1])
         return ranked(*given)
 
-    monkeypatch.setattr(searching, "ranked", counted)
+    monkeypatch.setattr(searching, "rank", counted)
     asked = Retrieval(query="cat", k=5, per_session=1, mode=Mode.DENSE, min_score=0.999)
     assert not service.retrieve(asked).hits
     assert asked_for == [POOL_MIN]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from memory_service.documents.chunking import CHUNK_CHARS_MAX, Chunker
 from memory_service.documents.markdown import read_markdown
-from memory_service.documents.ordering import ordered
+from memory_service.documents.ordering import number_keys
 from memory_service.documents.plain import read_plain, with_plain_lines
 
 WORDS = st.sampled_from(
@@ -95,6 +95,6 @@ def test_a_chunk_stays_within_its_section_and_keeps_code_whole(chunker):
 )
 def test_numbers_rise_and_those_of_an_unchanged_order_stay(held, keys, gap):
     numbers = {str(key): gap * (at + 1) for at, key in enumerate(held)}
-    found = ordered([str(key) for key in keys], numbers)
+    found = number_keys([str(key) for key in keys], numbers)
     assert all(0 < a < b for a, b in pairwise(found))
-    assert ordered([str(key) for key in held], numbers) == [gap * (at + 1) for at in range(len(held))]
+    assert number_keys([str(key) for key in held], numbers) == [gap * (at + 1) for at in range(len(held))]

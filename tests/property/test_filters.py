@@ -147,7 +147,15 @@ class Stored:
 
     def put(self, namespace):
         text, none = metadata.canonical(self.data), np.empty((0, 4), np.float32)
-        return Put(namespace, self.key, "text", text, none, self.created, self.expires)
+        return Put(
+            namespace=namespace,
+            key=self.key,
+            content="text",
+            metadata=text,
+            vectors=none,
+            created_at_ms=self.created,
+            expires_at_ms=self.expires,
+        )
 
     def matches(self, wanted):
         own = {"key": self.key, "created_at": self.created, "updated_at": self.stamp, "expires_at": self.expires}

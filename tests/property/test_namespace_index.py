@@ -9,6 +9,7 @@ from memory_service.clock import Stamp
 from memory_service.namespaces.conversation import Text
 from memory_service.namespaces.index import Entry, NamespaceIndex, unpacked, unpacked_texts
 from memory_service.retrieval import ranking
+from memory_service.retrieval.analyzing import analyze_query
 
 DIM = 8
 CONTENTS = ["Ann: do you like tea?", "Bob: yes, since 2021", "red kettle", "the quagga", "tea tea tea", "?", "of the"]
@@ -62,12 +63,12 @@ def test_every_mode_finds_min_of_k_and_candidates_and_candidates_alone(history, 
     random = np.random.default_rng(seed)
     among = None if seed % 2 else np.flatnonzero(random.random(130) < 0.4)
     candidates = set(held) if among is None else set(held) & set(among.tolist())
-    prepared = ranking.prepared(question, index)
+    prepared = analyze_query(question, index)
     vector = vectors_of(seed)[0]
     for found in (
-        ranking.by_all(prepared, vector, index, k, among),
-        ranking.by_words(prepared, index, k, among),
-        ranking.by_meaning(vector, index, k, among),
+        ranking.rank_hybrid(prepared, vector, index, k, among),
+        ranking.rank_by_words(prepared, index, k, among),
+        ranking.rank_by_meaning(vector, index, k, among),
     ):
         assert len(found.ids) == len(set(found.ids.tolist())) == min(k, len(candidates))
         assert set(found.ids.tolist()) <= candidates
@@ -84,7 +85,9 @@ def test_what_is_found_depends_on_what_is_held_not_on_how_it_came_about(history,
     if held:
         anew.add(list(held.items()))
     vector = vectors_of(5)[0]
-    one, other = (ranking.by_all(ranking.prepared(question, each), vector, each, 1_000, None) for each in (index, anew))
+    one, other = (
+        ranking.rank_hybrid(analyze_query(question, each), vector, each, 1_000, None) for each in (index, anew)
+    )
     assert one.ids.tolist() == other.ids.tolist()
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
 
@@ -107,11 +110,11 @@ def test_workers_that_read_of_the_same_memories_in_another_order_answer_the_same
         index = NamespaceIndex(GroupIndex(DIM))
         index.add([(id, entries[at]) for id, at in enumerate(order)])
         stamps = {id: entries[at].text.stamp for id, at in enumerate(order)}
-        prepared = ranking.prepared(question, index)
+        prepared = analyze_query(question, index)
         for found in (
-            ranking.by_all(prepared, vectors_of(5)[0], index, k, None),
-            ranking.by_words(prepared, index, k, None),
-            ranking.by_meaning(vectors_of(5)[0], index, k, None),
+            ranking.rank_hybrid(prepared, vectors_of(5)[0], index, k, None),
+            ranking.rank_by_words(prepared, index, k, None),
+            ranking.rank_by_meaning(vectors_of(5)[0], index, k, None),
         ):
             answers.append(([stamps[id] for id in found.ids.tolist()], found.scores))
     for one, other in zip(answers[:3], answers[3:], strict=True):
@@ -128,11 +131,11 @@ def test_a_memory_that_only_one_of_the_two_indexes_knows_is_left_out_and_nothing
     index.add_text(last + 1, Text("the quagga likes tea", {"session_id": "s"}, 1, Stamp(1, 0, "w")))
     index.dense.add(np.array([last + 2]), vectors_of(3)[:1])
     vector = vectors_of(5)[0]
-    found = ranking.by_all(ranking.prepared(question, index), vector, index, k, None)
+    found = ranking.rank_hybrid(analyze_query(question, index), vector, index, k, None)
     assert set(found.ids.tolist()) <= set(held)
     assert len(found.ids) >= min(k, len(held)) - 1
-    assert last + 1 not in ranking.by_meaning(vector, index, k, None).ids
-    assert last + 2 not in ranking.by_words(ranking.prepared(question, index), index, k, None).ids
+    assert last + 1 not in ranking.rank_by_meaning(vector, index, k, None).ids
+    assert last + 2 not in ranking.rank_by_words(analyze_query(question, index), index, k, None).ids
     assert 0 <= index.coherence() <= 1
 
 

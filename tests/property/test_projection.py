@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from memory_service.clock import HybridClock, Stamp
 from memory_service.embedding.embedder import Fingerprint
-from memory_service.journal.records import Delete, Put, Record
+from memory_service.journal.records import Put, Record, Removal
 from memory_service.projection.applying import Projection
 from memory_service.projection.catalog import Catalog
 
@@ -29,9 +29,17 @@ def journals(draw):
             if draw(st.integers(0, 2)):
                 vector = np.full((draw(st.integers(1, 3)), 4), hash((writer, number)) % 97, np.float32)
                 expires_at = draw(st.sampled_from([None, None, None, at + 1, at + 9, NOW_MS + 5]))
-                mutation = Put(namespace, key, f"{writer}-{number}", "{}", vector, at, expires_at)
+                mutation = Put(
+                    namespace=namespace,
+                    key=key,
+                    content=f"{writer}-{number}",
+                    metadata="{}",
+                    vectors=vector,
+                    created_at_ms=at,
+                    expires_at_ms=expires_at,
+                )
             else:
-                mutation = Delete(namespace, key)
+                mutation = Removal(namespace, key)
             records.append(Record(Stamp(at, 0, writer), mutation))
         written[writer] = records
     return written
@@ -86,7 +94,7 @@ def expected(written):
 
 
 def is_over(mutation):
-    return isinstance(mutation, Delete) or (mutation.expires_at_ms is not None and mutation.expires_at_ms <= NOW_MS)
+    return isinstance(mutation, Removal) or (mutation.expires_at_ms is not None and mutation.expires_at_ms <= NOW_MS)
 
 
 def expected_of(records):
@@ -97,7 +105,7 @@ def expected_of(records):
     if versions:
         put = versions[-1].mutation
         current = (put.content, versions[-1].stamp, put.vectors.tolist())
-    deleted_at = max((r.stamp.ms for r in records if isinstance(r.mutation, Delete)), default=None)
+    deleted_at = max((r.stamp.ms for r in records if isinstance(r.mutation, Removal)), default=None)
     expired_at = None if versions or not records else getattr(records[-1].mutation, "expires_at_ms", None)
     intervals = [
         (r.mutation.content, r.stamp.ms, until) for r, until in zip(versions, untils[: len(versions)], strict=True)

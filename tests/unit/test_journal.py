@@ -9,16 +9,29 @@ import pytest
 
 from memory_service.clock import Stamp
 from memory_service.embedding.embedder import Fingerprint
-from memory_service.journal import files as journal
-from memory_service.journal.files import JournalWriter, frame, read_tail
-from memory_service.journal.records import Delete, Header, Put, Record, Reply
+from memory_service.journal import writer as writing
+from memory_service.journal.files import journal_paths, read_tail
+from memory_service.journal.frames import frame, frames
+from memory_service.journal.records import Header, Put, Record, RememberedReply, Removal, encode, encode_header
+from memory_service.journal.writer import JournalWriter
 
 FINGERPRINT = Fingerprint("test-model", "ab" * 32, 4, "mean")
 
 
 def put(key: str, counter: int, writer: str, content: str = "some text") -> Record:
     vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
-    return Record(Stamp(1_000, counter, writer), Put("ns", key, content, '{"a":1}', vectors, 1_000, None))
+    return Record(
+        Stamp(1_000, counter, writer),
+        Put(
+            namespace="ns",
+            key=key,
+            content=content,
+            metadata='{"a":1}',
+            vectors=vectors,
+            created_at_ms=1_000,
+            expires_at_ms=None,
+        ),
+    )
 
 
 def written(folder, count=3):
@@ -43,8 +56,10 @@ def test_every_kind_of_record_is_read_back_as_it_was_written(tmp_path):
     name = writer.begin()
     records = [
         put("schlüssel/ключ/🔑", 1, name, content="a\x00b 🔑 \u2028"),
-        Record(Stamp(1_000, 2, name), Delete("ns", "gone")),
-        Record(Stamp(1_001, 0, name), Reply("ns", "idem", "digest", ["stored", [["ns", "k", "stored", 1, 2]]])),
+        Record(Stamp(1_000, 2, name), Removal("ns", "gone")),
+        Record(
+            Stamp(1_001, 0, name), RememberedReply("ns", "idem", "digest", ["stored", [["ns", "k", "stored", 1, 2]]])
+        ),
     ]
     outcome = writer.append(records)
     writer.close()
@@ -71,7 +86,7 @@ def test_a_file_cut_at_any_byte_gives_exactly_the_records_before_the_cut(tmp_pat
     """A torn tail is what a crash leaves: never an error, never half a record."""
     path, records = written(tmp_path)
     data = path.read_bytes()
-    ends = [end for _, end in journal.frames(data)][1:]
+    ends = [end for _, end in frames(data)][1:]
     for cut in range(len(data)):
         path.write_bytes(data[:cut])
         tail = read_tail(path)
@@ -83,7 +98,7 @@ def test_any_flipped_byte_is_noticed_and_never_read_as_something_else(tmp_path):
     """Damage before valid frames is reported; in the last frame it cannot be told from a torn tail."""
     path, records = written(tmp_path)
     data = path.read_bytes()
-    last_frame = [end for _, end in journal.frames(data)][-2]
+    last_frame = [end for _, end in frames(data)][-2]
     for at in range(len(data)):
         path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
         if at < last_frame:
@@ -106,7 +121,7 @@ def test_zeros_at_the_end_are_a_torn_tail_and_zeros_in_between_are_damage(tmp_pa
 def test_behind_damage_everything_valid_is_read_when_that_is_asked_for(tmp_path):
     path, records = written(tmp_path)
     data = path.read_bytes()
-    header, *ends = [end for _, end in journal.frames(data)]
+    header, *ends = [end for _, end in frames(data)]
     for at, (start, end) in enumerate(pairwise([header, *ends])):
         path.write_bytes(data[: start + 20] + b"\xff\xff" + data[start + 22 :])
         whole = read_tail(path)
@@ -169,7 +184,7 @@ def test_whatever_call_fails_exactly_the_acknowledged_records_are_on_disk(tmp_pa
     assert writer.append([last]).durable == 1
     writer.close()
 
-    found = [plain(r) for path in journal.journal_paths(tmp_path) for r in read_tail(path).records]
+    found = [plain(r) for path in journal_paths(tmp_path) for r in read_tail(path).records]
     for record in [*acknowledged, last]:
         assert plain(record) in found
 
@@ -180,9 +195,7 @@ def test_a_write_that_stops_half_way_keeps_what_was_whole(tmp_path, monkeypatch)
     name = writer.begin()
     records = [put(f"key-{at}", at, name) for at in range(3)]
     whole = os.write
-    header_and_two = len(journal.frame(journal.encode_header(journal.Header(name, FINGERPRINT)))) + 2 * len(
-        frame(journal.encode(records[0]))
-    )
+    header_and_two = len(frame(encode_header(Header(name, FINGERPRINT)))) + 2 * len(frame(encode(records[0])))
     room = [header_and_two + 10]
 
     def until_full(descriptor, data):
@@ -219,7 +232,7 @@ def test_a_full_disk_does_not_fill_with_empty_journals(tmp_path, monkeypatch):
 
 
 def test_a_file_is_sealed_when_it_is_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "FILE_BYTES_MAX", 100)
+    monkeypatch.setattr(writing, "FILE_BYTES_MAX", 100)
     writer = JournalWriter(tmp_path, FINGERPRINT)
     names = set()
     for at in range(3):

@@ -9,7 +9,9 @@ from indexes.group_index import GroupIndex
 from memory_service.clock import Stamp
 from memory_service.namespaces.conversation import Text
 from memory_service.namespaces.index import Entry, NamespaceIndex, unpacked, unpacked_texts
-from memory_service.retrieval import ranking
+from memory_service.retrieval import evidence, ranking
+from memory_service.retrieval.analyzing import analyze_query
+from memory_service.retrieval.candidates import Candidates
 
 DIM = 16
 NOWHERE = np.eye(DIM, dtype=np.float32)[DIM - 1]
@@ -36,12 +38,12 @@ def indexed(*memories, vectors=None):
 
 
 def ids(index, query, k=5, among=None, vector=NOWHERE):
-    return ranking.by_all(ranking.prepared(query, index), vector, index, k, among).ids.tolist()
+    return ranking.rank_hybrid(analyze_query(query, index), vector, index, k, among).ids.tolist()
 
 
 def scores(index, query, vector=NOWHERE):
     """The score of each id."""
-    found = ranking.by_all(ranking.prepared(query, index), vector, index, 1_000, None)
+    found = ranking.rank_hybrid(analyze_query(query, index), vector, index, 1_000, None)
     return dict(zip(found.ids.tolist(), found.scores.tolist(), strict=True))
 
 
@@ -58,21 +60,21 @@ def test_a_word_in_every_memory_tells_little_but_more_than_nothing():
 def test_the_share_of_the_words_is_that_of_the_formula():
     texts = ["red kettle", "red red bicycle", "green quagga", "red quagga kettle", "roof"]
     index = indexed(*texts, vectors=[unit(at) for at in range(5)])
-    found = ranking.by_words(ranking.prepared("red quagga kettle unknown", index), index, 5, None)
+    found = ranking.rank_by_words(analyze_query("red quagga kettle unknown", index), index, 5, None)
     idf = {}
     for word in ("red", "quagga", "kettle", "unknown"):
         count = sum(word in text.split() for text in texts)
         idf[word] = np.log(1 + (len(texts) - count + 0.5) / (count + 0.5))
     for id, score in zip(found.ids.tolist(), found.scores.tolist(), strict=True):
         has = {word: texts[id - 1].split().count(word) for word in idf}
-        share = sum(idf[word] * has[word] / (has[word] + ranking.K1) for word in idf) / sum(idf.values())
+        share = sum(idf[word] * has[word] / (has[word] + evidence.K1) for word in idf) / sum(idf.values())
         assert score == pytest.approx(share, abs=1e-6)
 
 
 def test_meaning_and_words_are_both_in_the_score():
     index = indexed("alpha", "beta", "gamma", vectors=[unit(0), unit(1), unit(2)])
-    found = ranking.by_all(ranking.prepared("beta", index), unit(2)[0], index, 3, None)
-    share = 1 / (1 + ranking.K1)  # the only word, once
+    found = ranking.rank_hybrid(analyze_query("beta", index), unit(2)[0], index, 3, None)
+    share = 1 / (1 + evidence.K1)  # the only word, once
     assert found.ids.tolist() == [3, 2, 1]
     assert found.dense.tolist() == [1, 0, 0]
     assert found.lexical.tolist() == pytest.approx([0, share, 0])
@@ -82,14 +84,14 @@ def test_meaning_and_words_are_both_in_the_score():
 def test_equals_stand_in_the_order_of_their_ids():
     index = indexed(*["the same text"] * 9)
     assert ids(index, "same text", k=9) == list(range(1, 10))
-    question = ranking.prepared("same", index)
-    assert ranking.by_words(question, index, 4, None).ids.tolist() == [1, 2, 3, 4]
-    assert ranking.by_meaning(NOWHERE, index, 4, None).ids.tolist() == [1, 2, 3, 4]
+    question = analyze_query("same", index)
+    assert ranking.rank_by_words(question, index, 4, None).ids.tolist() == [1, 2, 3, 4]
+    assert ranking.rank_by_meaning(NOWHERE, index, 4, None).ids.tolist() == [1, 2, 3, 4]
 
 
 def test_by_words_fills_k_with_those_that_have_none_of_the_words():
     index = indexed(*TEXTS)
-    found = ranking.by_words(ranking.prepared("kettle", index), index, 5, None)
+    found = ranking.rank_by_words(analyze_query("kettle", index), index, 5, None)
     assert set(found.ids[:2].tolist()) == {1, 3}
     assert found.ids[2:].tolist() == [2, 4, 5]
     assert found.scores[2:].tolist() == [0, 0, 0]
@@ -101,10 +103,10 @@ def test_only_candidates_are_found_and_all_of_them_when_k_allows(among):
     index = indexed(*TEXTS)
     groups = np.array(among, np.int64)
     expected = sorted(set(among) & {1, 2, 3, 4, 5})
-    question = ranking.prepared("kettle", index)
+    question = analyze_query("kettle", index)
     assert sorted(ids(index, "kettle", 5, groups)) == expected
-    assert sorted(ranking.by_words(question, index, 5, groups).ids.tolist()) == expected
-    assert sorted(ranking.by_meaning(NOWHERE, index, 5, groups).ids.tolist()) == expected
+    assert sorted(ranking.rank_by_words(question, index, 5, groups).ids.tolist()) == expected
+    assert sorted(ranking.rank_by_meaning(NOWHERE, index, 5, groups).ids.tolist()) == expected
 
 
 # -- names ---------------------------------------------------------------------------------------------------------
@@ -112,52 +114,52 @@ def test_only_candidates_are_found_and_all_of_them_when_k_allows(among):
 
 def test_names_of_speakers_are_taken_out_of_the_question():
     index = indexed(("I like tea", {"speaker": "Ann"}), ("I like soup", {"speaker": "Bob Lee"}))
-    question = ranking.prepared("What does Ann's friend Bob drink with ANN?", index)
+    question = analyze_query("What does Ann's friend Bob drink with ANN?", index)
     assert question.meaning == "What does friend drink with ?"
     assert question.terms == ("friend", "drink")
-    assert ranking.prepared("Ann?", index).meaning == "Ann?", "unless nothing is left"
-    assert ranking.prepared("Ann?", index).terms == ("ann",)
-    assert ranking.prepared("annoyed", index).meaning == "annoyed"
+    assert analyze_query("Ann?", index).meaning == "Ann?", "unless nothing is left"
+    assert analyze_query("Ann?", index).terms == ("ann",)
+    assert analyze_query("annoyed", index).meaning == "annoyed"
 
 
 def test_a_name_is_taken_out_as_text_not_as_a_pattern():
     index = indexed(("x", {"speaker": "a.*b (c"}), ("y", {"speaker": "[", "session_id": "s"}))
-    assert ranking.prepared("what about axxb?", index).meaning == "what about axxb?"
+    assert analyze_query("what about axxb?", index).meaning == "what about axxb?"
 
 
 def test_what_the_named_speaker_said_is_lifted():
     index = indexed(("I like tea", {"speaker": "Ann"}), ("I like tea", {"speaker": "Bob"}))
     found = scores(index, "What does Bob like?")
-    assert found[2] - found[1] == pytest.approx(ranking.SPEAKER, abs=1e-5)
+    assert found[2] - found[1] == pytest.approx(evidence.SPEAKER, abs=1e-5)
 
 
 def test_a_question_that_names_all_speakers_lifts_none_but_one_alone_is_lifted():
     both = indexed(("I like tea", {"speaker": "Ann"}), ("I like tea", {"speaker": "Bob"}))
-    assert ranking.prepared("Ann and Bob like what?", both).speakers == frozenset()
+    assert analyze_query("Ann and Bob like what?", both).speakers == frozenset()
     alone = indexed(("I like tea", {"speaker": "Ann"}), "I like tea")
     found = scores(alone, "What does Ann like?")
-    assert found[1] - found[2] == pytest.approx(ranking.SPEAKER, abs=1e-5)
+    assert found[1] - found[2] == pytest.approx(evidence.SPEAKER, abs=1e-5)
 
 
 def test_a_name_before_a_colon_is_a_speaker_when_it_recurs():
     often = indexed("Ann: I like tea", "Ann: hello there", "Ann: good night", "Bob: hi", "Bob: tea", "Bob: yes")
-    assert ranking.prepared("What does Ann like?", often).speakers == {"Ann"}
+    assert analyze_query("What does Ann like?", often).speakers == {"Ann"}
     rarely = indexed("Ann: I like tea", "Ann: hello there", "Note: hi")
-    assert ranking.prepared("What does Ann like?", rarely).speakers == frozenset()
-    assert ranking.prepared("What does Ann like?", rarely).meaning == "What does Ann like?"
+    assert analyze_query("What does Ann like?", rarely).speakers == frozenset()
+    assert analyze_query("What does Ann like?", rarely).meaning == "What does Ann like?"
 
 
 def test_a_name_by_which_texts_address_somebody_is_taken_out():
     index = indexed("Thanks, Caroline!", "Hey Caroline, look.", "Good night, Caroline.", "I saw a film")
-    assert ranking.prepared("What film did Caroline see?", index).meaning == "What film did see?"
+    assert analyze_query("What film did Caroline see?", index).meaning == "What film did see?"
     ordinary = indexed("Thanks, Rose!", "Hey Rose, look.", "Good night, Rose.", "a rose", "prices rose", "one rose")
-    assert "Rose" in ranking.prepared("What did Rose see?", ordinary).meaning
+    assert "Rose" in analyze_query("What did Rose see?", ordinary).meaning
 
 
 def test_a_speaker_whose_memories_are_gone_is_a_word_like_any_other():
     index = indexed(("I like tea", {"speaker": "Ann"}), ("I like soup", {"speaker": "Bob"}))
     index.remove(np.array([1]))
-    assert ranking.prepared("What does Ann like?", index).meaning == "What does Ann like?"
+    assert analyze_query("What does Ann like?", index).meaning == "What does Ann like?"
 
 
 # -- what stands around a memory -----------------------------------------------------------------------------------
@@ -169,9 +171,9 @@ def test_when_is_answered_by_what_names_a_time():
     index = indexed("we met yesterday", "we met outside")
     plain, timed = scores(index, "who met?"), scores(index, "when was it that we met?")
     assert plain[1] == pytest.approx(plain[2], abs=1e-6)
-    assert timed[1] - timed[2] == pytest.approx(ranking.WHEN, abs=1e-6)
-    assert ranking.prepared("whenever we met", index).is_about_when is False
-    assert ranking.prepared("What year was it?", None).is_about_when is True
+    assert timed[1] - timed[2] == pytest.approx(evidence.WHEN, abs=1e-6)
+    assert analyze_query("whenever we met", index).is_about_when is False
+    assert analyze_query("What year was it?", None).is_about_when is True
 
 
 def test_an_answer_stands_behind_a_question_of_its_session():
@@ -179,15 +181,15 @@ def test_an_answer_stands_behind_a_question_of_its_session():
     index = indexed(*((text, SESSION) for text in texts))
     statement = indexed(*((text.replace("?", "."), SESSION) for text in texts))
     gained = {id: scores(index, "quagga")[id] - scores(statement, "quagga")[id] for id in range(1, 7)}
-    first = ranking.by_words(ranking.prepared("quagga", statement), statement, 6, None)
+    first = ranking.rank_by_words(analyze_query("quagga", statement), statement, 6, None)
     own = dict(zip(first.ids.tolist(), first.scores.tolist(), strict=True))[1]
-    assert gained[2] == pytest.approx(ranking.ANSWER * own / 2, abs=1e-5)
+    assert gained[2] == pytest.approx(evidence.ANSWER * own / 2, abs=1e-5)
     assert [gained[id] for id in (1, 3, 4, 5, 6)] == pytest.approx([0] * 5, abs=1e-6)
 
 
 def test_neighbours_lend_words_at_distance_one_and_two_and_no_further():
     index = indexed(*((text, SESSION) for text in ["z", "z", "z", "quagga", "z", "z", "z"]))
-    lexical = ranking.by_words(ranking.prepared("quagga", index), index, 7, None)
+    lexical = ranking.rank_by_words(analyze_query("quagga", index), index, 7, None)
     found = dict(zip(lexical.ids.tolist(), lexical.scores.tolist(), strict=True))
     assert found[4] > found[3] == found[5] > found[2] == found[6] > found[1] == found[7] == 0
 
@@ -197,7 +199,7 @@ def test_what_neighbours_lend_of_one_word_is_not_lent_of_the_next():
     index = indexed(*((text, SESSION) for text in texts))
 
     def shares(query):
-        found = ranking.by_words(ranking.prepared(query, index), index, 7, None)
+        found = ranking.rank_by_words(analyze_query(query, index), index, 7, None)
         return np.array([score for _, score in sorted(zip(found.ids.tolist(), found.scores.tolist(), strict=True))])
 
     of_each = sum(shares(word) for word in ("quagga", "kettle", "roof"))  # in one memory each, so equally rare
@@ -206,7 +208,7 @@ def test_what_neighbours_lend_of_one_word_is_not_lent_of_the_next():
 
 def test_neighbours_do_not_lend_across_sessions():
     index = indexed(("quagga", {"session_id": "s"}), ("z", {"session_id": "t"}), ("z", {"session_id": "s"}))
-    lexical = ranking.by_words(ranking.prepared("quagga", index), index, 3, None)
+    lexical = ranking.rank_by_words(analyze_query("quagga", index), index, 3, None)
     assert lexical.ids.tolist() == [1, 3, 2]
     assert lexical.scores[2] == 0
 
@@ -214,7 +216,9 @@ def test_neighbours_do_not_lend_across_sessions():
 def test_the_best_memory_of_a_session_lifts_the_others():
     index = indexed(*(("z", {"session_id": f"s{at // 5}"}) for at in range(10)), ("quagga", {"session_id": "s1"}))
     found = scores(index, "quagga")
-    assert found[6] - found[1] == pytest.approx(ranking.SESSION * (found[11] / (1 + ranking.SESSION) - found[1] / 1.3))
+    assert found[6] - found[1] == pytest.approx(
+        evidence.SESSION * (found[11] / (1 + evidence.SESSION) - found[1] / 1.3)
+    )
     one = indexed(*(("z", SESSION) for _ in range(10)), ("quagga", SESSION))
     assert scores(one, "quagga")[11] < found[11], "one session alone lifts nothing"
 
@@ -282,11 +286,11 @@ QUESTIONS = [
 def test_any_question_finds_k_memories(question, metadata):
     index = indexed(*((text, metadata) for text in TEXTS))
     assert len(set(ids(index, question, 3))) == 3
-    assert len(ranking.by_words(ranking.prepared(question, index), index, 3, None).ids) == 3
+    assert len(ranking.rank_by_words(analyze_query(question, index), index, 3, None).ids) == 3
 
 
 def test_any_question_can_be_prepared_for_a_namespace_that_never_had_a_memory():
-    assert ranking.prepared("What does Ann like?", None).terms == ("ann", "like")
+    assert analyze_query("What does Ann like?", None).terms == ("ann", "like")
     assert ids(indexed(), "anything") == []
 
 
@@ -351,20 +355,20 @@ def test_where_no_speaker_is_known_whoever_is_called_by_name_has_the_turns_aroun
         "See you.",
     ]
     index = indexed(*talk, "the boiler hums", vectors=[unit(at // 3) for at in range(7)])
-    question = ranking.prepared("What did Ann say?", index)
+    question = analyze_query("What did Ann say?", index)
     assert (question.called, "Ann" in question.meaning) == (frozenset({"ann"}), False)
-    view = ranking._View(index)
+    view = Candidates(index)
     view.coherence = 1.0
-    likely = view.by_those_called(np.arange(7), question.called)
+    likely = evidence.likely_spoken_by(view, np.arange(7), question.called)
     assert likely[[0, 2, 4]].tolist() == [0, 0, 0]
     assert all(likely[at] > 0 for at in (1, 3, 5))
     view.coherence = 0.0
-    assert not view.by_those_called(np.arange(7), question.called).any()
+    assert not evidence.likely_spoken_by(view, np.arange(7), question.called).any()
 
 
 def test_a_question_that_names_nobody_lifts_nobody():
     index = indexed("Hey Ann, look.", "Thanks, Ann!", "Bye, Ann!", "The roof leaks.")
-    assert ranking.prepared("What leaks?", index).called == frozenset()
+    assert analyze_query("What leaks?", index).called == frozenset()
 
 
 @pytest.mark.parametrize("among", [None, np.arange(1, 61, 3)])
@@ -379,8 +383,8 @@ def test_few_memories_and_many_are_ranked_alike(among):
     for index in (few, many):
         index.remove(np.array([4, 31]))
 
-    for search in (ranking.by_all, ranking.by_meaning):
-        asked = [ranking.prepared("kettle 3", few)] if search is ranking.by_all else []
+    for search in (ranking.rank_hybrid, ranking.rank_by_meaning):
+        asked = [analyze_query("kettle 3", few)] if search is ranking.rank_hybrid else []
         found, expected = (search(*asked, vectors[7], index, 20, among) for index in (many, few))
         assert found.ids.tolist() == expected.ids.tolist()
         for signal in ("scores", "dense"):

@@ -9,7 +9,7 @@ from indexes.group_index import GroupIndex
 from memory_service.clock import Stamp
 from memory_service.namespaces.conversation import Text
 from memory_service.namespaces.index import Entry, NamespaceIndex
-from memory_service.retrieval.ranking import Ranked
+from memory_service.retrieval.ranking import Ranking
 from memory_service.retrieval.selection import POOL_FACTOR, POOL_MIN, select
 
 DIM = 4
@@ -34,7 +34,7 @@ def index_of(sessions):
         Text("a", {} if it is None else {"session_id": it}, 1, Stamp(1, at, "w")) for at, it in enumerate(sessions)
     ]
     index.add([(at, Entry(text, vectors[at : at + 1])) for at, text in enumerate(texts)])
-    return index, Ranked(np.arange(len(sessions)), np.linspace(1, 0, len(sessions), dtype=np.float32))
+    return index, Ranking(ids=np.arange(len(sessions)), scores=np.linspace(1, 0, len(sessions), dtype=np.float32))
 
 
 @settings(max_examples=60, deadline=None)

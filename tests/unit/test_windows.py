@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from memory_service.embedding.embedder import Window
-from memory_service.embedding.windows import Cutter, padded, window_ranges
+from memory_service.embedding.embedder import TextWindow
+from memory_service.embedding.windows import Cutter, pad_windows, window_ranges
 
 WORD_STARTS = st.lists(st.booleans(), max_size=400)
 LIMITS = st.integers(1, 40).flatmap(lambda limit: st.tuples(st.just(limit), st.integers(0, limit - 1)))
@@ -73,11 +73,11 @@ def test_a_seam_gives_up_overlap_where_the_next_word_needs_the_whole_window() ->
 def test_a_tokenizer_without_words_is_cut_at_white_space() -> None:
     """Such a tokenizer takes the whole text for one word; here every character is a piece."""
     tokenizer = Tokenizer(models.BPE({character: i for i, character in enumerate("abc ")}, []))
-    cuts = Cutter(tokenizer, pieces_max=8).cut("abc abc abc abc abc")
+    cuts = Cutter(tokenizer, tokens_max=8).cut("abc abc abc abc abc")
     assert [window.text for window in cuts] == ["abc abc ", "abc abc ", "abc abc ", "abc abc"]
 
 
 def test_padding_goes_to_the_right_and_is_masked() -> None:
-    ids, mask = padded([Window("a", (5, 6, 7)), Window("b", (8,))], pad_id=1)
+    ids, mask = pad_windows([TextWindow("a", (5, 6, 7)), TextWindow("b", (8,))], pad_id=1)
     assert ids.tolist() == [[5, 6, 7], [8, 1, 1]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]

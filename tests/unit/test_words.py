@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from memory_service.namespaces import conversation
 from memory_service.namespaces.conversation import CALLED, MENTIONED, event_time_ms, marks
 from memory_service.namespaces.words import STOP_WORDS, asked, frequencies, stems, words
-from memory_service.retrieval import ranking
+from memory_service.retrieval import analyzing
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -122,7 +122,7 @@ def test_a_text_twenty_times_as_long_takes_not_much_more_than_twenty_times_as_lo
         for _ in range(3):
             begin = time.process_time()
             frequencies(text), marks(text), conversation._label_of(text), conversation._names_time(words(text))
-            ranking._WHEN.match(text), ranking._without(text, {"abc", "hey"})
+            analyzing._WHEN.match(text), analyzing._without(text, {"abc", "hey"})
             best.append(time.process_time() - begin)
         return min(best)
 

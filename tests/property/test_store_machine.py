@@ -225,9 +225,7 @@ class StoreMachine(RuleBasedStateMachine):
         patch=st.sampled_from(PATCHES),
         ttl_seconds=lifetimes,
     )
-    def update(
-        self, number: int, place: Place, content: str | None, patch: Metadata, ttl_seconds: int | None
-    ) -> None:
+    def update(self, number: int, place: Place, content: str | None, patch: Metadata, ttl_seconds: int | None) -> None:
         worker = self._call(number, strong=True)
         held = self._view(worker).held(place)
 
@@ -253,7 +251,9 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(NotFound):
                 worker.service.delete(place[1], namespace=place[0])
         else:
-            self._note_deleted(worker, place[0], worker.service.delete(place[1], namespace=place[0]).receipt, [place[1]])
+            self._note_deleted(
+                worker, place[0], worker.service.delete(place[1], namespace=place[0]).receipt, [place[1]]
+            )
 
     @rule(number=workers, namespace=st.sampled_from(NAMESPACES), colour=st.sampled_from(["red", "blue"]))
     def delete_matching(self, number: int, namespace: str, colour: str) -> None:
@@ -456,9 +456,7 @@ def check_retrieve(
     for mode in (Mode.DENSE, Mode.HYBRID):
         for k in (1, 2, 50):
             hits = service.retrieve(
-                Retrieval(
-                    query, namespace=namespace, k=k, filter=filter, mode=mode, consistency=Consistency.STRONG
-                )
+                Retrieval(query, namespace=namespace, k=k, filter=filter, mode=mode, consistency=Consistency.STRONG)
             ).hits
             assert len({hit.memory.key for hit in hits}) == len(hits) == min(k, len(candidates))
             for hit in hits:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -467,3 +468,4 @@ def check_retrieve(
 
 
 TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(max_examples=settings().max_examples // 4, stateful_step_count=40)

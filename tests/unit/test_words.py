@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_service.namespaces import conversation
@@ -97,7 +97,6 @@ def test_other_words_and_numbers_name_no_time(text):
     assert not conversation._names_time(words(text))
 
 
-@settings(max_examples=300, deadline=None)
 @given(text=st.text(max_size=200))
 def test_any_text_has_words_in_lower_case_without_spaces(text):
     for word in words(text):

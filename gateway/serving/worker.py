@@ -25,6 +25,7 @@ from memory_service.settings import MemorySettings
 
 if TYPE_CHECKING:  # imported where they are used: FAISS and ONNX Runtime would delay the port's opening
     from gateway.tools.toolbox import Toolbox
+    from memory_service.clock import HybridClock
     from memory_service.documents.libraries import Libraries
     from memory_service.documents.service import DocumentService
     from memory_service.service import MemoryService
@@ -39,8 +40,9 @@ _LOADING = "The worker is loading its model and memories; try again in a moment.
 class Worker:
     """One process's services, from `check` over `load` to `close`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: "HybridClock | None" = None) -> None:
         self.settings = settings
+        self._clock = clock
         self._memories: MemoryService | None = None
         self._documents: DocumentService | None = None
         self._libraries: Libraries | None = None
@@ -179,7 +181,7 @@ class Worker:
         from research.researcher import Researcher
 
         embedder = _embedder(self.settings.memory)
-        memories = MemoryService(self._folder, embedder, self.settings.memory)
+        memories = MemoryService(self._folder, embedder, self.settings.memory, self._clock)
         self.cache = _cache(self.settings)
         self.traces = Traces(_shelf(self.settings.gateway, traces.TTL_S))
         self._memories = memories

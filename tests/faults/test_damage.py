@@ -10,7 +10,7 @@ from tests.faults.damage import Variant
 
 @pytest.mark.parametrize("variant", Variant)
 def test_damage_is_recovered_from_or_named_and_nothing_is_skipped_in_silence(tmp_path: Path, variant: Variant) -> None:
-    [row] = damage.run(tmp_path, [variant], 7)
+    [row] = damage.run(tmp_path, [variant], 13)
     assert damage.Outcome.TORN in row.seen
 
 

@@ -439,17 +439,19 @@ def test_the_estimated_weight_of_small_and_large_indexes_is_near_what_they_take(
     """Held to what Python's allocator counts; docs/benchmarks.md holds it to the process's memory."""
     import tracemalloc
 
+    rows = np.ones((1, 384), np.float32)
+
+    def made_of(texts):
+        index = NamespaceIndex(GroupIndex(384))
+        for id, text in enumerate(texts):
+            index.add([(id, Entry(Text(text, {}, id, Stamp(id, 0, "w")), rows))])
+        return index
+
     for count, of_it in ((200, 5), (1, 3_000)):
         texts = [f"{n} note on pallet {n * 7919 % 997} in the {n % 13}th hall, row {n % 31}" for n in range(of_it)]
-        rows = np.ones((1, 384), np.float32)
-        index_of(1)
+        made_of(texts)  # what is loaded and kept at the first use is no index's own
         tracemalloc.start()
-        made = []
-        for _ in range(count):
-            index = NamespaceIndex(GroupIndex(384))
-            for id, text in enumerate(texts):
-                index.add([(id, Entry(Text(text, {}, id, Stamp(id, 0, "w")), rows))])
-            made.append(index)
+        made = [made_of(texts) for _ in range(count)]
         taken, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         estimated = sum(index.nbytes for index in made)

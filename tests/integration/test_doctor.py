@@ -35,7 +35,7 @@ def fill(service, start=0, count=6):
     for at in range(start, start + count):
         namespace = "other" if (at - start) % 3 == 0 else "default"
         service.store(NewMemory(f"{COFFEE} Cup {at}.", f"cup-{at}", namespace, {"at": at}))
-    service.store(NewMemory(f"{COFFEE} Changed. " * 60, f"cup-{start + 1}"), idempotency_key=f"change-{start}")
+    service.store(NewMemory(f"{COFFEE} Changed. " * 15, f"cup-{start + 1}"), idempotency_key=f"change-{start}")
     service.delete(f"cup-{start + 2}")
 
 
@@ -171,7 +171,7 @@ def test_it_runs_beside_a_worker_that_writes_snapshots_and_compacts(open_service
     fill(service)
 
     def work():
-        for at in range(6):
+        for at in range(4):
             fill(service, 10 * at)
             service.snapshot()
             service.snapshot()

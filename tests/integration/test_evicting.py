@@ -198,7 +198,7 @@ def test_readers_writers_evictions_and_snapshots_at_once(tmp_path):
 
     def write(seed):
         chooser = random.Random(seed)
-        for at in range(120):
+        for at in range(50):
             namespace = f"n{chooser.randrange(10)}"
             service.store_batch([NewMemory(f"note {seed} {at} {n}", f"w{seed}-{n}", namespace) for n in range(3)])
             gone = f"w{seed}-{chooser.randrange(3)}"

@@ -278,7 +278,7 @@ def test_a_cursor_of_another_listing_is_refused(service):
 
 def test_deleting_by_filter_takes_all_that_match_and_a_dry_run_takes_none(service):
     """Peers leave what is beyond the first page."""
-    service.store_batch([NewMemory(f"{COFFEE} {at}", f"k{at:04}", metadata={"old": at < 600}) for at in range(700)])
+    service.store_batch([NewMemory(f"Cup {at}", f"k{at:04}", metadata={"old": at < 600}) for at in range(700)])
     dry = service.delete_matching({"old": True}, dry_run=True)
     assert (len(dry.keys), dry.dry_run, service.counts()) == (600, True, {"default": 700})
     assert service.delete_matching({"old": True}).keys == dry.keys

@@ -37,7 +37,7 @@ def fill(service, start=0, count=30):
     for at in range(start, start + count):
         namespace = "other" if at % 3 == 0 else "default"
         service.store(NewMemory(f"{COFFEE} Cup {at}.", f"cup-{at}", namespace, {"at": at, "tags": ["cup"]}))
-    service.store(NewMemory(f"{COFFEE} Changed. " * 60, f"cup-{start + 1}"))
+    service.store(NewMemory(f"{COFFEE} Changed. " * 15, f"cup-{start + 1}"))
     service.delete(f"cup-{start + 2}")
 
 

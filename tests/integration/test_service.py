@@ -215,7 +215,7 @@ def test_a_batch_judges_each_memory_on_its_own(service):
     )
     assert [type(result) is Refused for result in results] == [False, True, True, False]
     assert [results[0].status, results[3].status] == [StoreStatus.STORED, StoreStatus.UPDATED]
-    assert results[1].error.field == "content"
+    assert results[1].error.field == "expires_at"
     assert results[2].error.field == "metadata.x"
     assert service.get("a").content == BUDGET
     assert service.counts() == {"default": 1}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from memory_service.clock import HybridClock
-from memory_service.embedding.embedder import Vectors, Window
+from memory_service.embedding.embedder import TextWindow, Vectors, Window
 from memory_service.journal.data_folder import DataFolder
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
@@ -144,10 +144,6 @@ class View:
         untils = [*(write.at_ms for write in writes[begin + 1 :]), self._now_ms + 1]
         memories = [write.memory for write in writes[begin:] if write.memory is not None]
         return list(zip(memories, untils[: len(memories)], strict=True))
-
-
-def kind_of(memory: Memory) -> EventKind:
-    return EventKind.STORED if memory.created_at_ms == memory.updated_at_ms else EventKind.UPDATED
 
 
 @dataclass(slots=True)

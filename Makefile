@@ -9,9 +9,13 @@ PLOTTER := $(VENV)/.plotter
 FIGURES := docs/figures
 TEXTS_GIVEN := $(if $(TEXTS),--texts $(TEXTS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# The tests start many processes and sync many files: these need not be compiled or wait for a disk each time.
+MEMORY_DISK := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 2000000 {print "/dev/shm"}')
+TESTING := $(if $(MEMORY_DISK),TMPDIR=$(MEMORY_DISK)) PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.cache/bytecode
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test serve doctor check bench bench-all bench-index bench-peers bench-quality bench-volume plots faults test-torch test-llm test-mcp test-image dist image clean
+.PHONY: help install demo test test-thorough serve doctor check bench bench-all bench-index bench-peers bench-quality bench-volume plots faults test-torch test-llm test-mcp test-image dist image clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,8 +33,11 @@ $(INSTALLED): pyproject.toml vector_memory/pyproject.toml requirements-model.txt
 demo: install ## run the main job on the example memories, start to end
 	@$(BIN)/python examples/demo.py
 
-test: install ## run the tests
-	@$(BIN)/python -m pytest -q
+test: install ## run the tests, on up to four cores
+	@$(TESTING) $(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
+
+test-thorough: install ## run the property tests on thirty times as many examples (about an hour)
+	@$(TESTING) $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) --hypothesis-profile thorough tests/property tests/unit
 
 serve: install ## serve at port 8000, docs at http://127.0.0.1:8000/docs
 	@LLM_FALLBACK=$${LLM_FALLBACK:-extractive} $(BIN)/vector-memory serve

@@ -23,6 +23,7 @@ from vector_memory.errors import StartupError
 
 if TYPE_CHECKING:  # the tools take a while to import
     from gateway.tools.toolbox import Toolbox
+    from memory_service.clock import HybridClock
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,9 @@ log = logging.getLogger(__name__)
 class Worker(Services):
     """One process's services, from `check` over `load` to `close`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: "HybridClock | None" = None) -> None:
         super().__init__(settings)
+        self._clock = clock
         self._temporary: PrivateFolder | None = None
         self._folder: DataFolder | None = None
         self.metrics = Metrics()
@@ -98,7 +100,7 @@ class Worker(Services):
         self.traces = Traces(open_shelf(settings.gateway, traces.TTL_S))
         embedder = _embedder(settings.memory)
         llm = connect(settings.llm)
-        memories = MemoryService(self._folder, embedder, settings.memory)
+        memories = MemoryService(self._folder, embedder, settings.memory, self._clock)
         return LoadedServices(
             memories=memories,
             documents=DocumentService(memories, embedder),

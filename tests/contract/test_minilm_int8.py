@@ -12,10 +12,10 @@ import pytest
 from gateway.serving.worker import Worker
 from gateway.settings import load
 from memory_service.embedding.embedder import Vectors
-from memory_service.embedding.minilm import FINGERPRINTS, MiniLM, Precision
+from memory_service.embedding.minilm import FINGERPRINTS, MiniLM, Precision, packaged_folder
 from memory_service.journal.data_folder import DataFolder
 from memory_service.service import MemoryService
-from tests.contract.test_embedders_agree import TEXTS
+from tests.contract.test_embedders_agree import TEXTS, minilm, vectors_of_texts
 from vector_memory.errors import StartupError
 from vector_memory.memories import NewMemory
 from vector_memory.retrieval import Retrieval
@@ -31,6 +31,8 @@ def model(precision: Precision) -> MiniLM:
 @cache
 def alone(precision: Precision) -> Vectors:
     """The vector of every window of every text, each in a batch of its own."""
+    if precision == "fp32":
+        return vectors_of_texts(minilm)
     embedder = model(precision)
     return np.concatenate([embedder.embed([window]) for text in TEXTS for window in embedder.windows(text)])
 
@@ -47,13 +49,12 @@ def test_a_text_has_the_same_vector_alone_and_in_any_company() -> None:
     """A scale for a whole batch would give a memory and the same words as a query two vectors."""
     embedder = model("int8")
     windows = [window for text in TEXTS for window in embedder.windows(text)]
-    for seed in range(3):
-        order = np.random.default_rng(seed).permutation(len(windows))
-        for begin in range(0, len(order), TEXTS_IN_BATCH):
-            batch = order[begin : begin + TEXTS_IN_BATCH]
-            together = embedder.embed([windows[at] for at in batch])
-            # Adding floats in another order may carry a number over the edge between two steps, rarely and little.
-            assert (together * alone("int8")[batch]).sum(axis=1).min() >= 0.9999
+    order = np.random.default_rng(0).permutation(len(windows))
+    for begin in range(0, len(order), TEXTS_IN_BATCH):
+        batch = order[begin : begin + TEXTS_IN_BATCH]
+        together = embedder.embed([windows[at] for at in batch])
+        # Adding floats in another order may carry a number over the edge between two steps, rarely and little.
+        assert (together * alone("int8")[batch]).sum(axis=1).min() >= 0.9999
 
 
 def test_the_same_batch_gives_the_same_bits_again_and_from_many_threads() -> None:
@@ -63,7 +64,7 @@ def test_the_same_batch_gives_the_same_bits_again_and_from_many_threads() -> Non
     with ThreadPoolExecutor(4) as threads:
         for again in threads.map(lambda _: embedder.embed(windows), range(8)):
             np.testing.assert_array_equal(again, expected)
-    np.testing.assert_array_equal(MiniLM.load(precision="int8").embed(windows), expected)
+    np.testing.assert_array_equal(MiniLM.load(folder=packaged_folder(), precision="int8").embed(windows), expected)
 
 
 def test_vectors_are_float32_rows_of_length_one() -> None:

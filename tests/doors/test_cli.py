@@ -219,13 +219,13 @@ def test_export_and_import_go_through_pipes_and_files(at, tmp_path):
 
 
 def test_an_import_that_was_killed_goes_on_where_it_was(tmp_path):
-    count = 3_000
+    count = 1_200
     (tmp_path / "notes.jsonl").write_text("".join(f'{{"content": "Note {n}.", "key": "{n}"}}\n' for n in range(count)))
     arguments = ["import", str(tmp_path / "notes.jsonl"), "--json", "--data-dir", str(tmp_path / "memory")]
     command = [sys.executable, "-m", "gateway.cli", *arguments]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as killed:
         deadline = time.monotonic() + ENDS_S_MAX
-        while not any(path.stat().st_size > 600_000 for path in (tmp_path / "memory").glob("journal/*.log")):
+        while not any(path.stat().st_size > 300_000 for path in (tmp_path / "memory").glob("journal/*.log")):
             assert killed.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)  # polling another process

@@ -8,7 +8,7 @@ import httpx
 
 from tests.worker_process import WorkerProcess
 
-KILLS = 6
+KILLS = 3
 WRITERS = 4
 
 

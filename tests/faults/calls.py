@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -309,7 +310,7 @@ class Life:
         """What both services hold, which must be the same and as the ledger says."""
         states = []
         for one, who in ((service, "the service"), (sleeper, "another worker")):
-            held = self._finish(f"strong read of {who}", lambda one=one: _held(one, Consistency.STRONG))
+            held = self._finish(f"strong read of {who}", partial(_held, one, Consistency.STRONG))
             self._ledger.check(held, f"{self._case}, after the fault, {who}")
             self._demand(not one.problems(), f"after the fault {who} still reports {one.problems()}")
             self._pairs(one, held)

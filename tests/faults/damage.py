@@ -104,7 +104,7 @@ class Reference:
         self.folder = folder
         self.variant = variant
         gone = _fill(folder, variant, scratch)
-        covered = snapshots.coverage(_snapshots(folder)[-1]) if _snapshots(folder) else {}
+        covered = (snapshots.coverage(_snapshots(folder)[-1]) if _snapshots(folder) else None) or {}
         self.journals = [_journal(path, covered.get(path.stem, 0)) for path in journal_paths(folder / "journal")]
         self._gone = gone
         self.whole = self.without({})
@@ -234,7 +234,7 @@ def _cuts(reference: Reference, journal: Journal, at: int) -> Iterator[Case]:
         may |= {Outcome.REFUSED, Outcome.READ_ONLY}  # a journal without a header that was there once
     for cut in (start, start + 1, (start + end) // 2, end - 1):
         what = f"cut to {cut} bytes, in frame {at}"
-        yield _case(reference, journal.path, what, lambda data, cut=cut: data[:cut], may, state)
+        yield _case(reference, journal.path, what, _cut(cut), may, state)
 
 
 def _flips(reference: Reference, journal: Journal, at: int) -> Iterator[Case]:
@@ -272,7 +272,7 @@ def _other_files(reference: Reference) -> Iterator[Case]:
         size = path.stat().st_size
         for cut in sorted({0, 1, size // 2, size - 1} & set(range(size))):
             what = f"cut to {cut} bytes"
-            yield _case(reference, path, what, lambda data, cut=cut: data[:cut], may, reference.whole)
+            yield _case(reference, path, what, _cut(cut), may, reference.whole)
         for offset, bits in _changes(reference, path, size):
             what = f"byte {offset} of {size} changed by {bits:#04x}"
             yield _case(reference, path, what, _flipped(offset, bits), may, reference.whole)
@@ -307,6 +307,10 @@ def _case(
 
 def _remove(_data: bytes) -> None:
     return None
+
+
+def _cut(size: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:size]
 
 
 def _flipped(offset: int, bits: int) -> Callable[[bytes], bytes]:

@@ -23,4 +23,5 @@ class HashEmbedder:
         for at, window in enumerate(windows):
             seed = int.from_bytes(hashlib.sha256(window.text.encode()).digest()[:8], "little")
             vectors[at] = np.random.default_rng(seed).standard_normal(DIM)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors

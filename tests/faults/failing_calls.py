@@ -106,7 +106,7 @@ def guarded(folder: Path, guard: Guard) -> Iterator[None]:
 def _replace(guarding: "_Guarding") -> list[tuple[Any, str, Any]]:
     """Put the replacements in place; (module, name, real function) of each."""
     replaced: list[tuple[Any, str, Any]] = [(io, "open", io.open), (builtins, "open", builtins.open)]
-    io.open = builtins.open = guarding.opener(io.open)  # type: ignore[assignment]
+    io.open = builtins.open = guarding.opener(io.open)
     for kind, names in FUNCTIONS.items():
         for name in names:
             real = getattr(os, name)

@@ -1,5 +1,7 @@
 """Files of a data folder cut, flipped and removed, at small size. `python -m tests.faults damage` does each byte."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.faults import damage
@@ -7,12 +9,12 @@ from tests.faults.damage import Variant
 
 
 @pytest.mark.parametrize("variant", Variant)
-def test_damage_is_recovered_from_or_named_and_nothing_is_skipped_in_silence(tmp_path, variant):
-    [row] = damage.run(tmp_path, [variant], 7)
+def test_damage_is_recovered_from_or_named_and_nothing_is_skipped_in_silence(tmp_path: Path, variant: Variant) -> None:
+    [row] = damage.run(tmp_path, [variant], 13)
     assert damage.Outcome.TORN in row.seen
 
 
-def test_what_is_expected_is_worked_out_from_the_journals_alone(tmp_path):
+def test_what_is_expected_is_worked_out_from_the_journals_alone(tmp_path: Path) -> None:
     """The reference holds records of three writers, some beyond the snapshots, some that a compaction took away."""
     (tmp_path / "scratch").mkdir()
     states = []

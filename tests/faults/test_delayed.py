@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from pathlib import Path
 
 import pytest
 
@@ -9,11 +10,11 @@ from tests.faults import delayed
 from tests.faults.delayed import DELAY_MS, Network
 
 
-def test_two_workers_see_each_others_writes_within_the_delay_and_lose_nothing(tmp_path):
+def test_two_workers_see_each_others_writes_within_the_delay_and_lose_nothing(tmp_path: Path) -> None:
     assert delayed.run(tmp_path, seeds=3, steps=80)
 
 
-def test_the_layer_tells_old_sizes_and_listings_for_a_second_and_reads_what_is_there(tmp_path):
+def test_the_layer_tells_old_sizes_and_listings_for_a_second_and_reads_what_is_there(tmp_path: Path) -> None:
     """What the scenario relies on."""
     network, file = Network(tmp_path), tmp_path / "file"
     file.write_bytes(b"1234")
@@ -30,6 +31,6 @@ def test_the_layer_tells_old_sizes_and_listings_for_a_second_and_reads_what_is_t
     assert network.late == 2
 
 
-def test_the_layer_has_no_locks(tmp_path):
+def test_the_layer_has_no_locks(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file, Network(tmp_path).mounted(), pytest.raises(OSError, match="locks"):
         fcntl.flock(file, fcntl.LOCK_EX)

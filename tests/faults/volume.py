@@ -62,7 +62,7 @@ def _row(folder: Path, fault: str, times: int) -> Row:
     folder.mkdir()
     volume, told, streamed = folder / "memory", Told(), Told()
     switch = Switch(volume, folder)
-    with WorkerProcess(volume, **switch.environment()) as worker:
+    with WorkerProcess(volume, logs=folder, port=None, **switch.environment()) as worker:
         _store(worker, told, "before", must=True)
         for time in range(times):
             with _streaming(worker, streamed, fault):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_service.tokens import TEMPLATE_TOKENS
@@ -183,7 +183,6 @@ async def test_where_little_room_is_left_a_passage_with_text_fits_or_the_questio
         assert (await count(build(QUESTION, found.packed.passages))).tokens + 100 <= window
 
 
-@settings(deadline=None)
 @given(st.floats(0.2, 3.5), st.integers(0, 300), st.integers(1_500, 6_000), st.integers(0, 40))
 async def test_whatever_the_tokenizer_what_it_counts_stays_within_the_window(
     per_word: float, frame: int, window: int, texts: int

@@ -91,9 +91,9 @@ async def test_without_a_worker_one_job_starts_it_and_the_question_waits_for_its
 async def test_a_start_that_takes_longer_is_told_so_and_goes_on_without_another_job() -> None:
     with StandInLLM(answering("never asked for"), routes()) as server:
         llm = endpoints(server.runpod_url)
-        for _ in range(3):
+        for _ in range(2):
             with pytest.raises(LLMStarting, match="starting") as caught:
-                await ask(llm, timeout_s=1.5)
+                await ask(llm, timeout_s=2)
         await llm.close()
 
     assert caught.value.retry_after_s == 15

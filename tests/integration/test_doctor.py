@@ -39,7 +39,7 @@ def fill(service, start=0, count=6):
             NewMemory(content=f"{COFFEE} Cup {at}.", key=f"cup-{at}", namespace=namespace, metadata={"at": at})
         )
     service.store(
-        NewMemory(content=f"{COFFEE} Changed. " * 60, key=f"cup-{start + 1}"), idempotency_key=f"change-{start}"
+        NewMemory(content=f"{COFFEE} Changed. " * 15, key=f"cup-{start + 1}"), idempotency_key=f"change-{start}"
     )
     service.delete(f"cup-{start + 2}")
 
@@ -187,7 +187,7 @@ def test_it_runs_beside_a_worker_that_writes_snapshots_and_compacts(open_service
     fill(service)
 
     def work():
-        for at in range(6):
+        for at in range(4):
             fill(service, 10 * at)
             service.snapshot()
             service.snapshot()

@@ -8,7 +8,7 @@ import pytest
 from memory_service.documents import service as documents_service
 from memory_service.documents.libraries import Libraries
 from memory_service.documents.model import NewDocument
-from memory_service.documents.service import BATCH_CHUNKS, DocumentService
+from memory_service.documents.service import DocumentService
 from memory_service.embedding.embedder import TextWindow
 from vector_memory.documents import Form
 from vector_memory.errors import InvalidInput, NotFound, StorageUnavailable, Unavailable
@@ -184,7 +184,8 @@ def test_documents_are_listed_page_by_page_and_by_library(documents):
 
 
 def test_an_upload_that_breaks_off_is_told_and_goes_on(documents, memories, model, monkeypatch):
-    text = "\n\n".join(PARAGRAPHS * 3).replace("year 5", "year five")
+    monkeypatch.setattr(documents_service, "BATCH_CHUNKS", 16)
+    text = "\n\n".join(PARAGRAPHS).replace("year 5", "year five")
     done = 0
     real = memories.store_batch
 
@@ -199,12 +200,12 @@ def test_an_upload_that_breaks_off_is_told_and_goes_on(documents, memories, mode
     with pytest.raises(StorageUnavailable):
         documents.store(NewDocument(text, Form.TEXT, id="years"))
     document, chunks = documents.get("years")
-    assert (document.is_complete, len(chunks)) == (False, BATCH_CHUNKS)
+    assert (document.is_complete, len(chunks)) == (False, 16)
     assert [listed.is_complete for listed in documents.list().documents] == [False]
     assert found(memories, "owl in the barn")
     embedded = model.embedded
     again = documents.store(NewDocument(text, Form.TEXT, id="years"))
-    assert again.unchanged == BATCH_CHUNKS
+    assert again.unchanged == 16
     assert model.embedded - embedded == again.stored
     document, chunks = documents.get("years")
     assert document.is_complete

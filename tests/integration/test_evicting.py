@@ -200,7 +200,7 @@ def test_readers_writers_evictions_and_snapshots_at_once(tmp_path):
 
     def write(seed):
         chooser = random.Random(seed)
-        for at in range(120):
+        for at in range(50):
             namespace = f"n{chooser.randrange(10)}"
             service.store_batch(
                 [NewMemory(content=f"note {seed} {at} {n}", key=f"w{seed}-{n}", namespace=namespace) for n in range(3)]
@@ -448,17 +448,19 @@ def test_the_estimated_weight_of_small_and_large_indexes_is_near_what_they_take(
     """Held to what Python's allocator counts; docs/benchmarks.md holds it to the process's memory."""
     import tracemalloc
 
+    rows = np.ones((1, 384), np.float32)
+
+    def made_of(texts):
+        index = NamespaceIndex(GroupIndex(384))
+        for id, text in enumerate(texts):
+            index.add([(id, Entry(Text(text, {}, id, Stamp(id, 0, "w")), rows))])
+        return index
+
     for count, of_it in ((200, 5), (1, 3_000)):
         texts = [f"{n} note on pallet {n * 7919 % 997} in the {n % 13}th hall, row {n % 31}" for n in range(of_it)]
-        rows = np.ones((1, 384), np.float32)
-        index_of(1)
+        made_of(texts)  # what is loaded and kept at the first use is no index's own
         tracemalloc.start()
-        made = []
-        for _ in range(count):
-            index = NamespaceIndex(GroupIndex(384))
-            for id, text in enumerate(texts):
-                index.add([(id, Entry(Text(text, {}, id, Stamp(id, 0, "w")), rows))])
-            made.append(index)
+        made = [made_of(texts) for _ in range(count)]
         taken, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         estimated = sum(index.nbytes for index in made)

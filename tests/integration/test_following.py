@@ -198,15 +198,15 @@ def test_what_others_write_while_a_store_is_planned_never_lends_it_their_vector(
 
 
 def test_a_process_frozen_while_it_follows_looks_again_when_it_wakes(open_worker, monkeypatch):
-    frozen, other = open_worker(200), open_worker()
+    frozen, other = open_worker(20), open_worker()
     other.store(NewMemory(content=COFFEE, key="k"))
-    time.sleep(0.25)  # the interval
+    time.sleep(0.03)  # the interval
     real = frozen._projection.merge_compacted_snapshots
 
     def freezing(*arguments):
         monkeypatch.undo()
         other.store(NewMemory(content=BUDGET, key="k"))
-        time.sleep(0.25)
+        time.sleep(0.03)
         return real(*arguments)
 
     monkeypatch.setattr(frozen._projection, "merge_compacted_snapshots", freezing)
@@ -215,9 +215,9 @@ def test_a_process_frozen_while_it_follows_looks_again_when_it_wakes(open_worker
 
 
 def test_whoever_comes_while_another_call_follows_waits_for_what_it_finds(open_worker, monkeypatch):
-    reader, other = open_worker(200), open_worker()
+    reader, other = open_worker(20), open_worker()
     other.store(NewMemory(content=COFFEE, key="k"))
-    time.sleep(0.25)  # the interval
+    time.sleep(0.03)  # the interval
     first_look, following = reader._projection.pull_one, threading.Event()
 
     def slow(path, **rest):

@@ -347,7 +347,7 @@ def test_readers_never_fail_beside_writers_a_snapshot_and_rows_being_reclaimed(m
     ]
     for thread in threads:
         thread.start()
-    stop.wait(4)
+    stop.wait(1.5)
     stop.set()
     for thread in threads:
         thread.join(60)

@@ -14,8 +14,10 @@ from gateway.serving.response_cache import ENTRY_BYTES_MAX, ResponseCache
 from gateway.serving.shelves import LocalShelf, RedisShelf
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
+from memory_service.clock import HybridClock, wall_ms
 from memory_service.settings import MemorySettings
 from research.llm.settings import LLMSettings
+from tests.wall_clock import WallClock
 from tests.worker_process import free_port
 from vector_memory.errors import StartupError
 
@@ -28,8 +30,8 @@ def settings(folder, llm=None, **gateway):
 
 
 @contextlib.contextmanager
-def serving(folder, llm=None, **gateway):
-    worker = Worker(settings(folder, llm, **gateway))
+def serving(folder, llm=None, clock=wall_ms, **gateway):
+    worker = Worker(settings(folder, llm, **gateway), HybridClock(clock))
     worker.load()
     assert worker.failure is None, worker.failure
     with TestClient(create_app(worker)) as client:
@@ -37,8 +39,13 @@ def serving(folder, llm=None, **gateway):
 
 
 @pytest.fixture
-def client(tmp_path):
-    with serving(tmp_path / "memory") as client:
+def clock():
+    return WallClock()
+
+
+@pytest.fixture
+def client(tmp_path, clock):
+    with serving(tmp_path / "memory", clock=clock) as client:
         yield client
 
 
@@ -118,22 +125,22 @@ def test_what_was_stored_and_deleted_again_is_in_no_cached_answer(client):
     assert answer["cached"] is True, "it is the state of before"
 
 
-def test_an_expired_memory_is_in_no_cached_answer(client):
+def test_an_expired_memory_is_in_no_cached_answer(client, clock):
     store(client, "Dana drinks oat flat white.", "coffee")
-    store(client, "Dana drinks tea.", "tea", ttl_seconds=1)
+    store(client, "Dana drinks tea.", "tea", ttl_seconds=60)
     assert keys(ask(client)) == ["coffee", "tea"]
-    time.sleep(1.1)  # its lifetime has to pass
+    clock.pass_s(61)
     assert keys(ask(client)) == ["coffee"]
 
 
-def test_an_answer_about_the_past_is_never_from_the_cache(client):
+def test_an_answer_about_the_past_is_never_from_the_cache(client, clock):
     """A version that was superseded ends with its lifetime, and nothing of the present changes by that."""
-    store(client, "Dana drinks tea.", "drink", ttl_seconds=1)
+    store(client, "Dana drinks tea.", "drink", ttl_seconds=60)
     then = client.get("/v1/memories/drink").json()["updated_at"]
-    time.sleep(0.01)  # the next version is a later one
+    clock.pass_s(1)
     store(client, "Dana drinks water.", "drink")
     assert keys(ask(client, as_of=then)) == ["drink"]
-    time.sleep(1.1)  # its lifetime has to pass
+    clock.pass_s(61)
     answer = ask(client, as_of=then)
     assert keys(answer) == []
     assert "cached" not in answer

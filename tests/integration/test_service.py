@@ -208,14 +208,14 @@ def test_a_batch_judges_each_memory_on_its_own(service):
     results = service.store_batch(
         [
             NewMemory(content=COFFEE, key="a"),
-            NewMemory(content="", key="b"),
+            NewMemory(content="x", key="b", expires_at="2001-01-01"),
             NewMemory(content=PARKING, key="c", metadata={"x": float("nan")}),
             NewMemory(content=BUDGET, key="a"),
         ]
     )
     assert [type(result) is Refused for result in results] == [False, True, True, False]
     assert [results[0].status, results[3].status] == [StoreStatus.STORED, StoreStatus.UPDATED]
-    assert results[1].error.field == "content"
+    assert results[1].error.field == "expires_at"
     assert results[2].error.field == "metadata.x"
     assert service.get("a").content == BUDGET
     assert service.counts() == {"default": 1}
@@ -283,7 +283,7 @@ def test_a_cursor_of_another_listing_is_refused(service):
 def test_deleting_by_filter_takes_all_that_match_and_a_dry_run_takes_none(service):
     """Peers leave what is beyond the first page."""
     service.store_batch(
-        [NewMemory(content=f"{COFFEE} {at}", key=f"k{at:04}", metadata={"old": at < 600}) for at in range(700)]
+        [NewMemory(content=f"Cup {at}", key=f"k{at:04}", metadata={"old": at < 600}) for at in range(700)]
     )
     dry = service.delete_matching({"old": True}, dry_run=True)
     assert (len(dry.keys), dry.dry_run, service.counts()) == (600, True, {"default": 700})

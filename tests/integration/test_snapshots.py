@@ -44,7 +44,7 @@ def fill(service, start=0, count=30):
                 metadata={"at": at, "tags": ["cup"]},
             )
         )
-    service.store(NewMemory(content=f"{COFFEE} Changed. " * 60, key=f"cup-{start + 1}"))
+    service.store(NewMemory(content=f"{COFFEE} Changed. " * 15, key=f"cup-{start + 1}"))
     service.delete(f"cup-{start + 2}")
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 
 import pytest
 
@@ -11,14 +10,14 @@ from gateway.runpod.jobs import JobRunner
 from gateway.serving.response_cache import LocalShelf
 from gateway.serving.worker import Worker
 from research.trace import Trace
-from tests.integration.test_response_cache import redis_url, serving, settings, store
+from tests.integration.test_response_cache import clock, redis_url, serving, settings, store
 from tests.stand_in_llm import StandInLLM, answering, stream_of, streaming
 from tests.worker_process import free_port
 from vector_memory.errors import NotFound
 from vector_memory.research import Answer, ResearchRequest
 from vector_memory.retrieval import Mode, Retrieved
 
-__all__ = ["redis_url"]
+__all__ = ["clock", "redis_url"]
 
 FACTS = {
     "budget": "The budget of Brightwater is now 62,000 euro.",
@@ -31,15 +30,15 @@ SECRETS = ("11,111", "11111", "nobody may know")
 
 
 @pytest.fixture
-def client(tmp_path):
-    with StandInLLM(answering(ANSWER)) as llm, served(tmp_path, llm) as client:
+def client(tmp_path, clock):
+    with StandInLLM(answering(ANSWER)) as llm, served(tmp_path, llm, clock=clock) as client:
         for key, fact in FACTS.items():
             store(client, fact, key, metadata={"speaker": "Noël 11,111"} if key == "secret" else {})
         yield client
 
 
-def served(folder, llm, **gateway):
-    return serving(folder / "memory", llm={"base_url": llm.base_url}, **gateway)
+def served(folder, llm, **rest):
+    return serving(folder / "memory", llm={"base_url": llm.base_url}, **rest)
 
 
 def asked(client, **rest):
@@ -96,9 +95,9 @@ def test_a_streamed_answer_has_its_trace_too(tmp_path):
 
 
 @pytest.mark.parametrize("end", ["deleted", "updated", "stored again", "expired"])
-def test_no_word_of_a_memory_that_is_gone_or_changed_is_in_its_trace(client, end):
+def test_no_word_of_a_memory_that_is_gone_or_changed_is_in_its_trace(client, clock, end):
     if end == "expired":
-        store(client, FACTS["secret"], "secret", ttl_seconds=2)
+        store(client, FACTS["secret"], "secret", ttl_seconds=60)
     answer = asked(client)
     assert any(word in json.dumps(traced(client, answer["trace_id"]).json()) for word in SECRETS)
 
@@ -111,7 +110,7 @@ def test_no_word_of_a_memory_that_is_gone_or_changed_is_in_its_trace(client, end
             assert client.delete("/v1/memories/secret").is_success
             store(client, FACTS["secret"], "secret")
         case "expired":
-            time.sleep(2.1)  # its lifetime has to pass
+            clock.pass_s(61)
     trace = traced(client, answer["trace_id"]).json()
 
     shown = json.dumps(trace, ensure_ascii=False)
@@ -169,15 +168,15 @@ def test_a_replay_of_an_unchanged_namespace_brings_the_same(client):
     assert (found["changed"], found["vanished"], found["new"]) == ([], [], [])
 
 
-def test_a_replay_tells_what_vanished_and_why_and_what_is_new(client):
-    store(client, "The budget of Brightwater will soon be over.", "soon", ttl_seconds=2)
+def test_a_replay_tells_what_vanished_and_why_and_what_is_new(client, clock):
+    store(client, "The budget of Brightwater will soon be over.", "soon", ttl_seconds=60)
     answer = asked(client, k=4)
     assert {one["key"] for one in answer["context"]} == {*FACTS, "soon"}
     store(client, "The budget of Brightwater is now 70,000 euro.", "budget")
     assert client.delete("/v1/memories/secret").is_success
     for n in range(3):
         store(client, f"The budget of Brightwater for part {n} is {n},000 euro.", f"part-{n}")
-    time.sleep(2.1)  # a lifetime has to pass
+    clock.pass_s(61)
     found = replayed(client, answer["trace_id"])
 
     assert found["changed"] == ["budget"]

@@ -30,7 +30,7 @@ def chunker(minilm):
 
 
 @pytest.mark.parametrize("reader", [read_plain, read_markdown])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings().max_examples // 2)
 @given(text=TEXTS)
 def test_chunks_hold_every_word_within_the_bound(chunker, minilm, reader, text):
     document = reader(with_plain_lines(text))
@@ -49,7 +49,7 @@ def test_chunks_hold_every_word_within_the_bound(chunker, minilm, reader, text):
         assert before.end < after.end
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings().max_examples // 3)
 @given(text=TEXTS)
 def test_no_word_is_cut_that_fits_into_a_chunk(chunker, text):
     for chunk in chunker.chunks(read_plain(text)):

@@ -11,7 +11,7 @@ from zlib import crc32
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_service.clock import Stamp
@@ -143,7 +143,6 @@ def assert_speakers(talk, rows, held):
         }
 
 
-@settings(max_examples=300, deadline=None)
 @given(history=steps)
 def test_structure_is_that_of_the_living_memories_after_any_history(history):
     talk, rows, held, count = Conversation(), {}, [], 0
@@ -165,7 +164,6 @@ def test_structure_is_that_of_the_living_memories_after_any_history(history):
     assert_same(talk, rows, held)
 
 
-@settings(max_examples=200, deadline=None)
 @given(hours=st.lists(st.integers(0, 60), min_size=5, max_size=40), gone=st.sets(st.integers(0, 39)))
 def test_sessions_are_united_by_what_comes_into_a_pause_and_split_by_what_leaves_it(hours, gone):
     talk, held = Conversation(), []
@@ -180,7 +178,6 @@ def test_sessions_are_united_by_what_comes_into_a_pause_and_split_by_what_leaves
     assert_same(talk, {row: row for row, _ in left}, left)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     first=st.lists(memories(), max_size=20), later=st.lists(memories(), max_size=20), gone=st.sets(st.integers(0, 39))
 )
@@ -196,7 +193,6 @@ def test_a_state_taken_late_is_of_the_rows_asked_for_whatever_happened_since(fir
     assert_same(restored, {row: row for row in range(len(first))}, list(enumerate(first)))
 
 
-@settings(max_examples=100, deadline=None)
 @given(held=st.lists(memories(), max_size=25), data=st.data())
 def test_two_that_learn_of_the_same_memories_in_another_order_have_the_same_structure(held, data):
     order = data.draw(st.permutations(range(len(held))))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_service import metadata
@@ -172,7 +172,6 @@ STORED = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(everybody=st.lists(STORED, min_size=1, max_size=6, unique_by=lambda stored: stored.key), wanted=FILTERS)
 def test_sql_matches_exactly_what_the_words_mean(everybody, wanted):
     catalog = Catalog()
@@ -201,7 +200,6 @@ def test_sql_matches_exactly_what_the_words_mean(everybody, wanted):
         catalog.close()
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(["put", "put", "remove", "supersede", "undone"]), STORED), max_size=12),
     wanted=st.lists(FILTERS, min_size=1, max_size=4),

@@ -110,7 +110,6 @@ LARGE_STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     steps=STEPS, k=st.integers(1, 40), share=st.sampled_from([None, 0.0, 0.05, 0.3, 1.0]), seed=st.integers(0, 2**32)
 )
@@ -129,7 +128,6 @@ def test_search_equals_brute_force_after_any_history(steps, k, share, seed):
     assert index.vectors(following + 1).shape == (0, DIM)
 
 
-@settings(max_examples=150, deadline=None)
 @given(steps=STEPS, share=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 2**32))
 def test_comparing_all_at_once_gives_the_scores_of_any_groups(steps, share, seed):
     random = np.random.default_rng(seed)
@@ -146,7 +144,6 @@ def test_comparing_all_at_once_gives_the_scores_of_any_groups(steps, share, seed
     assert (few.compared(asked, query) is None) == (len(held.groups) > FEW_ROWS)
 
 
-@settings(max_examples=150, deadline=None)
 @given(steps=STEPS, k=st.integers(1, 40), share=st.sampled_from([None, 0.3, 1.0]), seed=st.integers(0, 2**32))
 def test_searching_by_sketches_finds_as_many_as_there_are_with_exact_scores(steps, k, share, seed):
     """Also where several windows of one group take the first places, and where rows were removed."""
@@ -157,7 +154,7 @@ def test_searching_by_sketches_finds_as_many_as_there_are_with_exact_scores(step
     check(index, held, unit(random, 1)[0], k, among)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 4)
 @given(steps=LARGE_STEPS, k=st.integers(1, 40), share=st.sampled_from([None, 0.01, 0.5]), seed=st.integers(0, 2**32))
 def test_the_same_holds_across_segments_and_across_the_bound_of_exactness(steps, k, share, seed):
     random = np.random.default_rng(seed)
@@ -171,7 +168,7 @@ def test_the_same_holds_across_segments_and_across_the_bound_of_exactness(steps,
     check_kept(index, held)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings().max_examples // 3)
 @given(
     count=st.sampled_from([0, 1, 7, 300, SEGMENT_ROWS, SEGMENT_ROWS + 1, 2 * SEGMENT_ROWS - 1]), more=st.integers(0, 9)
 )

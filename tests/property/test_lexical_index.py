@@ -3,7 +3,7 @@
 from collections import Counter
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes.lexical import FREQUENCY_MAX, LexicalIndex
@@ -37,7 +37,6 @@ def assert_same(index, held):
     assert [group for group in asked.tolist() if index.row(group) is not None] == groups
 
 
-@settings(max_examples=200, deadline=None)
 @given(history=st.lists(steps, max_size=60), seed=st.integers(0, 2**32 - 1))
 def test_an_index_holds_what_a_dictionary_would_after_any_history(history, seed):
     random = np.random.default_rng(seed)
@@ -63,7 +62,6 @@ def test_an_index_holds_what_a_dictionary_would_after_any_history(history, seed)
         assert_same(copy, then)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     before=st.lists(documents, max_size=40),
     after=st.lists(documents, min_size=1, max_size=40),

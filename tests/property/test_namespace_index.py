@@ -1,7 +1,7 @@
 """A namespace's index over random histories: k is always filled, with candidates alone."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes.group_index import GroupIndex
@@ -56,7 +56,6 @@ def with_history(history):
 QUESTIONS = st.sampled_from(["does Ann like tea?", "when?", "quagga", "of the", "nothing known", "😀"])
 
 
-@settings(max_examples=200, deadline=None)
 @given(history=histories, question=QUESTIONS, k=st.integers(1, 40), seed=st.integers(0, 99))
 def test_every_mode_finds_min_of_k_and_candidates_and_candidates_alone(history, question, k, seed):
     index, held = with_history(history)
@@ -76,7 +75,6 @@ def test_every_mode_finds_min_of_k_and_candidates_and_candidates_alone(history, 
     assert len(index) == len(index.texts.lexical) == len(held)
 
 
-@settings(max_examples=100, deadline=None)
 @given(history=histories, question=QUESTIONS)
 def test_what_is_found_depends_on_what_is_held_not_on_how_it_came_about(history, question):
     """Rows that were removed, reclaimed, packed or never there make no difference to a score."""
@@ -92,7 +90,6 @@ def test_what_is_found_depends_on_what_is_held_not_on_how_it_came_about(history,
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     seeds=st.lists(st.integers(0, 10**6) | st.integers(0, 2), min_size=1, max_size=40),
     question=QUESTIONS,
@@ -122,7 +119,6 @@ def test_workers_that_read_of_the_same_memories_in_another_order_answer_the_same
         np.testing.assert_allclose(one[1], other[1], atol=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
 @given(history=histories, question=QUESTIONS, k=st.integers(1, 40))
 def test_a_memory_that_only_one_of_the_two_indexes_knows_is_left_out_and_nothing_fails(history, question, k):
     """So a reader sees it that comes between two halves of a change."""

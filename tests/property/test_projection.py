@@ -1,7 +1,7 @@
 """The projection: the same journals give the same state, in whatever order and pieces they are read."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_service.clock import HybridClock, Stamp
@@ -118,7 +118,6 @@ def expected_of(records):
     return current, history[::-1], deleted_at, expired_at, then
 
 
-@settings(max_examples=200, deadline=None)
 @given(written=journals(), expiring_between=st.booleans(), data=st.data())
 def test_any_order_and_any_pieces_give_the_same_present_and_past(written, expiring_between, data):
     pieces = []

@@ -88,7 +88,7 @@ def seen(service, namespace, question):
     return answers
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings().max_examples // 3)
 @given(history=histories)
 def test_a_tiny_budget_changes_no_answer_and_no_snapshot(history):
     root = Path(tempfile.mkdtemp())

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes.group_index import GroupIndex
@@ -294,7 +294,6 @@ def test_any_question_can_be_prepared_for_a_namespace_that_never_had_a_memory():
     assert ids(indexed(), "anything") == []
 
 
-@settings(max_examples=200, deadline=None)
 @given(question=st.text(min_size=1, max_size=60), speaker=st.text(max_size=20), text=st.text(max_size=60))
 def test_any_text_can_be_a_question_a_speaker_and_a_memory(question, speaker, text):
     index = indexed((text, {"speaker": speaker, "session_id": speaker}), (question, {}), *TEXTS)

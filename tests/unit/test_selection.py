@@ -37,7 +37,7 @@ def index_of(sessions):
     return index, Ranking(ids=np.arange(len(sessions)), scores=np.linspace(1, 0, len(sessions), dtype=np.float32))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings().max_examples // 2)
 @given(
     counts=st.lists(st.integers(1, 120), min_size=1, max_size=8),
     alone=st.integers(0, 300),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_service.embedding.embedder import Vectors
@@ -172,7 +172,6 @@ ANSWERS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=200)
 @given(ANSWERS, st.lists(ANSWERS.filter(bool), min_size=1, max_size=2), st.text(max_size=12))
 def test_places_lie_within_their_texts_and_strict_keeps_whole_sentences(
     answer: str, contents: list[str], date: str

@@ -115,12 +115,15 @@ class Caller:
 
 
 Handler = Callable[[Services, Q, Caller], A | Awaitable[A]]
-_HANDLERS: dict[str, Callable[[Services, Any, Caller], Any]] = {}
+HANDLERS: dict[str, Callable[[Services, Any, Caller], Any]] = {}
+"""What carries out each operation, by its name."""
 
 
-def _carries_out(operation: Operation[Q, A]) -> Callable[[Handler[Q, A]], Handler[Q, A]]:
+def carries_out(operation: Operation[Q, A]) -> Callable[[Handler[Q, A]], Handler[Q, A]]:
+    """Bind an operation to the function that carries it out."""
+
     def bind(handler: Handler[Q, A]) -> Handler[Q, A]:
-        _HANDLERS[operation.name] = handler
+        HANDLERS[operation.name] = handler
         return handler
 
     return bind
@@ -128,7 +131,7 @@ def _carries_out(operation: Operation[Q, A]) -> Callable[[Handler[Q, A]], Handle
 
 def description(operation: Operation[Any, Any]) -> str:
     """Return what an operation does, in the words of its handler."""
-    return inspect.getdoc(_HANDLERS[operation.name]) or ""
+    return inspect.getdoc(HANDLERS[operation.name]) or ""
 
 
 async def call(
@@ -170,7 +173,7 @@ def stream(services: Services, request: ResearchRequest, caller: Caller) -> Asyn
 def _admit(operation: Operation[Any, Any], caller: Caller) -> Callable[[Services, Any, Caller], Any]:
     """Let a call pass, and return what carries it out. Every call of every door comes through here."""
     assert caller.door, "a call comes in by a door"
-    return _HANDLERS[operation.name]
+    return HANDLERS[operation.name]
 
 
 def _timed(answer: A, started: float) -> A:
@@ -210,13 +213,13 @@ class _Lookup(Generic[A]):
 # -- memories ----------------------------------------------------------------------------------------------------------
 
 
-@_carries_out(operations.STORE)
+@carries_out(operations.STORE)
 def _store(services: Services, request: NewMemory, caller: Caller) -> Stored:
     """Keep a text under a key, durably. Storing under a key that is there updates it."""
     return services.memories.store(request, idempotency_key=caller.idempotency_key)
 
 
-@_carries_out(operations.STORE_BATCH)
+@carries_out(operations.STORE_BATCH)
 def _store_batch(services: Services, request: Batch, caller: Caller) -> StoredBatch:
     """Keep up to 1,000 memories. Each is judged on its own: `results` are in the order of the request."""
     BATCH.check(request.memories, "memories")
@@ -242,7 +245,7 @@ def _item(sent: object, namespace: str) -> NewMemory | Refused:
         return Refused(namespace=own, key=key, error=error)
 
 
-@_carries_out(operations.RETRIEVE)
+@carries_out(operations.RETRIEVE)
 def _retrieve(services: Services, request: Retrieval, caller: Caller) -> Retrieved:
     """Return the k memories that answer the query best, best first, among those that match the filter."""
     # A look back is never cached: superseded versions end without a change of the present.
@@ -256,19 +259,19 @@ def _retrieve(services: Services, request: Retrieval, caller: Caller) -> Retriev
     return retrieved
 
 
-@_carries_out(operations.RETRIEVE_BATCH)
+@carries_out(operations.RETRIEVE_BATCH)
 def _retrieve_batch(services: Services, request: RetrievalBatch, _caller: Caller) -> RetrievedBatch:
     """Answer up to 100 retrieves in one: `results` are in the order of `queries`."""
     return RetrievedBatch(results=tuple(services.memories.retrieve_batch(request.queries)))
 
 
-@_carries_out(operations.DUPLICATES)
+@carries_out(operations.DUPLICATES)
 def _duplicates(services: Services, request: DuplicateSearch, _caller: Caller) -> DuplicatesPage:
     """Report memories that say almost the same as an earlier one, newest first, page by page. Nothing is merged."""
     return services.memories.near_duplicates(**request.arguments())
 
 
-@_carries_out(operations.DELETE_MANY)
+@carries_out(operations.DELETE_MANY)
 def _delete_many(services: Services, request: BulkDelete, caller: Caller) -> Deletion:
     """Delete by `keys`, or everything in the namespace that matches `filter`."""
     either(request.keys, request.filter, ("keys", "filter"))
@@ -298,32 +301,32 @@ def _receipt_of(services: Services, outcome: DeleteOutcome, *, is_wanted: bool) 
     return services.memories.receipt(outcome.receipt)
 
 
-@_carries_out(operations.LIST)
+@carries_out(operations.LIST)
 def _list(services: Services, request: Listing, _caller: Caller) -> Page:
     """Return memories that match, newest first, page by page."""
     return services.memories.list(**request.arguments())
 
 
-@_carries_out(operations.HISTORY)
+@carries_out(operations.HISTORY)
 def _history(services: Services, request: GetHistory, _caller: Caller) -> History:
     """Return what happened to a memory since it was last deleted, newest first."""
     events = services.memories.history(**request.arguments())
     return History(key=request.key, namespace=request.namespace, events=tuple(events))
 
 
-@_carries_out(operations.GET)
+@carries_out(operations.GET)
 def _get(services: Services, request: Get, _caller: Caller) -> Memory:
     """Return one memory by its key (percent-encoded where needed)."""
     return services.memories.get(**request.arguments())
 
 
-@_carries_out(operations.UPDATE)
+@carries_out(operations.UPDATE)
 def _update(services: Services, request: Update, caller: Caller) -> Stored:
     """Change the text, the metadata or the lifetime of a memory that is there."""
     return services.memories.update(**request.arguments(), idempotency_key=caller.idempotency_key)
 
 
-@_carries_out(operations.DELETE)
+@carries_out(operations.DELETE)
 def _delete(services: Services, request: Delete, caller: Caller) -> Deleted:
     """Delete one memory: no call returns it, or an earlier version of it, from now on."""
     outcome = services.memories.delete(request.key, namespace=request.namespace, idempotency_key=caller.idempotency_key)
@@ -331,7 +334,7 @@ def _delete(services: Services, request: Delete, caller: Caller) -> Deleted:
     return Deleted(key=request.key, namespace=request.namespace, receipt=receipt)
 
 
-@_carries_out(operations.RECEIPT)
+@carries_out(operations.RECEIPT)
 def _receipt(services: Services, request: Redeem, _caller: Caller) -> Receipt:
     """Return which files, if any, still hold the bytes of what was deleted."""
     return services.memories.receipt(request.receipt)
@@ -340,7 +343,7 @@ def _receipt(services: Services, request: Redeem, _caller: Caller) -> Receipt:
 # -- research ----------------------------------------------------------------------------------------------------------
 
 
-@_carries_out(operations.RESEARCH)
+@carries_out(operations.RESEARCH)
 async def _research(services: Services, request: ResearchRequest, caller: Caller) -> Answer:
     """Answer a question from the memories, with citations. `context` holds the numbered passages."""
     if services.cache.is_off or request.remember or request.trace:
@@ -354,7 +357,7 @@ async def _research(services: Services, request: ResearchRequest, caller: Caller
     return answer
 
 
-@_carries_out(operations.TRACE)
+@carries_out(operations.TRACE)
 def _trace(services: Services, request: GetTrace, _caller: Caller) -> TraceShown:
     """Return how an answer came about, for an hour. Texts of memories that are gone or changed since are withheld."""
     from research.trace import fates
@@ -363,7 +366,7 @@ def _trace(services: Services, request: GetTrace, _caller: Caller) -> TraceShown
     return shown_trace(request.trace_id, kept, fates(services.memories, request.namespace, unpack_seen(kept)))
 
 
-@_carries_out(operations.REPLAY)
+@carries_out(operations.REPLAY)
 def _replay(services: Services, request: ReplayRequest, _caller: Caller) -> Replay:
     """Retrieve for the question of a trace again: what comes as then, what vanished and why, and what is new."""
     from research.replay import replay
@@ -375,19 +378,19 @@ def _replay(services: Services, request: ReplayRequest, _caller: Caller) -> Repl
 # -- documents ---------------------------------------------------------------------------------------------------------
 
 
-@_carries_out(operations.STORE_DOCUMENT)
+@carries_out(operations.STORE_DOCUMENT)
 def _store_document(services: Services, request: StoreDocument, _caller: Caller) -> Uploaded:
     """Keep a document as chunks, which are memories. Storing it again replaces only what changed."""
     return services.documents.store(NewDocument.of(request))
 
 
-@_carries_out(operations.LIST_DOCUMENTS)
+@carries_out(operations.LIST_DOCUMENTS)
 def _list_documents(services: Services, request: DocumentListing, _caller: Caller) -> DocumentsPage:
     """Return documents in order of id, page by page."""
     return services.documents.list(**request.arguments())
 
 
-@_carries_out(operations.GET_DOCUMENT)
+@carries_out(operations.GET_DOCUMENT)
 def _get_document(services: Services, request: GetDocument, _caller: Caller) -> PlacedDocument:
     """Return what is known of a document, and the keys and places of its chunks."""
     document, chunks = services.documents.get(**request.arguments())
@@ -405,7 +408,7 @@ def _get_document(services: Services, request: GetDocument, _caller: Caller) -> 
     return PlacedDocument(**dict(document), parts=parts)
 
 
-@_carries_out(operations.DELETE_DOCUMENT)
+@carries_out(operations.DELETE_DOCUMENT)
 def _delete_document(services: Services, request: DeleteDocument, caller: Caller) -> DeletedDocument:
     """Delete a document with all its chunks, at once."""
     outcome = services.documents.delete(request.id, namespace=request.namespace, idempotency_key=caller.idempotency_key)
@@ -413,13 +416,13 @@ def _delete_document(services: Services, request: DeleteDocument, caller: Caller
     return DeletedDocument(id=request.id, namespace=request.namespace, chunks=len(outcome.keys), receipt=receipt)
 
 
-@_carries_out(operations.RESOLVE_LIBRARY)
+@carries_out(operations.RESOLVE_LIBRARY)
 def _resolve_library(services: Services, request: LibrarySearch, _caller: Caller) -> Libraries:
     """Return libraries that a name may mean, best first; `match` tells how each was found."""
     return Libraries(libraries=tuple(services.libraries.resolve(**request.arguments())))
 
 
-@_carries_out(operations.GET_DOCS)
+@carries_out(operations.GET_DOCS)
 def _get_docs(services: Services, request: LibraryReading, _caller: Caller) -> Docs:
     """Return the best chunks on a topic that fit a budget of tokens, in reading order."""
     options = request.arguments()
@@ -429,14 +432,14 @@ def _get_docs(services: Services, request: LibraryReading, _caller: Caller) -> D
 # -- tools -------------------------------------------------------------------------------------------------------------
 
 
-@_carries_out(operations.LIST_TOOLS)
+@carries_out(operations.LIST_TOOLS)
 async def _list_tools(services: Services, _request: Nothing, _caller: Caller) -> ToolsAnswer:
     """Return every tool with the JSON Schema of its parameters, as MCP lists them."""
     tools = tuple(ToolDescription.read(described) for described in services.toolbox.described())
     return ToolsAnswer(result=ToolList(tools=tools))
 
 
-@_carries_out(operations.CALL_TOOL)
+@carries_out(operations.CALL_TOOL)
 async def _call_tool(services: Services, request: ToolCall, caller: Caller) -> ToolAnswer:
     """Call a tool with its parameters."""
     idempotency_key.set(caller.idempotency_key)
@@ -447,7 +450,7 @@ async def _call_tool(services: Services, request: ToolCall, caller: Caller) -> T
 # -- the operator ------------------------------------------------------------------------------------------------------
 
 
-@_carries_out(operations.STATS)
+@carries_out(operations.STATS)
 def _stats(services: Services, _request: Nothing, _caller: Caller) -> Stats:
     """Return how many memories each namespace has, and which model made their vectors."""
     counts = services.memories.counts()
@@ -458,19 +461,19 @@ def _stats(services: Services, _request: Nothing, _caller: Caller) -> Stats:
     )
 
 
-@_carries_out(operations.SNAPSHOT)
+@carries_out(operations.SNAPSHOT)
 def _snapshot(services: Services, _request: Nothing, _caller: Caller) -> SnapshotTaken:
     """Write the present state next to the journals, so that the next start is quick. Other requests go on."""
     return SnapshotTaken(snapshot=services.memories.snapshot())
 
 
-@_carries_out(operations.COMPACT)
+@carries_out(operations.COMPACT)
 def _compact(services: Services, _request: Nothing, _caller: Caller) -> Compacted:
     """Remove journals that snapshots cover: no file holds what was deleted afterwards, unless `kept` names one."""
     return services.memories.compact()
 
 
-@_carries_out(operations.HEALTH)
+@carries_out(operations.HEALTH)
 def _health(services: Services, _request: Nothing, _caller: Caller) -> Health:
     """Return whether requests are served, and how many memories there are. 503 while loading."""
     counts = services.memories.counts()
@@ -490,4 +493,4 @@ def _health(services: Services, _request: Nothing, _caller: Caller) -> Health:
 
 
 # An operation without a handler, or a handler without an operation, is found at the start and not by a caller.
-assert _HANDLERS.keys() == operations.OPERATIONS.keys(), "gateway/calls.py binds every operation, and no other"
+assert HANDLERS.keys() == operations.OPERATIONS.keys(), "gateway/calls.py binds every operation, and no other"

@@ -150,7 +150,7 @@ class Request(BaseModel):
         InvalidInput: it names the field, the bound and the remedy.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     def __init__(self, /, **fields: Any) -> None:
         try:
@@ -188,7 +188,12 @@ class Value(BaseModel):
     """An answer or a part of one. Unknown fields are passed over, so that a client reads a newer service."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+        frozen=True,
+        extra="ignore",
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        defer_build=True,
     )
 
     @classmethod

@@ -49,8 +49,12 @@ TEST_JOB_ID = "local_test"
 
 _INVOKE_TOOL = "invoke_tool"
 _PING = "ping"
-ACTIONS = (*(name for name in OPERATIONS if name != operations.CALL_TOOL.name), _INVOKE_TOOL, _PING)
-"""The actions of jobs: the operations by their names, tools by their envelope, and a look whether the worker is up."""
+
+
+def actions() -> list[str]:
+    """Return the actions of jobs: the operations, tools by their envelope, and a look whether the worker is up."""
+    return [*(name for name in OPERATIONS if name != operations.CALL_TOOL.name), _INVOKE_TOOL, _PING]
+
 
 _CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
 _STREAMING = frozenset({operations.RESEARCH.path, _CHAT})
@@ -195,8 +199,8 @@ def _call(input: Any) -> _Call:
 def _of_action(name: object, fields: dict[str, Any]) -> _Call:
     if name == "delete" and "key" not in fields and fields.keys() & {"keys", "filter"}:
         name = "delete_many"
-    if name not in ACTIONS:
-        raise InvalidInput(f"There is no such action; there are {', '.join(ACTIONS)}.", field="action")
+    if name not in actions():
+        raise InvalidInput(f"There is no such action; there are {', '.join(actions())}.", field="action")
     idempotency_key = fields.pop("idempotency_key", None)
     headers = {} if idempotency_key is None else {"idempotency-key": _text(idempotency_key, "idempotency_key")}
     if name == _PING:

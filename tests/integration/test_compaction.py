@@ -93,7 +93,7 @@ def test_a_journal_that_another_worker_may_append_to_is_kept_until_it_is_quiet(o
     two.store(NewMemory(content=COFFEE, key="two"))
     contents(one)
     kept = one.compact().kept
-    assert [journal.reason for journal in kept] == ["its writer may still append to it"]
+    assert [one.reason for one in kept] == ["its writer may still append to it"]
     [path] = (folder / "journal").iterdir()
     os.utime(path, (time.time() - 2 * DAY_S,) * 2)
     assert one.compact().kept == ()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.errors import status_of
-from gateway.runpod.jobs import ACTIONS, RESULT_BYTES_MAX, JobRunner, _output, translated
+from gateway.runpod.jobs import RESULT_BYTES_MAX, JobRunner, _output, actions, translated
 from gateway.serving.app import create_app
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, Settings
@@ -64,7 +64,7 @@ def test_the_actions_are_the_routes_of_the_application(tmp_path: Path) -> None:
     paths = create_app(worker(tmp_path)).openapi()["paths"]
     routes = {(method.upper(), path) for path, methods in paths.items() for method in methods}
 
-    of_actions = {(OPERATIONS[name].method, OPERATIONS[name].path) for name in ACTIONS if name in OPERATIONS}
+    of_actions = {(OPERATIONS[name].method, OPERATIONS[name].path) for name in actions() if name in OPERATIONS}
     of_tools = {("POST", "/v1/tools"), ("GET", "/ping")}
     assert of_actions | of_tools == {
         (method, path) for method, path in routes if path != "/" and not path.startswith(WITHOUT_ACTION)
@@ -369,7 +369,7 @@ def test_the_documented_jobs_succeed_in_their_order(tmp_path: Path) -> None:
 
     outputs = run(loaded(tmp_path, fallback="extractive"), *inputs)
 
-    assert {input["action"] for input in inputs if "action" in input} == set(ACTIONS) - {"receipt", "trace", "replay"}
+    assert {input["action"] for input in inputs if "action" in input} == set(actions()) - {"receipt", "trace", "replay"}
     assert [output for output in outputs if "error" in output] == []
 
 

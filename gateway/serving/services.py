@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # imported where they are loaded: FAISS and ONNX Runtime woul
     from gateway.observability.traces import Traces
     from gateway.serving.response_cache import ResponseCache
     from gateway.tools.toolbox import Toolbox
-    from memory_service.documents.libraries import Libraries
+    from memory_service.documents.libraries import LibraryService
     from memory_service.documents.service import DocumentService
     from memory_service.service import MemoryService
     from research.chat import Chat
@@ -28,7 +28,7 @@ class LoadedServices:
 
     memories: "MemoryService"
     documents: "DocumentService"
-    libraries: "Libraries"
+    libraries: "LibraryService"
     researcher: "Researcher"
     chat: "Chat"
 
@@ -69,7 +69,7 @@ class Services:
         return self._get().documents
 
     @property
-    def libraries(self) -> "Libraries":
+    def libraries(self) -> "LibraryService":
         """The libraries of documents."""
         return self._get().libraries
 

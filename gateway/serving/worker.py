@@ -88,7 +88,7 @@ class Worker(Services):
         if self._folder is None:
             self.check()
         assert self._folder is not None, "check leaves a folder"
-        from memory_service.documents.libraries import Libraries
+        from memory_service.documents.libraries import LibraryService
         from memory_service.documents.service import DocumentService
         from memory_service.service import MemoryService
         from research.chat import Chat
@@ -104,7 +104,7 @@ class Worker(Services):
         return LoadedServices(
             memories=memories,
             documents=DocumentService(memories, embedder),
-            libraries=Libraries(memories),
+            libraries=LibraryService(memories),
             researcher=Researcher(
                 memories, settings.llm, llm, keep_trace=self.traces.keep, count=self.metrics.count_answer
             ),

@@ -32,7 +32,7 @@ _NEAR = 0.6
 """Least similarity of a close match: difflib's own default."""
 
 
-class Libraries:
+class LibraryService:
     """The libraries of one service's memories."""
 
     def __init__(self, memories: MemoryService) -> None:

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from memory_service.documents import service as documents_service
-from memory_service.documents.libraries import Libraries
+from memory_service.documents.libraries import LibraryService
 from memory_service.documents.model import NewDocument
 from memory_service.documents.service import DocumentService
 from memory_service.embedding.embedder import TextWindow
@@ -318,7 +318,7 @@ def test_a_library_is_found_by_its_name_by_its_spelling_and_by_its_meaning(docum
     documents.store(guide(id="a", library="Owl Care", topic="feeding"))
     documents.store(guide(id="b", library="Owl Care", topic="housing"))
     documents.store(NewDocument("# Invoices\n\nHow to bill a customer.", Form.MARKDOWN, id="c", library="acme/billing"))
-    libraries = Libraries(memories)
+    libraries = LibraryService(memories)
 
     def resolved(name):
         return [(library.id, library.match) for library in libraries.resolve(name)]
@@ -336,7 +336,7 @@ def test_a_library_is_found_by_its_name_by_its_spelling_and_by_its_meaning(docum
 
 def test_a_library_is_read_by_topic_within_a_budget_and_in_reading_order(documents, memories):
     documents.store(guide(library="Owl Care"))
-    libraries = Libraries(memories)
+    libraries = LibraryService(memories)
     docs = libraries.docs("Owl Care", topic="food for owls")
     assert not docs.truncated
     numbers = [memories.get(chunk.key).metadata["chunk"] for chunk in docs.chunks]
@@ -369,7 +369,7 @@ def test_a_memory_with_metadata_like_a_documents_breaks_no_listing(documents, me
     listed = [document.id for document in documents.list().documents]
     assert listed in (["owls"], ["owls", "report"])
     assert "report" not in listed or key.startswith("doc:")
-    libraries = Libraries(memories)
+    libraries = LibraryService(memories)
     for docs in (libraries.docs("owls"), libraries.docs("owls", topic="what do owls eat?")):
         assert docs.chunks
     if key.startswith("doc:") and metadata.get("document_id") == "report":

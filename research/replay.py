@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from research.context.recall import Recall, recall_for
 from research.trace import Seen, fates, version
-from vector_memory.research import Candidate, Fate, NewHit, Replay, ResearchRequest, VanishedHit
+from vector_memory.research import Fate, NewHit, Replay, ResearchRequest, TracedHit, VanishedHit
 from vector_memory.retrieval import Hit, Retrieval
 
 _GONE = {"deleted": "It was deleted.", "expired": "Its time was over."}
@@ -29,7 +29,7 @@ def replay(trace_id: str, request: ResearchRequest, seen: Sequence[Seen], asked_
     return Replay(
         trace_id=trace_id,
         then=tuple(then),
-        now=tuple(Candidate.of(hit) for hit in found.hits),
+        now=tuple(TracedHit.of(hit) for hit in found.hits),
         mode=found.mode,
         kept=kept,
         changed=tuple(key for key in in_both if key not in kept),

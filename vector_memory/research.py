@@ -274,7 +274,7 @@ class ReplayRequest(GetTrace):
     """Which trace's question to retrieve for again."""
 
 
-class Candidate(Value):
+class TracedHit(Value):
     """A memory that came for a question, without its text."""
 
     key: str
@@ -296,7 +296,7 @@ class TraceShown(Value):
     request: dict[str, Any] = Field(description="The question as it was asked.")
     asked_at: str
     mode: Mode
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[TracedHit, ...]
     explanation: Explanation | None
     prompt: tuple[ChatMessage, ...] | None = Field(description="Null if a memory in it is gone or changed.")
     answer: dict[str, Any] = Field(description="The answer; `withheld` marks parts whose text is left out.")
@@ -330,7 +330,7 @@ class Replay(Value):
     trace_id: str
     mode: Mode
     then: tuple[str, ...] = Field(description="Keys that came then.")
-    now: tuple[Candidate, ...] = Field(description="What comes now.")
+    now: tuple[TracedHit, ...] = Field(description="What comes now.")
     kept: tuple[str, ...] = Field(description="Keys that come in both and say the same.")
     changed: tuple[str, ...] = Field(description="Keys that come in both and say something else now.")
     vanished: tuple[VanishedHit, ...]

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from research.trace import Seen, Trace, version
-from vector_memory.research import Candidate, Fate, ResearchRequest, TraceShown
+from vector_memory.research import Fate, ResearchRequest, TracedHit, TraceShown
 from vector_memory.times import iso_time
 
 
@@ -18,7 +18,7 @@ def pack_trace(trace: Trace) -> dict[str, Any]:
         "asked_at_ms": trace.asked_at_ms,
         "mode": trace.retrieved.mode.value,
         "explanation": None if explanation is None else explanation.body(),
-        "candidates": [Candidate.of(hit).body() for hit in hits],
+        "candidates": [TracedHit.of(hit).body() for hit in hits],
         "seen": [asdict(Seen(hit.memory.key, version(hit.memory))) for hit in hits],
         "prompt": trace.prompt,
         "answer": trace.answer.body(),

@@ -1,13 +1,14 @@
 """The one way into the services: every door has an operation carried out here, and nowhere else.
 
 `call` takes an operation of `vector_memory.operations` and its request, and returns its answer. Whatever holds for all
-calls, such as rights, quotas, counters and the audit log, belongs into `_admit` and `call`. Each function below binds
+calls, such as rights, quotas, counters and the audit log, belongs into `_admitted`. Each function below binds
 one operation to the service that carries it out; its docstring is the operation's description in `/openapi.json`.
 """
 
 import inspect
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Generic, Literal, TypeVar
@@ -51,7 +52,7 @@ from vector_memory.documents import (
     StoreDocument,
     Uploaded,
 )
-from vector_memory.errors import InvalidInput, StorageUnavailable
+from vector_memory.errors import InvalidInput, ServiceError, StorageUnavailable
 from vector_memory.fields import Request, Value
 from vector_memory.memories import (
     BATCH,
@@ -142,38 +143,54 @@ async def call(
     Raises:
         ServiceError: what goes wrong; each door translates it into its own words.
     """
-    handler = _admit(operation, caller)
-    started = time.perf_counter()
-    if inspect.iscoroutinefunction(handler):
-        awaited: A = await handler(services, request, caller)
-        return render(_timed(awaited, started))
+    with _admitted(services, operation, caller) as handler:
+        started = time.perf_counter()
+        if inspect.iscoroutinefunction(handler):
+            awaited: A = await handler(services, request, caller)
+            return render(_timed(awaited, started))
 
-    def answer() -> R:
-        made: A = handler(services, request, caller)
-        return render(_timed(made, started))
+        def answer() -> R:
+            made: A = handler(services, request, caller)
+            return render(_timed(made, started))
 
-    return await run_in_threadpool(answer)
+        return await run_in_threadpool(answer)
 
 
 def call_now(services: Services, operation: Operation[Q, A], request: Q, caller: Caller) -> A:
     """Have an operation carried out in this thread; for callers that are in a thread already."""
-    handler = _admit(operation, caller)
-    assert not inspect.iscoroutinefunction(handler), "an asynchronous operation is awaited by `call`"
-    started = time.perf_counter()
-    answer: A = handler(services, request, caller)
-    return _timed(answer, started)
+    with _admitted(services, operation, caller) as handler:
+        assert not inspect.iscoroutinefunction(handler), "an asynchronous operation is awaited by `call`"
+        started = time.perf_counter()
+        answer: A = handler(services, request, caller)
+        return _timed(answer, started)
 
 
-def stream(services: Services, request: ResearchRequest, caller: Caller) -> AsyncGenerator[Step]:
+async def stream(services: Services, request: ResearchRequest, caller: Caller) -> AsyncGenerator[Step]:
     """Have a research carried out, and yield its steps as they come."""
-    _admit(operations.RESEARCH, caller)
-    return services.researcher.research_stream(request)
+    with _admitted(services, operations.RESEARCH, caller):
+        async with aclosing(services.researcher.research_stream(request)) as steps:
+            async for step in steps:
+                yield step
 
 
-def _admit(operation: Operation[Any, Any], caller: Caller) -> Callable[[Services, Any, Caller], Any]:
-    """Let a call pass, and return what carries it out. Every call of every door comes through here."""
-    assert caller.door, "a call comes in by a door"
-    return HANDLERS[operation.name]
+@contextmanager
+def _admitted(
+    services: Services, operation: Operation[Any, Any], caller: Caller
+) -> Iterator[Callable[[Services, Any, Caller], Any]]:
+    """Let a call pass, and count how it ended. Every call of every door comes through here.
+
+    Yields:
+        What carries the operation out.
+    """
+    outcome = "internal"
+    try:
+        yield HANDLERS[operation.name]
+        outcome = "ok"
+    except ServiceError as error:
+        outcome = error.code
+        raise
+    finally:
+        services.metrics.count_call(operation.name, caller.door, outcome)
 
 
 def _timed(answer: A, started: float) -> A:

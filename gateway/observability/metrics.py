@@ -39,6 +39,12 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self.registry,
         )
+        self._calls = Counter(
+            "memory_operations",
+            "Operations by their name, the door that they came in by, and `ok` or the error's code.",
+            ["operation", "door", "outcome"],
+            registry=self.registry,
+        )
         self._cache = Counter(
             "memory_cache_lookups",
             "Reads that were looked up in the response cache.",
@@ -67,6 +73,10 @@ class Metrics:
         """Count a request that was answered."""
         self._requests.labels(method, route, status).inc()
         self._seconds.labels(method, route).observe(seconds)
+
+    def count_call(self, operation: str, door: str, outcome: str) -> None:
+        """Count an operation that was carried out or refused."""
+        self._calls.labels(operation, door, outcome).inc()
 
     def count_lookup(self, operation: str, *, is_hit: bool) -> None:
         """Count a look-up in the response cache."""

@@ -34,6 +34,8 @@ def test_requests_are_counted_by_method_route_and_status(tmp_path):
         found = scraped(client)
         text = client.get("/metrics").text
 
+    assert found["memory_operations_total", "http", "ok", "store"] == 1
+    assert found["memory_operations_total", "get", "http", "not_found"] == 1
     assert found["memory_requests_total", "/v1/memories", "200", "POST"] == 1
     assert found["memory_requests_total", "/v1/memories/{key:path}", "200", "GET"] == 1
     assert found["memory_requests_total", "/v1/memories/{key:path}", "404", "GET"] == 1

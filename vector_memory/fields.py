@@ -150,7 +150,7 @@ class Request(BaseModel):
         InvalidInput: it names the field, the bound and the remedy.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True, ser_json_inf_nan="constants")
 
     def __init__(self, /, **fields: Any) -> None:
         try:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gateway.exchange.items import Item, ItemOrProblem, Problem
+from gateway.exchange.items import ItemOrProblem, Problem, item_of
 from vector_memory.errors import InvalidInput
-from vector_memory.memories import NewMemory
 
 FILE = "chroma.sqlite3"
 _DOCUMENT = "chroma:document"
@@ -101,4 +100,4 @@ def _entry(id: object, document: object, metadata: dict[str, Any], where: str, n
         return Problem(where, "This entry has no id.")
     if not isinstance(document, str) or not document.strip():
         return Problem(where, "This entry has no document, only a vector; there is no text to remember.")
-    return Item(where, NewMemory(content=document, key=id, namespace=namespace, metadata=metadata))
+    return item_of(where, content=document, key=id, namespace=namespace, metadata=metadata)

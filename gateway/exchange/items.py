@@ -1,8 +1,9 @@
 """What the readers of formats yield: memories to import, and problems with what they could not read."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from vector_memory.errors import InvalidInput
 from vector_memory.memories import NewMemory
 
 
@@ -27,3 +28,11 @@ class Problem:
 
 
 ItemOrProblem: TypeAlias = Item | Problem
+
+
+def item_of(where: str, **fields: Any) -> ItemOrProblem:
+    """Return a memory to import, or a problem if the fields are not those of a memory."""
+    try:
+        return Item(where, NewMemory(**fields))
+    except InvalidInput as error:
+        return Problem(where, error.message)

@@ -8,8 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.exchange.items import Item, ItemOrProblem, Problem
-from vector_memory.memories import NewMemory
+from gateway.exchange.items import ItemOrProblem, Problem, item_of
 
 
 def is_graph_line(value: dict[str, Any]) -> bool:
@@ -28,7 +27,7 @@ def items(value: dict[str, Any], where: str, namespace: str) -> Iterator[ItemOrP
     else:
         text = f"{value['from']} {value['relationType'].replace('_', ' ')} {value['to']}"
         metadata = {"kind": "relation", "from": value["from"], "relation": value["relationType"], "to": value["to"]}
-        yield Item(where, NewMemory(content=text, key=_key("relation", text), namespace=namespace, metadata=metadata))
+        yield item_of(where, content=text, key=_key("relation", text), namespace=namespace, metadata=metadata)
 
 
 def _observations(value: dict[str, Any], where: str, namespace: str) -> Iterator[ItemOrProblem]:
@@ -38,11 +37,8 @@ def _observations(value: dict[str, Any], where: str, namespace: str) -> Iterator
         return
     metadata = {"kind": "observation", "entity": name, "entity_type": kind}
     for observation in observations or [f"is known as {kind}"]:
-        yield Item(
-            where,
-            NewMemory(
-                content=f"{name}: {observation}", key=_key(name, observation), namespace=namespace, metadata=metadata
-            ),
+        yield item_of(
+            where, content=f"{name}: {observation}", key=_key(name, observation), namespace=namespace, metadata=metadata
         )
 
 

@@ -6,9 +6,8 @@ The file is a list, or an object with a list under `results` or `memories`. Its 
 
 from typing import Any
 
-from gateway.exchange.items import Item, ItemOrProblem, Problem
+from gateway.exchange.items import ItemOrProblem, Problem, item_of
 from vector_memory.errors import InvalidInput
-from vector_memory.memories import NewMemory
 from vector_memory.times import time_ms
 
 _LISTS = ("results", "memories")
@@ -41,16 +40,14 @@ def item(value: dict[str, Any], where: str, namespace: str) -> ItemOrProblem:
     created_at = value.get("created_at")
     if created_at is not None and not _is_time(created_at):
         return Problem(where, f"created_at is not an ISO 8601 time: {created_at!r}.")
-    return Item(
+    return item_of(
         where,
-        NewMemory(
-            content=value["memory"],
-            key=f"mem0/{id}",
-            namespace=namespace,
-            metadata={**owners, **(metadata or {})},
-            ttl_seconds=None,
-            created_at=created_at,
-        ),
+        content=value["memory"],
+        key=f"mem0/{id}",
+        namespace=namespace,
+        metadata={**owners, **(metadata or {})},
+        ttl_seconds=None,
+        created_at=created_at,
     )
 
 

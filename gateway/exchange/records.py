@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.exchange.exporting import FORMAT, FORMAT_VERSION
-from gateway.exchange.items import Item, ItemOrProblem, Problem
-from vector_memory.memories import DEFAULT_NAMESPACE, Embedding, NewMemory
+from gateway.exchange.items import ItemOrProblem, Problem, item_of
+from vector_memory.memories import DEFAULT_NAMESPACE
 
 _FIELDS = frozenset(
     {"content", "key", "namespace", "metadata", "created_at", "updated_at", "expires_at", "ttl_seconds", "embedding"}
@@ -24,21 +24,7 @@ def items(value: dict[str, Any], where: str, namespace: str | None) -> Iterator[
     elif unknown:
         yield Problem(where, f"{unknown[0]} is not a field of a memory; put it into metadata.")
     else:
-        yield Item(where, _memory(value, namespace))
-
-
-def _memory(value: dict[str, Any], namespace: str | None) -> NewMemory:
-    """Return the memory. The service checks types. `updated_at` is not taken over: it is the time of this import."""
-    embedding = value.get("embedding")
-    return NewMemory(
-        content=value["content"],
-        key=value.get("key"),
-        namespace=namespace or value.get("namespace") or DEFAULT_NAMESPACE,
-        metadata=value.get("metadata"),
-        ttl_seconds=value.get("ttl_seconds"),
-        created_at=value.get("created_at"),
-        expires_at=value.get("expires_at"),
-        embedding=Embedding(revision=str(embedding.get("revision")), vectors=str(embedding.get("vectors")))
-        if isinstance(embedding, dict)
-        else None,
-    )
+        # `updated_at` is not taken over: it is the time of this import.
+        fields = {name: value[name] for name in value.keys() - {"updated_at"} if value[name] is not None}
+        fields["namespace"] = namespace or fields.get("namespace") or DEFAULT_NAMESPACE
+        yield item_of(where, **fields)

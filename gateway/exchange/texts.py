@@ -10,12 +10,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from gateway.exchange.items import Item, ItemOrProblem
+from gateway.exchange.items import ItemOrProblem, item_of
 from memory_service.documents.chunking import sections as sections_of
 from memory_service.documents.markdown import read_markdown
 from memory_service.documents.model import Block, BlockKind
 from memory_service.documents.plain import read_plain, with_plain_lines
-from vector_memory.memories import NewMemory
 
 SECTION_CHARS_MAX = 2_000
 """A longer section is cut between its paragraphs. About two windows of the model are found best and read whole."""
@@ -50,14 +49,15 @@ def _cut(blocks: Sequence[Block]) -> Iterator[tuple[int, int]]:
     yield start, blocks[-1].end
 
 
-def _items(name: str, text: str, spans: Iterable[tuple[int, int, tuple[str, ...]]], namespace: str) -> Iterator[Item]:
+def _items(
+    name: str, text: str, spans: Iterable[tuple[int, int, tuple[str, ...]]], namespace: str
+) -> Iterator[ItemOrProblem]:
     line_starts = [0, *(found.end() for found in re.finditer("\n", text))]
     for start, end, headings in spans:
         line = bisect_right(line_starts, start)
         content = text[line_starts[line - 1] : end]  # with the indentation of its first line
         digest = hashlib.sha256("\n".join([*headings, content]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         metadata = {"source": name, **({"headings": list(headings)} if headings else {})}
-        yield Item(
-            f"{name}:{line}",
-            NewMemory(content=content, key=f"{name[-400:]}#{digest}", namespace=namespace, metadata=metadata),
+        yield item_of(
+            f"{name}:{line}", content=content, key=f"{name[-400:]}#{digest}", namespace=namespace, metadata=metadata
         )

@@ -134,7 +134,7 @@ class OfClient:
 
     def delete(self, key):
         with contextlib.suppress(NotFound):
-            return self._client.delete(key, namespace=NAMESPACE).count == 1
+            return self._client.delete(key, namespace=NAMESPACE).key == key
         return False
 
 

@@ -67,9 +67,7 @@ def test_an_export_is_imported_whole_and_a_second_time_changes_nothing(client, t
     assert len(shared.memories) == 9
     if vectors:
         there = client.page(namespace=target, embeddings=True)
-        assert dict(zip([m.key for m in there.memories], there.embeddings, strict=True)) == dict(
-            zip([m.key for m in shared.memories], shared.embeddings, strict=True)
-        )
+        assert {m.key: m.embedding for m in there.memories} == {m.key: m.embedding for m in shared.memories}
 
     again = import_items(client, items(path, namespace=target))
     assert (again.unchanged, again.stored, again.updated) == (9, 0, 0)

@@ -30,13 +30,13 @@ def open_service(tmp_path):
 
 
 @pytest.fixture
-def damaged(open_service):
+def damaged(open_service, tmp_path):
     """A journal of five memories whose third is damaged: its path, whole bytes, and the damage's offset."""
     service = open_service()
     for at in range(5):
         service.store(NewMemory(content=f"fact {at}", key=f"k{at}"))
     service.close()
-    (path,) = service_journals(service)
+    (path,) = journals(tmp_path)
     whole = path.read_bytes()
     _, *ends = (end for _, end in frames(whole))
     assert len(ends) == 5
@@ -44,15 +44,15 @@ def damaged(open_service):
     return path, whole, ends[1]
 
 
-def service_journals(service):
-    return sorted(service._committer._folder.iterdir())
+def journals(tmp_path):
+    return sorted((tmp_path / "memory" / "journal").iterdir())
 
 
 def keys(service):
     return {memory.key for memory in service.list().memories}
 
 
-def test_it_serves_what_comes_before_the_damage_and_names_file_and_offset(damaged, open_service):
+def test_it_serves_what_comes_before_the_damage_and_names_file_and_offset(damaged, open_service, tmp_path):
     path, _, offset = damaged
     service = open_service()
     assert keys(service) == {"k0", "k1"}
@@ -71,7 +71,7 @@ def test_it_serves_what_comes_before_the_damage_and_names_file_and_offset(damage
     with pytest.raises(Unavailable):
         service.get("k0", consistency=Consistency.STRONG)
     assert keys(service) == {"k0", "k1"}
-    assert len(service_journals(service)) == 1
+    assert len(journals(tmp_path)) == 1
 
 
 def test_the_file_restored_ends_it_without_a_restart(damaged, open_service):
@@ -116,11 +116,11 @@ def test_compaction_keeps_a_journal_with_damage_that_was_passed_over(damaged, op
     assert reasons[path.stem] in ("its writer may still append to it", f"damaged at byte {offset}")
 
 
-def test_damage_that_appears_later_does_not_stop_this_workers_writes(open_service):
+def test_damage_that_appears_later_does_not_stop_this_workers_writes(open_service, tmp_path):
     writer, other = open_service(), open_service()
     for at in range(3):
         writer.store(NewMemory(content=f"fact {at}", key=f"k{at}"))
-    (path,) = service_journals(writer)
+    (path,) = journals(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[:400] + b"\xff" + whole[401:])
     other.store(NewMemory(content="new", key="k9"))

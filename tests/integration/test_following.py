@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from memory_service.clock import HybridClock, wall_ms
 from memory_service.journal.data_folder import DataFolder
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
@@ -25,9 +26,9 @@ def open_worker(minilm, tmp_path):
     """Opens services over the same folder; they follow one another on every call, or on demand alone."""
     opened = []
 
-    def open_(follow_interval_ms=0):
+    def open_(follow_interval_ms=0, now_ms=wall_ms):
         settings = MemorySettings(follow_interval_ms=follow_interval_ms)
-        opened.append(MemoryService(DataFolder(tmp_path / "memory"), minilm, settings))
+        opened.append(MemoryService(DataFolder(tmp_path / "memory"), minilm, settings, HybridClock(now_ms)))
         return opened[-1]
 
     yield open_
@@ -103,8 +104,7 @@ def test_many_interleaved_writes_leave_every_worker_in_the_same_state(open_worke
 
 
 def test_a_worker_with_a_fast_clock_cannot_freeze_a_key_for_the_others(open_worker):
-    fast, slow = open_worker(), open_worker()
-    fast._clock._now_ms = lambda wall=fast._clock._now_ms: wall() + 3_600_000
+    fast, slow = open_worker(now_ms=lambda: wall_ms() + 3_600_000), open_worker()
     fast.store(NewMemory(content=COFFEE, key="k"))
     slow.store(NewMemory(content=BUDGET, key="k"))
     assert fast.get("k", consistency=STRONG).content == slow.get("k").content == BUDGET

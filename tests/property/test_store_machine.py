@@ -489,7 +489,7 @@ def check_retrieve(
         ).hits
         assert len({hit.memory.key for hit in hits}) == len(hits) == min(k, len(candidates))
         for hit in hits:
-            assert hit.memory == candidates[hit.memory.key]
+            assert Memory(**{name: getattr(hit, name) for name in Memory.model_fields}) == candidates[hit.key]
             assert hit.dense == pytest.approx(best_window_score(query, hit.memory.content), abs=1e-5)
         if mode is Mode.DENSE:
             assert [hit.score for hit in hits] == pytest.approx(scores[:k], abs=1e-5)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from memory_service.clock import HybridClock
-from memory_service.embedding.embedder import TextWindow, Vectors, Window
+from memory_service.embedding.embedder import TextWindow, Vectors
 from memory_service.journal.data_folder import DataFolder
 from memory_service.service import MemoryService
 from memory_service.settings import MemorySettings
@@ -59,7 +59,7 @@ PLACES: tuple[Place, ...] = tuple((namespace, key) for namespace in NAMESPACES f
 class SentenceEmbedder(HashEmbedder):
     """Makes a window of each sentence."""
 
-    def windows(self, text: str) -> list[Window]:
+    def windows(self, text: str) -> list[TextWindow]:
         return [TextWindow(sentence, (0,)) for sentence in text.split(". ")]
 
     def vectors(self, text: str) -> Vectors:

@@ -194,8 +194,8 @@ def _admitted(
 
 
 def _timed(answer: A, started: float) -> A:
-    if "latency_ms" not in type(answer).model_fields:
-        return answer
+    if "latency_ms" not in type(answer).model_fields or (isinstance(answer, Answer) and not answer.cached):
+        return answer  # research measures itself, and its trace says the same
     milliseconds = (time.perf_counter() - started) * 1000
     latency_ms = round(milliseconds) if isinstance(answer, Answer) else round(milliseconds, 2)
     return answer.model_copy(update={"latency_ms": latency_ms})

@@ -21,6 +21,7 @@ import pytest
 
 from gateway.http.errors import STATUS
 from gateway.serving.in_process import InProcessTransport
+from research.llm.errors import LLMBusy, LLMNotConnected, LLMRefused, LLMStarting
 from tests.stand_in_llm import StandInLLM, stream_of, streaming
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess, free_port
@@ -42,10 +43,6 @@ from vector_memory.client.runpod import _input as runpod_input
 from vector_memory.errors import (
     InvalidInput,
     LimitExceeded,
-    LLMBusy,
-    LLMNotConnected,
-    LLMRefused,
-    LLMStarting,
     LLMUnreachable,
     NotFound,
     RateLimited,

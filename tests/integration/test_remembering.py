@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from research.model import QUERY_CHARS_MAX
 
 from memory_service.metadata import BYTES_MAX, canonical
 from research.context.packing import pack
@@ -20,7 +19,7 @@ from tests.list_recall import ListRecall, hits, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, hanging, replying
 from vector_memory.errors import InvalidInput, StorageUnavailable
 from vector_memory.memories import NewMemory
-from vector_memory.research import ResearchRequest
+from vector_memory.research import QUERY, ResearchRequest
 from vector_memory.retrieval import Hit, Retrieval
 
 FACTS = {
@@ -198,7 +197,7 @@ def test_a_huge_question_with_many_long_keys_stays_within_the_bounds_of_a_memory
     passages = pack(found, 100_000).passages
     sentences = read(" ".join(f"Fact {p.content.split()[1]} is true [{p.n}]." for p in passages) * 9)
     kept = keep_supported("", sentences, verify(sentences, passages, ListRecall().embed))
-    request = ResearchRequest(query="\x02" * (QUERY_CHARS_MAX - 1) + "?")
+    request = ResearchRequest(query="\x02" * (QUERY.chars_max - 1) + "?")
 
     made = memory_of(request, kept, found, "m", 0)
 

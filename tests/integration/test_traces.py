@@ -7,7 +7,7 @@ import pytest
 
 from gateway.observability.traces import TTL_S, Traces
 from gateway.runpod.jobs import JobRunner
-from gateway.serving.response_cache import LocalShelf
+from gateway.serving.shelves import LocalShelf
 from gateway.serving.worker import Worker
 from research.trace import Trace
 from tests.integration.test_response_cache import clock, redis_url, serving, settings, store

@@ -487,10 +487,10 @@ def check_retrieve(
         hits = service.retrieve(
             Retrieval(query=query, namespace=namespace, k=k, filter=filter, mode=mode, consistency=Consistency.STRONG)
         ).hits
-        assert len({hit.memory.key for hit in hits}) == len(hits) == min(k, len(candidates))
+        assert len({hit.key for hit in hits}) == len(hits) == min(k, len(candidates))
         for hit in hits:
-            assert Memory(**{name: getattr(hit, name) for name in Memory.model_fields}) == candidates[hit.key]
-            assert hit.dense == pytest.approx(best_window_score(query, hit.memory.content), abs=1e-5)
+            assert dict(hit) | dict(candidates[hit.key]) == dict(hit)
+            assert hit.dense == pytest.approx(best_window_score(query, hit.content), abs=1e-5)
         if mode is Mode.DENSE:
             assert [hit.score for hit in hits] == pytest.approx(scores[:k], abs=1e-5)
 

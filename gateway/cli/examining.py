@@ -21,7 +21,7 @@ _MARKS = {
 
 
 def doctor(
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
+    context: typer.Context,
     as_json: Annotated[bool | None, typer.Option("--json", help="Print the report as JSON.")] = None,
     with_repair: Annotated[
         bool | None, typer.Option("--repair", help="Remove unusable snapshots and write a fresh one.")
@@ -34,7 +34,7 @@ def doctor(
     from gateway.observability import logs
 
     logs.configure("error")  # the report says what the log would
-    folder, scratch = _folder_to_examine(data_dir)
+    folder, scratch = _folder_to_examine(context.find_root().params["data_dir"])
     from memory_service.doctor import examine
 
     report = examine(folder, scratch)

@@ -12,7 +12,7 @@ import typer
 
 from gateway.cli.failing import FAILED, say, usage
 from gateway.cli.showing import console, counted, print_json, safe
-from gateway.cli.target import ApiKey, DataDir, RunPod, Url, connected
+from gateway.cli.target import connected, where
 from vector_memory.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -25,15 +25,12 @@ PROBLEMS_SHOWN = 20
 
 
 def export_memories(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="Where to; - is stdout.")] = STDIO,
     namespace: Annotated[
         list[str] | None, typer.Option("--namespace", "-n", help="Only this one; can be repeated.", show_default="all")
     ] = None,
     vectors: Annotated[bool, typer.Option(help="With the vectors, so that an import need not embed.")] = True,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Write every memory to a file, one JSON object a line."""
     from gateway.exchange.exporting import header, lines
@@ -41,9 +38,9 @@ def export_memories(
     if file == STDIO and sys.stdout.isatty():
         raise usage("Name a file, or pipe the output.")
     count = 0
-    with connected(data_dir, url, runpod, api_key) as client:
+    with connected(context) as client:
         stats = client.stats()
-        wanted = [*dict.fromkeys(namespace or stats.namespaces)]
+        wanted = [*dict.fromkeys(namespace or where(context).scope.values() or stats.namespaces)]
         total = sum(stats.namespaces.get(each, 0) for each in wanted)
         exported = lines(client, wanted, vectors=vectors)
         with _written(file) as write, _progress() as progress:
@@ -80,6 +77,7 @@ def _written(file: Path) -> Iterator[Any]:
 
 
 def import_memories(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(help="A file or folder; - is stdin.", show_default=False)],
     format: Annotated[str, typer.Option(help="auto, jsonl, text, markdown, mem0, chroma or mcp.")] = "auto",
     namespace: Annotated[
@@ -87,10 +85,6 @@ def import_memories(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read, and show what would be imported.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Store what a file or folder holds: an export, texts, or what other memory programs keep.
 
@@ -101,11 +95,11 @@ def import_memories(
 
     if format not in list(Format):
         raise usage(f"--format must be one of {', '.join(Format)}.")
-    items = read(path, Format(format), namespace, sys.stdin.buffer)
+    items = read(path, Format(format), namespace or where(context).namespace, sys.stdin.buffer)
     if dry_run:
         _show_items(items)
         return
-    with connected(data_dir, url, runpod, api_key, makes_folder=True) as client, _progress() as progress:
+    with connected(context, makes_folder=True) as client, _progress() as progress:
         task = progress.add_task("import", total=None)
         outcome = import_items(client, items, lambda so_far: progress.update(task, completed=so_far.seen))
     _tell(outcome, as_json=as_json)

@@ -1,7 +1,7 @@
 """The commands for single memories: store, retrieve, get, list, history, update, delete."""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +10,11 @@ from gateway.cli.fields import Fields, asks
 from gateway.cli.showing import counted, print_json, show, show_line, show_memory
 from gateway.cli.target import AsJson, connected
 
-PAGE_SIZE_MAX = 500
+if TYPE_CHECKING:
+    from vector_memory import Stored
+
+PAGE_SIZE = 500
+"""Memories per request of a listing. The service allows 1,000; smaller pages show the first memories sooner."""
 
 
 @asks("vector_memory.memories:NewMemory", argument="content", without=("embedding",))
@@ -20,10 +24,7 @@ def store(context: typer.Context, fields: Fields, as_json: AsJson = False) -> No
 
     with connected(context, makes_folder=True) as client:
         stored = client.call(operations.STORE, fields)
-    if as_json:
-        print_json(stored.body())
-    else:
-        show_line((stored.status.value, "green"), (stored.key, "bold cyan"))
+    _show_stored(stored, as_json=as_json)
 
 
 @asks("vector_memory.retrieval:Retrieval", argument="query")
@@ -84,7 +85,7 @@ def list_memories(
 
     count = 0
     with connected(context) as client:
-        memories = client.list(**fields, page_size=min(limit or PAGE_SIZE_MAX, PAGE_SIZE_MAX))
+        memories = client.list(**fields, page_size=min(limit or PAGE_SIZE, PAGE_SIZE))
         for memory in islice(memories, limit):
             count += 1
             if as_json:
@@ -121,10 +122,14 @@ def update(context: typer.Context, fields: Fields, as_json: AsJson = False) -> N
         raise usage("Name what to change: --content, --metadata or --ttl-seconds.")
     with connected(context) as client:
         updated = client.call(operations.UPDATE, fields)
+    _show_stored(updated, as_json=as_json)
+
+
+def _show_stored(stored: "Stored", *, as_json: bool) -> None:
     if as_json:
-        print_json(updated.body())
+        print_json(stored.body())
     else:
-        show_line((updated.status.value, "green"), (updated.key, "bold cyan"))
+        show_line((stored.status.value, "green"), (stored.key, "bold cyan"))
 
 
 @asks("vector_memory.memories:BulkDelete")

@@ -45,7 +45,7 @@ def serve(
 
 
 def _announce(settings: "Settings") -> None:
-    """What a person wants to know, in plain words, before the log begins."""
+    """Tell a person where the memories and the docs are, before the log begins."""
     gateway, memory = settings.gateway, settings.memory
     where = "a temporary folder" if memory.ephemeral else memory.data_dir
     print(f"vector-memory: memories in {where}, loading the embedding model ...", file=sys.stderr)

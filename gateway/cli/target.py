@@ -19,41 +19,32 @@ if TYPE_CHECKING:
 PREFIX = "VECTOR_MEMORY_"
 WHERE = ("data_dir", "url", "runpod", "api_key", "namespace")
 _PLACES = ("data_dir", "url", "runpod")
-_PANEL = "Where"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _option(*names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="Where", **settings)
+
+
 def root_options(
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).", rich_help_panel=_PANEL)
-    ] = None,
+    data_dir: Annotated[Path | None, _option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
     url: Annotated[
-        str | None,
-        typer.Option(
-            envvar=f"{PREFIX}URL", help="A running service, instead of a folder.", rich_help_panel=_PANEL, metavar="URL"
-        ),
+        str | None, _option(envvar=f"{PREFIX}URL", metavar="URL", help="A running service, instead of a folder.")
     ] = None,
-    runpod: Annotated[
-        str | None, typer.Option("--runpod", help="A RunPod endpoint.", rich_help_panel=_PANEL, metavar="ENDPOINT")
-    ] = None,
+    runpod: Annotated[str | None, _option("--runpod", metavar="ENDPOINT", help="A RunPod endpoint.")] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(
-            envvar=f"{PREFIX}API_KEY",
-            help="Key for --runpod (also RUNPOD_API_KEY), or for --url and what stands in front of it.",
-            rich_help_panel=_PANEL,
-            metavar="KEY",
-        ),
+        _option(envvar=f"{PREFIX}API_KEY", metavar="KEY", help="Key for --url, or for --runpod (also RUNPOD_API_KEY)."),
     ] = None,
     namespace: Annotated[
         str | None,
-        typer.Option(
+        _option(
             "--namespace",
             "-n",
             envvar=f"{PREFIX}NAMESPACE",
+            metavar="NAME",
             help="A hard wall between tenants.",
-            rich_help_panel=_PANEL,
             show_default="default",
         ),
     ] = None,

@@ -3,8 +3,8 @@
     @asks("vector_memory.retrieval:Retrieval", argument="query")
     def retrieve(context: typer.Context, fields: Fields, as_json: AsJson = False) -> None: ...
 
-Each field becomes an option with the field's description, bounds and default. The function takes some fields itself, or
-names them in `without`. The type is imported when the command is used, because pydantic would slow down every start.
+Each field becomes an option with the field's description, bounds and default. Fields that the function takes itself,
+and those in `without`, do not. The type is imported when the command is used, so that the bare help need not load it.
 """
 
 import inspect

@@ -143,6 +143,23 @@ def load(flags: Mapping[str, Any] | None = None, folder: Path | None = None) -> 
     return Settings(**{section: _section(section, values) for section, values in fields.items()})
 
 
+def refuse_misspelt(prefix: str, known: Iterable[str]) -> None:
+    """Refuse variables of the environment whose name behind the prefix resembles a known one.
+
+    Other names pass. Kubernetes, for example, sets VECTOR_MEMORY_PORT for a service of that name.
+
+    Raises:
+        StartupError: a variable is misspelt.
+    """
+    endings = [name.removeprefix(prefix) for name in known]
+    for name in os.environ:
+        ending = name.removeprefix(prefix)
+        if ending == name or ending in endings:
+            continue
+        if close := difflib.get_close_matches(ending, endings, n=1):
+            raise StartupError(f"Unknown variable {name}; did you mean {prefix}{close[0]}?")
+
+
 def keep_runpod_quiet() -> None:
     """Keep RunPod's SDK from logging outputs, which hold memories. It reads its log level when it is imported."""
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")

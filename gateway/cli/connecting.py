@@ -1,7 +1,6 @@
 """The command mcp."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,13 +9,14 @@ from vector_memory.errors import StartupError
 
 
 def mcp(
-    url: Annotated[
-        str | None, typer.Option(help="Pass everything on to a running service, such as http://127.0.0.1:8000.")
-    ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
+    context: typer.Context,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error (MEMORY_LOG_LEVEL).")] = None,
 ) -> None:
-    """Serve MCP over stdio, for a client that starts this itself. Without --url over the folder; others may too."""
+    """Serve MCP over stdio, for a client that starts this process.
+
+    With --url it passes everything on to a running service. Otherwise it works on the folder, which others may share.
+    """
+    from gateway.cli.target import where
     from gateway.mcp.greeting import front
     from gateway.observability import logs
     from gateway.settings import load
@@ -24,12 +24,13 @@ def mcp(
     if front().is_terminal:
         print("vector-memory: an MCP client starts this and speaks to it in JSON lines; Ctrl+C stops", file=sys.stderr)
     try:
-        settings = load({"MEMORY_DATA_DIR": data_dir, "MEMORY_LOG_LEVEL": log_level})
+        place = where(context)
+        settings = load({"MEMORY_DATA_DIR": place.data_dir, "MEMORY_LOG_LEVEL": log_level})
         logs.configure(settings.gateway.log_level)
-        if url is not None:
+        if place.url is not None:
             from gateway.mcp import proxy as mcp_proxy
 
-            mcp_proxy.serve(url, front())
+            mcp_proxy.serve(place.url, front())
             return
         from gateway.mcp import stdio as mcp_stdio
         from gateway.serving.worker import Worker

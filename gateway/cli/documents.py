@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.cli.command import Command
 from gateway.cli.failing import FAILED, say, usage
+from gateway.cli.fields import Fields, asks
 from gateway.cli.showing import counted, print_json, show_line
-from gateway.cli.target import ApiKey, AsJson, DataDir, Namespace, RunPod, Url, connected, parsed
-from vector_memory.memories import DEFAULT_NAMESPACE
+from gateway.cli.target import AsJson, connected, where
 
 if TYPE_CHECKING:
     from vector_memory import Document, Uploaded
@@ -19,32 +20,27 @@ STDIN = Path("-")
 app = typer.Typer(help="Keep documents: text, Markdown, HTML and PDF.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(cls=Command)
+@asks("vector_memory.documents:DocumentFields")
 def add(
-    files: Annotated[list[Path], typer.Argument(help="Files; - reads one from stdin.", show_default=False)],
-    id: Annotated[str | None, typer.Option(help="Your name for it.", show_default="the path of the file")] = None,
-    library: Annotated[str | None, typer.Option(help="The library whose documentation they are part of.")] = None,
-    topic: Annotated[str | None, typer.Option(help="What they are about.")] = None,
-    title: Annotated[str | None, typer.Option(help="Of the document.", show_default="its own")] = None,
+    context: typer.Context,
+    fields: Fields,
+    files: Annotated[list[Path], typer.Argument(help="Files. `-` reads one from standard input.", show_default=False)],
+    id: Annotated[
+        str | None, typer.Option(help="Your name for the document.", show_default="the path of the file")
+    ] = None,
     form: Annotated[
         str | None, typer.Option(help="text, markdown, html or pdf.", show_default="by the name of the file")
     ] = None,
-    metadata: Annotated[str | None, typer.Option(help="A JSON object.", metavar="JSON")] = None,
-    namespace: Namespace = DEFAULT_NAMESPACE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each, a line each.")] = False,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line for each document.")] = False,
 ) -> None:
     """Keep documents. Adding one again, by the same path or --id, replaces only what changed."""
     from vector_memory.errors import InvalidInput, LimitExceeded
 
-    if len(files) > 1 and (id is not None or title is not None):
+    if len(files) > 1 and (id is not None or "title" in fields):
         raise usage("--id and --title are of one document; add them one by one.")
-    fields = parsed(metadata, "--metadata")
     failed = False
-    with connected(data_dir, url, runpod, api_key, makes_folder=True) as client:
+    with connected(context, makes_folder=True) as client:
         for file in files:
             is_stdin = file == STDIN
             try:
@@ -52,11 +48,7 @@ def add(
                     sys.stdin.buffer.read() if is_stdin else file,
                     form=(form or "text") if is_stdin else form,
                     id=id or (None if is_stdin else file.as_posix()),
-                    namespace=namespace,
-                    title=title,
-                    library=library,
-                    topic=topic,
-                    metadata=fields,
+                    **fields,
                 )
             except (InvalidInput, LimitExceeded) as error:  # of this file; the others are added all the same
                 say(f"{file}: {error.message}")
@@ -73,24 +65,21 @@ def add(
 def _show_uploaded(uploaded: "Uploaded") -> None:
     document = uploaded.document
     counts = {name: getattr(uploaded, name) for name in ("stored", "updated", "unchanged", "deleted")}
-    told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    show_line((document.id, "bold cyan"), (f"{counted(document.chunks, 'chunk')}: {told}", "dim"))
+    changes = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    show_line((document.id, "bold cyan"), (f"{counted(document.chunks, 'chunk')}: {changes}", "dim"))
 
 
-@app.command("list")
+@app.command("list", cls=Command)
+@asks("vector_memory.documents:DocumentListing", without=("limit", "cursor", "consistency"))
 def list_documents(
-    library: Annotated[str | None, typer.Option(help="Only those of this library.")] = None,
-    namespace: Namespace = DEFAULT_NAMESPACE,
+    context: typer.Context,
+    fields: Fields,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Show documents, in order of id."""
     count = 0
-    with connected(data_dir, url, runpod, api_key) as client:
-        for document in client.documents(namespace=namespace, library=library):
+    with connected(context) as client:
+        for document in client.documents(**fields):
             count += 1
             if as_json:
                 print_json(document.body())
@@ -107,21 +96,20 @@ def _show(document: "Document") -> None:
     show_line((document.id, "bold cyan"), (title, ""), (about, "dim"), (state, "yellow"))
 
 
-@app.command()
+@app.command(cls=Command)
 def delete(
-    ids: Annotated[list[str], typer.Argument(help="Of the documents.", show_default=False)],
-    namespace: Namespace = DEFAULT_NAMESPACE,
+    context: typer.Context,
+    ids: Annotated[list[str], typer.Argument(help="Ids of the documents.", show_default=False)],
     as_json: AsJson = False,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Delete documents, each with all its chunks."""
-    with connected(data_dir, url, runpod, api_key) as client:
-        deleted = {id: client.delete_document(id, namespace=namespace).chunks for id in dict.fromkeys(ids)}
+    from vector_memory.operations import DELETE_DOCUMENT
+
+    scope = where(context).scope
+    with connected(context) as client:
+        deleted = [client.call(DELETE_DOCUMENT, {"id": id, **scope}) for id in dict.fromkeys(ids)]
     if as_json:
-        print_json({"namespace": namespace, "deleted": deleted})
+        print_json({"namespace": deleted[0].namespace, "deleted": {one.id: one.chunks for one in deleted}})
         return
-    for id, chunks in deleted.items():
-        show_line(("deleted", "red"), (id, "bold cyan"), (counted(chunks, "chunk"), "dim"))
+    for one in deleted:
+        show_line(("deleted", "red"), (one.id, "bold cyan"), (counted(one.chunks, "chunk"), "dim"))

@@ -21,20 +21,20 @@ _MARKS = {
 
 
 def doctor(
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
+    context: typer.Context,
     as_json: Annotated[bool | None, typer.Option("--json", help="Print the report as JSON.")] = None,
     with_repair: Annotated[
         bool | None, typer.Option("--repair", help="Remove unusable snapshots and write a fresh one.")
     ] = None,
 ) -> None:
-    """Examine a data folder, beside its workers if need be, without writing to it.
+    """Examine a data folder without writing to it. Its workers may be running.
 
-    Ends with 0 when there is no problem, with 1 when there is one, with 2 when there was nothing to examine.
+    The exit code is 0 when there is no problem, 1 when there is one, and 2 when there is no folder to examine.
     """
     from gateway.observability import logs
 
     logs.configure("error")  # the report says what the log would
-    folder, scratch = _folder_to_examine(data_dir)
+    folder, scratch = _folder_to_examine(context.find_root().params["data_dir"])
     from memory_service.doctor import examine
 
     report = examine(folder, scratch)
@@ -50,7 +50,7 @@ def doctor(
 
 
 def _folder_to_examine(data_dir: Path | None) -> tuple[Path, Path | None]:
-    """The data folder and where to copy catalogs to; ends the process when there is none."""
+    """Return the data folder and the folder for copies of catalogs; end the process if there is no data folder."""
     from gateway.settings import load
 
     try:
@@ -70,7 +70,7 @@ def _usage(line: str) -> typer.Exit:
 
 
 def _repaired(report: "Report", scratch: Path | None) -> "Report":
-    """The report after a repair, which is announced on stderr; the same report when there is none."""
+    """Announce a repair on stderr, make it and return the new report; return the same one if nothing was repaired."""
     from memory_service.doctor import RepairRefused, examine, plan, repair
 
     try:
@@ -87,7 +87,7 @@ def _repaired(report: "Report", scratch: Path | None) -> "Report":
 
 
 def _print_report(report: "Report") -> None:
-    """For a person: coloured on a terminal, plain when piped."""
+    """Print the report for a person: coloured on a terminal, plain when piped."""
     from memory_service.doctor import counted
 
     totals = report.totals

@@ -12,7 +12,7 @@ import typer
 
 from gateway.cli.failing import FAILED, say, usage
 from gateway.cli.showing import console, counted, print_json, safe
-from gateway.cli.target import ApiKey, DataDir, RunPod, Url, connected
+from gateway.cli.target import connected, where
 from vector_memory.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -25,15 +25,13 @@ PROBLEMS_SHOWN = 20
 
 
 def export_memories(
-    file: Annotated[Path, typer.Argument(help="Where to; - is stdout.")] = STDIO,
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="File to write. `-` is standard output.")] = STDIO,
     namespace: Annotated[
-        list[str] | None, typer.Option("--namespace", "-n", help="Only this one; can be repeated.", show_default="all")
+        list[str] | None,
+        typer.Option("--namespace", "-n", help="Only this namespace; can be repeated.", show_default="all"),
     ] = None,
-    vectors: Annotated[bool, typer.Option(help="With the vectors, so that an import need not embed.")] = True,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
+    vectors: Annotated[bool, typer.Option(help="Include the vectors, so that an import need not embed.")] = True,
 ) -> None:
     """Write every memory to a file, one JSON object a line."""
     from gateway.exchange.exporting import header, lines
@@ -41,12 +39,12 @@ def export_memories(
     if file == STDIO and sys.stdout.isatty():
         raise usage("Name a file, or pipe the output.")
     count = 0
-    with connected(data_dir, url, runpod, api_key) as client:
+    with connected(context) as client:
         stats = client.stats()
-        wanted = [*dict.fromkeys(namespace or stats.namespaces)]
+        wanted = [*dict.fromkeys(namespace or where(context).scope.values() or stats.namespaces)]
         total = sum(stats.namespaces.get(each, 0) for each in wanted)
         exported = lines(client, wanted, vectors=vectors)
-        with _written(file) as write, _progress() as progress:
+        with _line_writer(file) as write, _progress() as progress:
             task = progress.add_task("export", total=total)
             write(header(stats))
             for count, line in enumerate(exported, 1):
@@ -56,65 +54,63 @@ def export_memories(
 
 
 @contextlib.contextmanager
-def _written(file: Path) -> Iterator[Any]:
-    """A way to write lines; the file has its name only once it is whole."""
+def _line_writer(file: Path) -> Iterator[Any]:
+    """Yield a function that writes a line. The file gets its name only when it is complete."""
     if file == STDIO:
         yield lambda line: sys.stdout.write(json.dumps(line) + "\n")
         return
-    is_whole_at_once = not file.exists() or file.is_file() or file.is_dir()  # a pipe or a device is no file to replace
-    part = file.with_name(f"{file.name}.part") if is_whole_at_once else file
+    is_replaced = not file.exists() or file.is_file() or file.is_dir()  # a pipe or a device must stay one
+    part = file.with_name(f"{file.name}.part") if is_replaced else file
     try:
         with part.open("w", encoding="utf-8") as out:
             yield lambda line: out.write(json.dumps(line, ensure_ascii=False) + "\n")
             out.flush()
-            if is_whole_at_once:
+            if is_replaced:
                 os.fsync(out.fileno())
-        if is_whole_at_once:
+        if is_replaced:
             part.replace(file)
     except OSError as error:
         raise InvalidInput(f"{file} cannot be written: {error.strerror or error}.", field="file") from error
     finally:
-        if is_whole_at_once:
+        if is_replaced:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
 
 
 def import_memories(
-    path: Annotated[Path, typer.Argument(help="A file or folder; - is stdin.", show_default=False)],
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A file or folder. `-` is standard input.", show_default=False)],
     format: Annotated[str, typer.Option(help="auto, jsonl, text, markdown, mem0, chroma or mcp.")] = "auto",
     namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="For all of them.", show_default="their own, or default")
+        str | None,
+        typer.Option("--namespace", "-n", help="Namespace of all of them.", show_default="their own, or default"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read, and show what would be imported.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be imported, and store nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
 ) -> None:
-    """Store what a file or folder holds: an export, texts, or what other memory programs keep.
+    """Store the memories of a file or folder: an export, texts, or the data of another memory program.
 
-    What is there already stays as it is: an import can be broken off and begun again.
+    Memories that are already there stay as they are, so an interrupted import can be repeated.
     """
     from gateway.exchange.formats import Format, read
     from gateway.exchange.importing import import_items
 
     if format not in list(Format):
         raise usage(f"--format must be one of {', '.join(Format)}.")
-    items = read(path, Format(format), namespace, sys.stdin.buffer)
+    items = read(path, Format(format), namespace or where(context).namespace, sys.stdin.buffer)
     if dry_run:
         _show_items(items)
         return
-    with connected(data_dir, url, runpod, api_key, makes_folder=True) as client, _progress() as progress:
+    with connected(context, makes_folder=True) as client, _progress() as progress:
         task = progress.add_task("import", total=None)
         outcome = import_items(client, items, lambda so_far: progress.update(task, completed=so_far.seen))
-    _tell(outcome, as_json=as_json)
+    _show_outcome(outcome, as_json=as_json)
     if outcome.problems:
         raise typer.Exit(FAILED)
 
 
 def _show_items(items: Any) -> None:
-    """Every memory as a line of JSON, and every problem as a sentence."""
+    """Print every memory as a line of JSON, and every problem as a sentence."""
     from gateway.exchange.items import Problem
 
     problems = 0
@@ -130,7 +126,7 @@ def _show_items(items: Any) -> None:
         raise typer.Exit(FAILED)
 
 
-def _tell(outcome: "ImportResult", *, as_json: bool) -> None:
+def _show_outcome(outcome: "ImportResult", *, as_json: bool) -> None:
     counts = {name: getattr(outcome, name) for name in ("stored", "updated", "unchanged", "expired")}
     shown = outcome.problems if as_json else outcome.problems[:PROBLEMS_SHOWN]
     if as_json:
@@ -141,22 +137,22 @@ def _tell(outcome: "ImportResult", *, as_json: bool) -> None:
         say(safe(f"{problem.where}: {problem.reason}"))
     if len(outcome.problems) > len(shown):
         say(f"... and {len(outcome.problems) - len(shown):,} more; --json lists all of them")
-    told = [f"{count:,} {name}" for name, count in counts.items() if count]
+    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
     if outcome.problems:
-        told.append(f"{len(outcome.problems):,} not imported")
-    say(", ".join(told) or "nothing to import")
+        parts.append(f"{len(outcome.problems):,} not imported")
+    say(", ".join(parts) or "nothing to import")
 
 
 def _progress() -> "Progress":
-    """A bar with its rate on stderr, if that is a terminal."""
+    """Return a progress bar with its rate, on stderr if that is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.text import Text
 
     class Rate(ProgressColumn):
-        """Memories a second."""
+        """A column that shows memories per second."""
 
         def render(self, task: Task) -> Text:
-            """Such as 1,200/s."""
+            """Return the rate, such as 1,200/s."""
             return Text("" if task.speed is None else f"{task.speed:,.0f}/s", style="dim")
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), Rate())

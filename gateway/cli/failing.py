@@ -1,4 +1,4 @@
-"""The one table from what can go wrong to exit codes, and the sentence that a person reads."""
+"""The one table from errors to exit codes, and the sentences that a person reads."""
 
 import contextlib
 import os
@@ -24,38 +24,38 @@ EXIT_CODES: dict[type[ServiceError], int] = {
 
 
 class Commands(TyperGroup):
-    """All commands; none of them ends in a traceback."""
+    """The group of all commands. None of them ends in a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command, and end with the code of what went wrong."""
+        """Run the command, and end with the exit code of its error."""
         _open_streams()
-        with _ended():
+        with _exit_codes():
             return super().invoke(ctx)
 
 
 def say(line: str) -> None:
-    """A sentence for a person, on stderr: stdout is for what was asked."""
-    told = f"vector-memory: {line}"
+    """Print a sentence for a person on stderr; stdout is for the answer."""
+    sentence = f"vector-memory: {line}"
     if sys.stderr.isatty():
         from rich.text import Text
 
         from gateway.cli.showing import console, safe
 
-        console(stderr=True).print(Text(safe(told)))
+        console(stderr=True).print(Text(safe(sentence)))
     else:
-        print(told, file=sys.stderr)
+        print(sentence, file=sys.stderr)
 
 
 def usage(line: str) -> typer.Exit:
-    """Say what is wrong with the command line; raise the result."""
+    """Say what is wrong with the command line, and return the exception to raise."""
     say(line)
     return typer.Exit(USAGE)
 
 
 def _open_streams() -> None:
-    """Read nothing from, and write nothing to, standard streams that whoever started this closed.
+    """Open a null device for each standard stream that the parent process closed.
 
-    Otherwise the next file that is opened takes their place, and what is printed goes into it.
+    Otherwise the next file that is opened gets the stream's number, and output goes into that file.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -63,7 +63,7 @@ def _open_streams() -> None:
 
 
 @contextlib.contextmanager
-def _ended() -> Iterator[None]:
+def _exit_codes() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
@@ -77,9 +77,9 @@ def _ended() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         say("interrupted")
         raise typer.Exit(INTERRUPTED) from interrupt
-    except OSError as error:  # what is written goes nowhere from now on, or the end of the process fails once more
+    except OSError as error:  # from now on output is dropped; otherwise flushing it at exit fails again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough, as `head` does
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough, as `head` does
             raise typer.Exit(0) from error
         say(f"{error.strerror or error}.")
         raise typer.Exit(FAILED) from error

@@ -1,6 +1,6 @@
-"""A short measure of a service through its client: how many memories a second it stores and retrieves.
+"""A short benchmark of a service through its client: how many memories per second it stores and retrieves.
 
-It is for comparing machines and doors. `benchmarks/` measures what the project promises.
+It compares machines and ways to reach a service. `benchmarks/` measures what the project promises.
 """
 
 import time
@@ -18,11 +18,11 @@ _WHICH = ("the Oslo warehouse", "the billing rewrite", "the spring campaign", "t
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How quickly one thing was done.
+    """How often one kind of call was made, and how long it took.
 
     Attributes:
-        name: what was done.
-        count: how often.
+        name: the kind of call.
+        count: number of calls, or of memories.
         seconds: for all of them, one after another.
     """
 
@@ -32,15 +32,15 @@ class Rate:
 
     @property
     def per_second(self) -> float:
-        """How many were done in a second."""
+        """Calls or memories per second."""
         return self.count / self.seconds
 
 
 def measure(client: Client, count: int) -> Iterator[Rate]:
-    """Store so many memories in a namespace that is deleted afterwards, and retrieve from it.
+    """Store memories in a new namespace, retrieve from it, and delete it.
 
     Args:
-        client: of the service; it is warmed up first.
+        client: of the service, which is warmed up first.
         count: memories to store, at least 100; a tenth of them one by one.
     """
     namespace = f"bench-{uuid.uuid4().hex[:12]}"
@@ -53,8 +53,8 @@ def measure(client: Client, count: int) -> Iterator[Rate]:
         batches = [together[at : at + 250] for at in range(0, len(together), 250)]
         yield _timed("store, in batches", len(together), lambda: [_store(client, b, namespace) for b in batches])
         queries = [f"who {what} {which}?" for what in _WHAT for which in _WHICH] * 2
-        found = lambda: [client.retrieve(query, namespace=namespace) for query in queries]  # noqa: E731 - one of three
-        yield _timed("retrieve", len(queries), found)
+        retrieve = lambda: [client.retrieve(query, namespace=namespace) for query in queries]  # noqa: E731 - one of three
+        yield _timed("retrieve", len(queries), retrieve)
     finally:
         _clear(client, namespace)
 

@@ -6,43 +6,31 @@ import typer
 
 from gateway.cli.failing import say, usage
 from gateway.cli.showing import counted, print_json, show, show_line
-from gateway.cli.target import ApiKey, AsJson, DataDir, RunPod, Url, connected
+from gateway.cli.target import AsJson, connected, where
 
 BENCH_COUNT_MIN = 100
 
 
-def stats(
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
-) -> None:
+def stats(context: typer.Context, as_json: AsJson = False) -> None:
     """Show how many memories there are."""
-    with connected(data_dir, url, runpod, api_key) as client:
-        found, health = client.stats(), client.health()
+    with connected(context) as client:
+        answer, health = client.stats(), client.health()
     if as_json:
-        body = {"memories": found.memories, "namespaces": dict(found.namespaces), "embedder": found.embedder.model}
+        body = {"memories": answer.memories, "namespaces": dict(answer.namespaces), "embedder": answer.embedder.model}
         print_json({**body, "status": health.status, "problems": list(health.problems), "version": health.version})
         return
-    width = max((len(f"{count:,}") for count in found.namespaces.values()), default=1)
-    for namespace, count in found.namespaces.items():
+    width = max((len(f"{count:,}") for count in answer.namespaces.values()), default=1)
+    for namespace, count in answer.namespaces.items():
         show_line((f"{count:>{width},}", ""), (namespace, "bold cyan"))
-    many = f"{counted(found.memories, 'memory', 'memories')} in {counted(len(found.namespaces), 'namespace')}"
-    show(f"{many}, embedded by {found.embedder.model}; {health.status}")
+    many = f"{counted(answer.memories, 'memory', 'memories')} in {counted(len(answer.namespaces), 'namespace')}"
+    show(f"{many}, embedded by {answer.embedder.model}; {health.status}")
     for problem in health.problems:
         say(problem)
 
 
-def snapshot(
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
-) -> None:
+def snapshot(context: typer.Context, as_json: AsJson = False) -> None:
     """Write a snapshot, so that the next start is quick."""
-    with connected(data_dir, url, runpod, api_key) as client:
+    with connected(context) as client:
         name = client.snapshot()
     if as_json:
         print_json({"snapshot": name})
@@ -50,40 +38,30 @@ def snapshot(
         show(f"wrote snapshot {name}")
 
 
-def compact(
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
-) -> None:
+def compact(context: typer.Context, as_json: AsJson = False) -> None:
     """Remove journals that snapshots cover; what was deleted is in no file afterwards."""
-    with connected(data_dir, url, runpod, api_key) as client:
-        found = client.compact()
+    with connected(context) as client:
+        answer = client.compact()
     if as_json:
-        print_json(found.body())
+        print_json(answer.body())
         return
-    show(f"removed {counted(len(found.removed), 'journal')}, {counted(found.removed_bytes, 'byte')}")
-    for kept in found.kept:
+    show(f"removed {counted(len(answer.removed), 'journal')}, {counted(answer.removed_bytes, 'byte')}")
+    for kept in answer.kept:
         show_line(("kept", "yellow"), (kept.journal, "bold cyan"), (kept.reason, "dim"))
 
 
 def bench(
+    context: typer.Context,
     count: Annotated[int, typer.Option(help="Memories to store.")] = 1_000,
     as_json: AsJson = False,
-    data_dir: DataDir = None,
-    url: Url = None,
-    runpod: RunPod = None,
-    api_key: ApiKey = None,
 ) -> None:
     """Measure how quickly memories are stored and retrieved, in a temporary folder or where you say."""
     from gateway.cli.measuring import measure
 
     if count < BENCH_COUNT_MIN:
         raise usage(f"--count must be at least {BENCH_COUNT_MIN}.")
-    is_nowhere = data_dir is None and url is None and runpod is None
-    settings = {"MEMORY_EPHEMERAL": True} if is_nowhere else None
-    with connected(data_dir, url, runpod, api_key, makes_folder=True, settings=settings) as client:
+    settings = {"MEMORY_EPHEMERAL": True} if where(context).is_default else None
+    with connected(context, makes_folder=True, settings=settings) as client:
         rates = []
         for rate in measure(client, count):
             rates.append(rate)

@@ -1,7 +1,6 @@
 """The command serve."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
+    context: typer.Context,
     host: Annotated[str | None, typer.Option(help="Address to listen on (MEMORY_HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (MEMORY_PORT).")] = None,
     ephemeral: Annotated[
@@ -23,7 +22,7 @@ def serve(
 ) -> None:
     """Serve the HTTP API until interrupted. Flags go before variables, variables before .env; see .env.example."""
     flags = {
-        "MEMORY_DATA_DIR": data_dir,
+        "MEMORY_DATA_DIR": context.find_root().params["data_dir"],
         "MEMORY_HOST": host,
         "MEMORY_PORT": port,
         "MEMORY_EPHEMERAL": ephemeral,
@@ -46,7 +45,7 @@ def serve(
 
 
 def _announce(settings: "Settings") -> None:
-    """What a person wants to know, in plain words, before the log begins."""
+    """Tell a person where the memories and the docs are, before the log begins."""
     gateway, memory = settings.gateway, settings.memory
     where = "a temporary folder" if memory.ephemeral else memory.data_dir
     print(f"vector-memory: memories in {where}, loading the embedding model ...", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a command shows: JSON for programs, and for people text that fits the terminal and cannot steer it."""
+"""Printing: JSON for programs, and for people text that fits the terminal and cannot control it."""
 
 import json
 import sys
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
     from vector_memory.memories import Memory
 
-_STEERING = {
+_CONTROL_CHARACTERS = {
     code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), 127, *range(128, 160)] if chr(code) not in "\n\t"
 }
-"""Control characters: a memory that holds some could move the cursor, or worse."""
+"""What replaces control characters. A memory that holds some could move the cursor, or worse."""
 
 _UNENCODABLE = "backslashreplace"
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line."""
+    """Print one JSON document on one line."""
     print(json.dumps(value, ensure_ascii=not _is_utf8()))
 
 
@@ -29,11 +29,11 @@ def _is_utf8() -> bool:
 
 @cache
 def console(*, stderr: bool = False) -> "Console":
-    """Of stdout, or of stderr. Plain and never wrapped when it is no terminal; NO_COLOR is respected."""
+    """Return the console of stdout, or of stderr. It is plain when that is not a terminal, and respects NO_COLOR."""
     from rich.console import Console
 
     class Plain(Console):
-        """Leaves it to the command's end what a reader that has gone means; its own end has another exit code."""
+        """A console that raises BrokenPipeError when its reader is gone; rich would end the process with 1."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
@@ -59,26 +59,26 @@ def show(text: str = "", style: str | None = None, *, indent: int = 0, end: str 
 
 
 def safe(text: str) -> str:
-    """Text without control characters and half surrogates."""
-    return text.translate(_STEERING).encode("utf-8", "replace").decode()
+    """Return the text without control characters and half surrogates."""
+    return text.translate(_CONTROL_CHARACTERS).encode("utf-8", "replace").decode()
 
 
 def show_memory(memory: "Memory", note: str = "") -> None:
-    """A memory: its key, its text, and what else is known."""
+    """Show a memory: its key, its text, its times and its metadata."""
     from vector_memory.times import iso_time
 
     show_line((memory.key, "bold cyan"), (note, "dim"))
     show(memory.content, indent=2)
-    known = [iso_time(memory.created_at_ms)[:16].replace("T", " ")]
+    details = [iso_time(memory.created_at_ms)[:16].replace("T", " ")]
     if memory.metadata:
-        known.append(json.dumps(memory.metadata, ensure_ascii=False))
+        details.append(json.dumps(memory.metadata, ensure_ascii=False))
     if memory.expires_at_ms is not None:
-        known.append(f"until {iso_time(memory.expires_at_ms)[:16].replace('T', ' ')}")
-    show("  ".join(known), "dim", indent=2)
+        details.append(f"until {iso_time(memory.expires_at_ms)[:16].replace('T', ' ')}")
+    show("  ".join(details), "dim", indent=2)
 
 
 def show_line(*parts: tuple[str, str]) -> None:
-    """One line of parts in their styles; empty parts are left out."""
+    """Show the parts in their styles on one line; empty parts are left out."""
     from rich.text import Text
 
     text = Text("  ").join(Text(safe(part), style=style) for part, style in parts if part)
@@ -86,5 +86,5 @@ def show_line(*parts: tuple[str, str]) -> None:
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """Such as `1 memory` and `2,000 memories`."""
+    """Return a count with its noun, such as `1 memory` and `2,000 memories`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,7 +1,11 @@
-"""Where a command works: on a data folder in this process, on a running service, or on a RunPod endpoint."""
+"""Where a command works: on a data folder in this process, on a running service, or on a RunPod endpoint.
+
+`root_options` declares these options once, for the root command. Every command takes them after its own name as well.
+"""
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,81 +16,125 @@ from gateway.cli.failing import usage
 if TYPE_CHECKING:
     from vector_memory import Client
 
-_PANEL = "Where"
+PREFIX = "VECTOR_MEMORY_"
+WHERE = ("data_dir", "url", "runpod", "api_key", "namespace")
+_PLACES = ("data_dir", "url", "runpod")
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the memories (MEMORY_DATA_DIR).", rich_help_panel=_PANEL, show_default=False),
-]
-Url = Annotated[
-    str | None, typer.Option(help="A running service, instead of a folder.", rich_help_panel=_PANEL, metavar="URL")
-]
-RunPod = Annotated[
-    str | None, typer.Option("--runpod", help="A RunPod endpoint.", rich_help_panel=_PANEL, metavar="ENDPOINT")
-]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(
-        help="Key for --runpod (RUNPOD_API_KEY), or for what stands in front of --url.",
-        rich_help_panel=_PANEL,
-        metavar="KEY",
-    ),
-]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="A hard wall between tenants.")]
-Strong = Annotated[bool, typer.Option("--strong", help="See every write that any worker acknowledged.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Filter = Annotated[str | None, typer.Option(help="""Conditions as JSON, such as '{"lead": "acme"}'.""", metavar="JSON")]
+
+
+def _option(*names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="Where", **settings)
+
+
+def root_options(
+    data_dir: Annotated[Path | None, _option(help="Folder of the memories (MEMORY_DATA_DIR).")] = None,
+    url: Annotated[
+        str | None, _option(envvar=f"{PREFIX}URL", metavar="URL", help="A running service, instead of a folder.")
+    ] = None,
+    runpod: Annotated[str | None, _option("--runpod", metavar="ENDPOINT", help="A RunPod endpoint.")] = None,
+    api_key: Annotated[
+        str | None,
+        _option(envvar=f"{PREFIX}API_KEY", metavar="KEY", help="Key for --url, or for --runpod (also RUNPOD_API_KEY)."),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        _option(
+            "--namespace",
+            "-n",
+            envvar=f"{PREFIX}NAMESPACE",
+            metavar="NAME",
+            help="A hard wall between tenants.",
+            show_default="default",
+        ),
+    ] = None,
+) -> None:
+    """Long-term memory for AI agents: store, retrieve, delete, research."""
+
+
+def is_written(context: Any, name: str) -> bool:
+    """Tell whether an option stands on the command line itself, and not only in the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Values of the root command's options; at most one of the first three is set."""
+
+    data_dir: Path | None
+    url: str | None
+    runpod: str | None
+    api_key: str | None
+    namespace: str | None
+
+    @property
+    def is_default(self) -> bool:
+        """Whether no place is named."""
+        return self.data_dir is None and self.url is None and self.runpod is None
+
+    @property
+    def scope(self) -> dict[str, str]:
+        """The field `namespace` of a request, if a namespace is named."""
+        return {} if self.namespace is None else {"namespace": self.namespace}
+
+
+def where(context: typer.Context) -> Where:
+    """Return where a command works. A place on the command line overrides VECTOR_MEMORY_URL."""
+    from gateway.settings import refuse_misspelt
+
+    root = context.find_root()
+    refuse_misspelt(PREFIX, [f"{PREFIX}{name}" for name in ("URL", "API_KEY", "NAMESPACE")])
+    values = {name: root.params[name] for name in WHERE}
+    written = [name for name in _PLACES if is_written(root, name)]
+    if len(written) > 1:
+        raise usage("Name one of --data-dir, --url and --runpod.")
+    if written:
+        values |= {name: None for name in _PLACES if name not in written}
+    if values["runpod"] is not None and not is_written(root, "api_key"):
+        values["api_key"] = _runpod_key() or values["api_key"]
+    return Where(**values)
 
 
 @contextlib.contextmanager
 def connected(
-    data_dir: Path | None,
-    url: str | None,
-    runpod: str | None,
-    api_key: str | None,
-    *,
-    makes_folder: bool = False,
-    settings: dict[str, Any] | None = None,
+    context: typer.Context, *, makes_folder: bool = False, settings: dict[str, Any] | None = None
 ) -> Iterator["Client"]:
-    """The client for where a command works.
+    """Open the client for where a command works.
 
     Args:
-        data_dir: as the option of that name, like the next three.
-        url: of a service.
-        runpod: id of an endpoint.
-        api_key: of one of these.
-        makes_folder: the command may begin a new folder; others want one that is there.
+        context: of the command.
+        makes_folder: the command may make a new folder; without it, the folder must exist.
         settings: for a service in this process, by the names of variables.
     """
-    if sum(each is not None for each in (data_dir, url, runpod)) > 1:
-        raise usage("Name one of --data-dir, --url and --runpod.")
-    from vector_memory import Client
-
-    if runpod is not None:
-        key = api_key or _runpod_key()
-        if key is None:
-            raise usage("A RunPod endpoint needs --api-key or RUNPOD_API_KEY.")
-        client = Client.runpod(runpod, api_key=key)
-    elif url is not None:
-        client = Client(url, api_key=api_key)
-    else:
-        client = _local(data_dir, makes_folder=makes_folder, settings=settings)
-    with client:
+    with _client(where(context), makes_folder=makes_folder, settings=settings or {}) as client:
         yield client
 
 
-def _local(data_dir: Path | None, *, makes_folder: bool, settings: dict[str, Any] | None) -> "Client":
+def _client(place: Where, *, makes_folder: bool, settings: dict[str, Any]) -> "Client":
+    from vector_memory import Client
+
+    if place.runpod is not None:
+        if place.api_key is None:
+            raise usage("A RunPod endpoint needs --api-key or RUNPOD_API_KEY.")
+        return Client.runpod(place.runpod, api_key=place.api_key)
+    if place.url is not None:
+        return Client(place.url, api_key=place.api_key)
+    return _local(place.data_dir, makes_folder=makes_folder, settings=settings)
+
+
+def _local(data_dir: Path | None, *, makes_folder: bool, settings: dict[str, Any]) -> "Client":
     from gateway.observability import logs
     from gateway.settings import load
     from vector_memory import Client
 
     logs.configure("error")  # what goes wrong is said in a sentence
-    found = load({**(settings or {}), "MEMORY_DATA_DIR": data_dir}).memory
-    if found.ephemeral and not (settings or {}).get("MEMORY_EPHEMERAL"):
+    memory = load({**settings, "MEMORY_DATA_DIR": data_dir}).memory
+    if memory.ephemeral and not settings.get("MEMORY_EPHEMERAL"):
         raise usage("MEMORY_EPHEMERAL is set, so nothing would be kept; unset it, or name a service with --url.")
-    if not makes_folder and not found.ephemeral and not found.data_dir.is_dir():
-        raise usage(f"{found.data_dir} is not a folder; name one with --data-dir, or a service with --url.")
-    return Client.local(found.data_dir, settings=settings)
+    if not makes_folder and not memory.ephemeral and not memory.data_dir.is_dir():
+        raise usage(f"{memory.data_dir} is not a folder; name one with --data-dir, or a service with --url.")
+    return Client.local(memory.data_dir, settings=settings)
 
 
 def _runpod_key() -> str | None:
@@ -94,23 +142,3 @@ def _runpod_key() -> str | None:
 
     key = load().llm.runpod_api_key
     return None if key is None else key.get_secret_value()
-
-
-def consistency(strong: bool) -> str:
-    """What the option --strong asks for."""
-    return "strong" if strong else "eventual"
-
-
-def parsed(text: str | None, name: str) -> Any:
-    """A JSON object given on the command line."""
-    import json
-
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise usage(f"""{name} is no JSON: {error}; write it such as '{{"lead": "acme"}}'.""") from error
-    if not isinstance(value, dict):
-        raise usage(f"""{name} must be a JSON object, such as '{{"lead": "acme"}}'.""")
-    return value

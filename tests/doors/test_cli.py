@@ -13,15 +13,18 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from gateway.cli import app
 from gateway.cli.failing import EXIT_CODES
 from gateway.cli.showing import safe
-from gateway.http.errors import STATUS
 from tests.stand_in_llm import StandInLLM, answering, in_turn, stream_of, streaming
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess, environment, free_port
+from vector_memory import NewMemory, ResearchRequest, Retrieval, errors
+from vector_memory.errors import look_up
+from vector_memory.memories import Get, Update
 
 ROOT = Path(__file__).parents[2]
 ENDS_S_MAX = 60
@@ -39,8 +42,8 @@ def at(served, request):
     return ["--url", f"http://127.0.0.1:{served.port}", "-n", request.node.name[-100:]]
 
 
-def run(*arguments, input=None):
-    return CliRunner().invoke(app, [str(each) for each in arguments], input=input)
+def run(*arguments, input=None, **variables):
+    return CliRunner().invoke(app, [str(each) for each in arguments], input=input, env=variables)
 
 
 def as_json(*arguments, input=None):
@@ -173,7 +176,108 @@ def test_every_control_of_retrieve_has_an_option(at):
     assert as_json("retrieve", "--like", "a", *at)["memories"] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "request_type", "absent"),
+    [
+        ("store", NewMemory, {"embedding"}),
+        ("retrieve", Retrieval, set()),
+        ("research", ResearchRequest, set()),
+        ("get", Get, set()),
+        ("update", Update, set()),
+    ],
+)
+def test_every_field_of_a_request_has_an_option_that_quotes_its_description(name, request_type, absent):
+    group = typer.main.get_command(app)
+    command = group.commands[name]
+    context = typer.Context(command, info_name=name, parent=typer.Context(group))
+    help_of = {option.name: option.help for option in command.get_params(context)}
+    assert request_type.model_fields.keys() - absent <= help_of.keys()
+    for field, info in request_type.model_fields.items():
+        if info.description is not None and field not in {"namespace", "consistency", "stream", *absent}:
+            assert help_of[field].startswith(info.description.replace("[", "\\["))
+
+
+def test_a_bound_and_a_default_are_shown_and_the_request_checks_the_bound():
+    shown = process("retrieve", "--help", COLUMNS="200").stdout.decode()
+    assert re.search(r"-k +1\.\.1000 +Memories to return;.*\[default: 5\]", shown)
+    assert re.search(r"--min-score +-1\.\.1 ", shown)
+    refused = run("retrieve", "x", "-k", "1001")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "vector-memory: k must be a whole number from 1 to 1000.\n",
+    )
+
+
 # -- on a folder, a service, an endpoint ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--url", "URL", "-n", "NAMESPACE", "store", "x", "--key", "a"],
+        ["store", "x", "--key", "a", "--url=URL", "-nNAMESPACE"],
+        ["store", "--namespace=NAMESPACE", "--key", "a", "--url", "URL", "--", "x"],
+        ["--url", "URL", "store", "-", "--key", "a", "-n", "NAMESPACE"],
+        ["--url", "http://127.0.0.1:1", "-nother", "store", "x", "--key", "a", "--url", "URL", "-n", "NAMESPACE"],
+    ],
+)
+def test_where_to_work_is_said_before_or_after_the_command_and_the_last_word_counts(at, arguments):
+    words = {"URL": at[1], "NAMESPACE": at[3][:60]}
+    filled = [re.sub("URL|NAMESPACE", lambda match: words[match[0]], each) for each in arguments]
+    assert run(*filled, input="x\n").exit_code == 0
+    assert as_json("get", "a", "--url", at[1], "-n", at[3][:60])["content"] == "x"
+    assert run("--url", at[1], "documents", "list", "-n", at[3][:60]).exit_code == 0
+
+
+def test_a_value_that_looks_like_one_of_these_options_stays_a_value(at):
+    assert run("store", "--key", "--url", *at, "--", "-n").exit_code == 0
+    assert json.loads(run("get", "--json", *at, "--", "--url").stdout)["content"] == "-n"
+
+
+def test_variables_stand_for_the_options_and_the_command_line_overrides_them(at, tmp_path):
+    variables = {"VECTOR_MEMORY_URL": at[1], "VECTOR_MEMORY_NAMESPACE": at[3], "VECTOR_MEMORY_API_KEY": "key"}
+    assert run("store", "x", "--key", "a", **variables).exit_code == 0
+    assert as_json("get", "a", *at)["content"] == "x"
+    assert run("get", "a", "-n", "other", **variables).exit_code == 3
+    exported = run("export", **variables).stdout.splitlines()
+    assert [json.loads(line)["namespace"] for line in exported[1:]] == [at[3]]
+    in_a_folder = run("get", "a", "--data-dir", tmp_path / "none", **variables)
+    assert (in_a_folder.exit_code, "is not a folder" in in_a_folder.stderr) == (2, True)
+
+
+def test_a_misspelt_variable_is_named_and_one_of_another_program_is_not(at):
+    refused = run("stats", *at[:2], VECTOR_MEMORY_NAMESPCE="team")
+    assert refused.exit_code == 1
+    assert "did you mean VECTOR_MEMORY_NAMESPACE?" in refused.stderr
+    assert run("stats", *at[:2], VECTOR_MEMORY_PORT="tcp://10.0.0.1:80").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["stats", "--namespace", "team"],
+        ["--namespace", "team", "stats"],
+        ["serve", "--url", "http://127.0.0.1:1"],
+        ["--runpod", "endpoint", "doctor"],
+        ["mcp", "--api-key", "key"],
+        ["stats", "--url"],
+    ],
+)
+def test_an_option_that_means_nothing_to_a_command_is_refused(arguments):
+    refused = run(*arguments)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert next(each for each in arguments if each.startswith("-"))[:3] in refused.stderr
+
+
+def test_the_options_that_say_where_are_explained_once():
+    explained = process("--help", COLUMNS="120").stdout.decode()
+    assert "Where" in explained
+    assert {"VECTOR_MEMORY_URL", "VECTOR_MEMORY_NAMESPACE", "VECTOR_MEMORY_API_KEY"} <= set(
+        re.findall(r"\w+", explained)
+    )
+    shown = process("get", "--help", COLUMNS="120").stdout.decode()
+    assert shown.count("--url") == 1
+    assert "Also takes --data-dir, --url" in shown
 
 
 def test_a_folder_is_worked_on_without_a_service(tmp_path):
@@ -261,9 +365,22 @@ def test_the_bench_measures_and_leaves_nothing_behind(served):
 # -- how it fails --------------------------------------------------------------------------------------------------
 
 
-def test_every_error_has_an_exit_code():
-    assert set(EXIT_CODES) == set(STATUS)
-    assert set(EXIT_CODES.values()) == {1, 3, 4}
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ServiceError, 1),
+        (errors.InvalidInput, 1),
+        (errors.UnsupportedForm, 1),
+        (errors.Conflict, 1),
+        (errors.NotFound, 3),
+        (errors.RateLimited, 4),
+        (errors.Unavailable, 4),
+        (errors.StorageUnavailable, 4),
+        (type("ErrorOfATool", (errors.NotFound,), {}), 3),
+    ],
+)
+def test_an_error_has_the_exit_code_of_its_class_or_of_the_nearest_base_class(error, code):
+    assert look_up(EXIT_CODES, error("Something failed.")) == code
 
 
 @pytest.mark.parametrize(

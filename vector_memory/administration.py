@@ -52,6 +52,11 @@ class Stats(Value):
     namespaces: NamespaceSizes
     embedder: EmbedderShown
 
+    @property
+    def revision(self) -> str:
+        """The revision of the embedder's weights; equal revisions make equal vectors."""
+        return self.embedder.revision
+
 
 class SnapshotTaken(Value):
     """A snapshot that was written."""
@@ -81,7 +86,7 @@ class HealthEmbedder(Value):
     """The model that makes the vectors."""
 
     model: str
-    dim: int
+    dim: int = 0
 
 
 class Health(Value):
@@ -93,12 +98,12 @@ class Health(Value):
     problems: tuple[str, ...] = Field(description="Why it is degraded.")
     service: str = "vector-memory"
     version: str
-    timestamp: str
+    timestamp: str = ""
     memories: int
     namespaces: int
     embedder: HealthEmbedder
     vllm_configured: bool = Field(description="Whether an LLM endpoint is configured.")
-    llm_fallback: str
+    llm_fallback: str = "none"
 
 
 class ToolCall(Request):

@@ -240,6 +240,11 @@ class DeletedDocument(Value):
     chunks: int = Field(description="Chunks deleted.")
     receipt: OptionalReceipt = None
 
+    @property
+    def count(self) -> int:
+        """The number of chunks deleted, as of a bulk delete."""
+        return self.chunks
+
 
 class Library(Value):
     """A set of documents under one name."""

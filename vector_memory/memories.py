@@ -240,12 +240,22 @@ class Memory(Value):
         default=None, exclude_if=is_none, description="Its vectors, in a listing that asks for them."
     )
 
+    @property
+    def memory(self) -> "Memory":
+        """The same value: a hit and a near-duplicate are memories with more fields."""
+        return self
+
 
 class Page(Value):
     """One page of a listing, newest first."""
 
     memories: tuple[Memory, ...]
     cursor: str | None = Field(alias="next_cursor", description="Cursor of the next page; null on the last page.")
+
+    @property
+    def embeddings(self) -> tuple[Embedding | None, ...]:
+        """The vectors of each memory, in a listing that asks for them."""
+        return tuple(memory.embedding for memory in self.memories)
 
 
 class Stored(Value):
@@ -369,6 +379,16 @@ class Deleted(Value):
     namespace: str
     status: Literal["deleted"] = "deleted"
     receipt: OptionalReceipt = None
+
+    @property
+    def count(self) -> int:
+        """The number of memories deleted, as of a bulk delete."""
+        return 1
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys deleted, as of a bulk delete."""
+        return (self.key,)
 
 
 class Deletion(Value):

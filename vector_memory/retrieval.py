@@ -196,11 +196,6 @@ class Hit(Memory):
         return cls(**dict(memory), score=score, scores=Scores(dense=dense, lexical=lexical), relevance=relevance)
 
     @property
-    def memory(self) -> Memory:
-        """The memory itself: this same value."""
-        return self
-
-    @property
     def dense(self) -> float | None:
         """The cosine of its best window, if meaning was used."""
         return self.scores.dense

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_service.metadata import BYTES_MAX, canonical
+from memory_service.metadata import canonical
 from research.context.packing import pack
 from research.grounding.claims import read
 from research.grounding.strictness import keep_supported
@@ -18,6 +18,7 @@ from research.researcher import Researcher
 from tests.list_recall import ListRecall, hits, memory
 from tests.stand_in_llm import StandInLLM, answering, completion, hanging, replying
 from vector_memory.errors import InvalidInput, StorageUnavailable
+from vector_memory.memories import METADATA_BYTES_MAX as BYTES_MAX
 from vector_memory.memories import NewMemory
 from vector_memory.research import QUERY, ResearchRequest
 from vector_memory.retrieval import Hit, Retrieval
@@ -193,7 +194,7 @@ async def test_answers_that_rest_on_a_memory_can_be_deleted_with_it(facts):
 
 
 def test_a_huge_question_with_many_long_keys_stays_within_the_bounds_of_a_memory(service):
-    found = [Hit(memory(f"Fact {n} is true.", key=f"{n:02}" + "\x01" * 510), 1.0) for n in range(50)]
+    found = [Hit.of(memory(f"Fact {n} is true.", key=f"{n:02}" + "\x01" * 510), 1.0) for n in range(50)]
     passages = pack(found, 100_000).passages
     sentences = read(" ".join(f"Fact {p.content.split()[1]} is true [{p.n}]." for p in passages) * 9)
     kept = keep_supported("", sentences, verify(sentences, passages, ListRecall().embed))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar
 from vector_memory import operations
 from vector_memory.administration import Compacted, Health, Stats, ToolDescription
 from vector_memory.client.asking import asks
-from vector_memory.client.errors import answered, failure
-from vector_memory.client.requests import Unanswered, WireRequest
+from vector_memory.client.errors import SUCCESS, answered, failure
+from vector_memory.client.requests import Unanswered, WireRequest, WireResponse
 from vector_memory.client.retries import Retries
 from vector_memory.client.transports import HTTPTransport, Transport
 from vector_memory.documents import (
@@ -377,10 +377,10 @@ class AsyncClient:
         try:
             async with aclosing(response.events) as events:
                 async for event in events:
+                    if event.name == "error":
+                        raise failure(WireResponse(SUCCESS.start, event.data))
                     step = _read(lambda sent: read_step(sent.name, sent.data), event)
-                    if isinstance(step, Failed):
-                        raise step.error
-                    if step is not None:
+                    if step is not None and not isinstance(step, Failed):
                         yield step
                     if isinstance(step, Answer):
                         return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexes.kernels import Distances, Positions, Sketches, Vectors, differing_bits, inner_products
+from indexes.scanning import Distances, Positions, Sketches, Vectors, differing_bits, inner_products
 from indexes.segments import SEGMENT_ROWS, Groups, Segment, room_for, split, tidied
 from indexes.sketches import DEVIATIONS, reach, sketched
 

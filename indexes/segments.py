@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.kernels import Positions, Sketches, Vectors
+from indexes.scanning import Positions, Sketches, Vectors
 from indexes.sketches import BITS, sketched
 
 Groups = NDArray[np.int64]

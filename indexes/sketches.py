@@ -10,7 +10,7 @@ from math import acos, pi, sqrt
 
 import numpy as np
 
-from indexes.kernels import Sketches, Vectors
+from indexes.scanning import Sketches, Vectors
 
 BITS = 512
 """64 bytes: FAISS has a loop of its own for that size, four times as fast as the one for 48 bytes (384 bits)."""

@@ -21,7 +21,6 @@ from benchmarks.figures import Latencies, Table, latencies, ms, rendered, write_
 from benchmarks.prefilled import derived
 from benchmarks.texts import SEED
 from indexes.group_index import GroupIndex, Groups, Vectors
-from indexes.segments import room_for, split
 from memory_service.embedding.minilm import MODEL
 
 K = 10
@@ -62,7 +61,7 @@ class Tier:
         batches: of adding `BATCH` vectors at once.
         singles: of adding one.
         worst_ms: the slowest of all these.
-        made_s: for an index over rows that are there already, as after a start.
+        made_s: for another index of the same rows, as at a start.
         row_bytes: by which the process's resident memory grew, for each vector.
 
     """
@@ -85,7 +84,7 @@ def measure(rows: Vectors, queries: Vectors) -> Tier:
     filters = _filters(rows)
     lanes, brute_force_s = _searched(index, rows, queries, filters)
     started = time.perf_counter()
-    GroupIndex.over(rows.shape[1], np.arange(len(rows)), _parts(rows))
+    GroupIndex.of_rows(rows.shape[1], index.freeze().rows(), len(rows))
     made_s = time.perf_counter() - started
     return Tier(
         len(rows),
@@ -116,13 +115,6 @@ def _filled(rows: Vectors) -> tuple[GroupIndex, tuple[list[float], list[float]]]
         index.add(groups, vectors)
         (batches_s if begin < begin_singles else singles_s).append(time.perf_counter() - started)
     return index, (batches_s, singles_s)
-
-
-def _parts(rows: Vectors) -> list[Vectors]:
-    parts = room_for(len(rows), rows.shape[1])
-    for part, some in zip(parts, split(rows), strict=True):
-        part[: len(some)] = some
-    return parts
 
 
 def _filters(rows: Vectors) -> Mapping[str, Groups | None]:
@@ -193,7 +185,7 @@ def tables(tiers: Sequence[Tier]) -> list[Table]:
                 f"add {BATCH}, p50 ms",
                 "add 1, p50 ms",
                 "slowest add ms",
-                "over given rows s",
+                "made of its rows s",
                 "resident bytes/vector",
             ),
             filling,

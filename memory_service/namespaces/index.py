@@ -12,8 +12,9 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from indexes.group_index import Frozen, GroupIndex, Groups, Vectors
+from indexes.group_index import FrozenGroupIndex, GroupIndex, Groups, Vectors
 from indexes.lexical import Arrays, LexicalIndex
+from indexes.rows import EncodedRows
 from indexes.segments import DEAD_SHARE_MAX
 from memory_service.namespaces.conversation import NONE, Conversation, Text, event_time_ms, marks
 from memory_service.namespaces.words import frequencies, words
@@ -67,13 +68,22 @@ class Texts:
 class FrozenIndex:
     """A namespace's index as it was at one moment, whatever happens to it since."""
 
-    dense: Frozen
+    _dense: FrozenGroupIndex
     _lexical: LexicalIndex
     _talk: Conversation
 
     def __len__(self) -> int:
         """Number of memories."""
         return len(self._lexical)
+
+    @property
+    def vector_count(self) -> int:
+        """Number of vectors."""
+        return len(self._dense)
+
+    def rows(self) -> Iterator[EncodedRows]:
+        """Yield the vectors with the ids of their memories, ascending, in pieces of bounded size."""
+        return self._dense.rows()
 
     def packed_texts(self) -> Iterator[bytes]:
         """Words and structure, for `unpacked_texts`: one msgpack value after the other.

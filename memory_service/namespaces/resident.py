@@ -152,7 +152,7 @@ class Residents:
         if spilled is None:  # it was lost while this one waited
             raise _lost(namespace)
         try:
-            index = spilled.loaded(self._dim)
+            index = spilled.load(self._dim)
         except OSError as error:
             log.warning("index.unreadable", extra={"reason": str(error)})
             raise _lost(namespace) from error

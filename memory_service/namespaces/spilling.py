@@ -20,8 +20,10 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from indexes.group_index import GroupIndex, Groups
-from indexes.segments import SEGMENT_ROWS, room_for
+from indexes.group_index import GroupIndex
+from indexes.rows import EncodedRows, in_chunks
+from indexes.segments import SEGMENT_ROWS
+from indexes.sketches import BITS
 from memory_service.embedding.embedder import Vectors
 from memory_service.namespaces.index import FrozenIndex, NamespaceIndex, unpacked, unpacked_texts
 from memory_service.private_folder import PrivateFolder
@@ -101,15 +103,15 @@ class Extent:
                     target = target[count:]
         self._check(crc)
 
-    def chunks(self, first: int = 0) -> Iterator[bytes]:
-        """All of it: the first so many bytes at once, then chunk by chunk.
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all of it, chunk by chunk.
 
         Raises:
             OSError: as `read_into`; the last chunk may be out by then.
         """
-        crc, (whole, rest) = 0, divmod(self.size - first, COPY_BYTES)
+        crc, (whole, rest) = 0, divmod(self.size, COPY_BYTES)
         with self.open() as file:
-            for size in (first, *[COPY_BYTES] * whole, rest):
+            for size in (*[COPY_BYTES] * whole, rest):
                 chunk = file.read(size)
                 crc = zlib.crc32(chunk, crc)
                 yield chunk
@@ -125,70 +127,71 @@ class Spilled:
     """A namespace's index on local disk.
 
     Attributes:
-        memories: how many there are.
-        count: of their vectors.
-        rows: the ids, little-endian, then the vectors, float32.
-        texts: words and structure, as `FrozenIndex.packed_texts` packs them; None where they must be made anew.
+        memories: number of memories.
+        vector_count: number of their vectors.
+        chunks: for every `SEGMENT_ROWS` vectors their ids, their halves and their sketches, as `EncodedRows` has them.
+        texts: words and structure, as `FrozenIndex.packed_texts` packs them; None where they must be made again.
     """
 
     memories: int
-    count: int
-    rows: Extent
+    vector_count: int
+    chunks: tuple[Extent, ...]
     texts: Extent | None
 
-    def arrays(self, dim: int) -> tuple[Groups, list[Vectors]]:
-        """The ids (count,), and the vectors in the pieces of `room_for`.
+    def rows(self) -> Iterator[EncodedRows]:
+        """Yield the rows in chunks.
 
         Raises:
             OSError: they cannot be read.
         """
-        groups, parts = np.empty(self.count, dtype="<i8"), room_for(self.count, dim)
-        self.rows.read_into([groups, *filled(parts, self.count)])
-        return groups, parts
+        for chunk, count in self._counted():
+            rows = EncodedRows.empty(count, _dim(chunk, count))
+            chunk.read_into((rows.ids, rows.halves, rows.sketches))
+            yield rows
 
-    def loaded(self, dim: int) -> NamespaceIndex:
-        """The index; without words and structure where there are none here.
+    def load(self, dim: int) -> NamespaceIndex:
+        """Return the index; without words and structure where there are none here.
 
         Raises:
             OSError: it cannot be read.
         """
         texts = None if self.texts is None else unpacked_texts(unpacked(b"".join(self.texts.chunks())))
-        return NamespaceIndex(GroupIndex.over(dim, *self.arrays(dim)), texts)
+        return NamespaceIndex(GroupIndex.of_rows(dim, self.rows(), self.vector_count), texts)
 
     def vectors(self, id: int) -> Vectors:
-        """The vectors of one memory, without a look at the others', and so at their checksum.
+        """Return the vectors of one memory, without reading the others, and so without a checksum.
 
         Raises:
             OSError: they cannot be read.
         """
-        with self.rows.open() as file:
-            groups = np.frombuffer(file.read(self.count * 8), "<i8")
-            begin, end = (int(np.searchsorted(groups, id, side=side)) for side in ("left", "right"))
-            row_bytes = (self.rows.size - len(groups) * 8) // max(1, len(groups))
-            file.seek(len(groups) * 8 + begin * row_bytes + self.rows.begin)
-            return np.frombuffer(file.read((end - begin) * row_bytes), "<f4").reshape(end - begin, row_bytes // 4)
+        found = []
+        for chunk, count in self._counted():
+            with chunk.open() as file:
+                ids = np.frombuffer(file.read(count * 8), "<i8")
+                begin, end = (int(np.searchsorted(ids, id, side=side)) for side in ("left", "right"))
+                row_bytes = 2 * _dim(chunk, count)
+                file.seek(chunk.begin + count * 8 + begin * row_bytes)
+                found.append(np.frombuffer(file.read((end - begin) * row_bytes), "<f2").reshape(-1, row_bytes // 2))
+        return np.concatenate(found).astype(np.float32)
 
     def packed_texts(self) -> Iterator[bytes]:
-        """As of a `FrozenIndex`.
+        """Yield what `FrozenIndex.packed_texts` yielded.
 
         Raises:
             OSError: they cannot be read.
         """
-        assert self.texts is not None, "words that another version indexed are indexed anew at the start"
+        assert self.texts is not None, "words that another version indexed are indexed again at the start"
         return self.texts.chunks()
 
-    def row_chunks(self) -> Iterator[bytes]:
-        """The ids at once, then the vectors chunk by chunk.
-
-        Raises:
-            OSError: they cannot be read.
-        """
-        return self.rows.chunks(first=self.count * 8)
+    def _counted(self) -> Iterator[tuple[Extent, int]]:
+        """Yield each chunk with the number of its rows."""
+        for at, chunk in enumerate(self.chunks):
+            yield chunk, min(SEGMENT_ROWS, self.vector_count - at * SEGMENT_ROWS)
 
 
-def filled(parts: Sequence[Vectors], count: int) -> list[Vectors]:
-    """The first `count` rows of what `room_for` gave."""
-    return [part[: count - at * SEGMENT_ROWS] for at, part in enumerate(parts)]
+def _dim(chunk: Extent, count: int) -> int:
+    """Return the dimension of the vectors of a chunk: a row has 8 bytes of id, a sketch, and 2 for each number."""
+    return (chunk.size // count - 8 - BITS // 8) // 2
 
 
 class Spill:
@@ -224,15 +227,9 @@ class Spill:
         Raises:
             Unspillable: local disk does not take it; nothing of it is left.
         """
-        parts = index.dense.parts()
         with self.writer() as writer:
-            rows = writer.extent(
-                itertools.chain(
-                    (part.groups().astype("<i8", copy=False).data for part in parts),
-                    (part.vectors().astype("<f4", copy=False).data for part in parts),
-                )
-            )
-            return Spilled(len(index), len(index.dense), rows, writer.extent(index.packed_texts()))
+            chunks = writer.chunks(index.rows())
+            return Spilled(len(index), index.vector_count, chunks, writer.extent(index.packed_texts()))
 
     def close(self) -> None:
         """Remove everything."""
@@ -241,13 +238,13 @@ class Spill:
             self._private = None
 
 
-class Aside:
-    """Takes namespaces aside while a snapshot is read: small ones, and those for which RAM has no room.
+class StartingSpill:
+    """Spills namespaces while a snapshot is read: small ones, and those for which RAM has no room.
 
     They come one after the other and lie in one file: thousands of files would take a second.
 
     Attributes:
-        spilled: those that it took.
+        spilled: the namespaces that it took.
     """
 
     def __init__(self, spill: Spill | None, dim: int) -> None:
@@ -257,7 +254,7 @@ class Aside:
         """
         self.spilled: dict[str, Spilled] = {}
         self._spill = spill
-        self._row_bytes = dim * 4 + ROW_OVERHEAD_BYTES
+        self._row_bytes = dim * 2 + ROW_OVERHEAD_BYTES
         self._left_bytes = 0.0 if spill is None else spill.budget_bytes
         self._writer: SpillWriter | None = None
 
@@ -270,21 +267,26 @@ class Aside:
         if self._writer is not None:
             self._writer.close()
 
-    def takes(self, namespace: str, groups: Groups, parts: Sequence[Vectors]) -> bool:
-        """Take a namespace's ids (n,) and vectors (as `room_for(n, dim)` gives room for them), or leave it in RAM."""
-        weight_bytes = len(groups) * self._row_bytes
-        if self._spill is None or (len(groups) > WAITING_ROWS_MAX and weight_bytes <= self._left_bytes):
+    def wants(self, count: int) -> bool:
+        """Whether a namespace of so many vectors is to be spilled; otherwise it takes its share of the budget."""
+        weight_bytes = count * self._row_bytes
+        if self._spill is None or (count > WAITING_ROWS_MAX and weight_bytes <= self._left_bytes):
             self._left_bytes -= weight_bytes
             return False
+        return True
+
+    def take(self, namespace: str, rows: Sequence[EncodedRows]) -> bool:
+        """Spill a namespace that is wanted; False where local disk does not take it."""
+        assert self._spill is not None, "nothing is wanted without a spill"
         try:
             self._writer = self._writer or self._spill.writer()
-            rows = self._writer.extent([groups.data, *(part.data for part in filled(parts, len(groups)))])
+            chunks = self._writer.chunks(rows)
         except Unspillable as error:
             log.warning("index.kept", extra={"reason": str(error)})
             self._spill = None
             return False
-        memories = int(np.count_nonzero(np.diff(groups, prepend=-1)))
-        self.spilled[namespace] = Spilled(memories, len(groups), rows, None)
+        ids = np.concatenate([np.empty(0, np.int64), *(part.ids for part in rows)])
+        self.spilled[namespace] = Spilled(len(np.unique(ids)), len(ids), chunks, None)
         return True
 
 
@@ -310,6 +312,16 @@ class SpillWriter:
     def close(self) -> None:
         """Nothing more will be written."""
         self._stream.close()
+
+    def chunks(self, rows: Iterable[EncodedRows]) -> tuple[Extent, ...]:
+        """Write rows, `SEGMENT_ROWS` in each extent.
+
+        Raises:
+            Unspillable: as of `extent`.
+        """
+        return tuple(
+            self.extent((some.ids.data, some.halves.data, some.sketches.data)) for some in in_chunks(rows, SEGMENT_ROWS)
+        )
 
     def extent(self, parts: Iterable["bytes | memoryview[Any]"]) -> Extent:
         """Write what these give.

@@ -218,8 +218,7 @@ class Projection:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Start from a snapshot. The catalog of this projection must be the snapshot's."""
-        for namespace, (groups, rows) in snapshot.indexes.items():
-            dense = GroupIndex.over(self.embedder.dim, groups, rows)
+        for namespace, dense in snapshot.indexes.items():
             self._indexes.add(namespace, NamespaceIndex(dense, snapshot.texts.get(namespace)))
             if namespace not in snapshot.texts:
                 self._restore_texts(namespace)

@@ -184,7 +184,7 @@ def test_both_snapshots_cover_what_is_removed_so_that_either_is_enough(open_serv
     service.compact()
     service.close()
     newest = max((folder / "snapshots").iterdir())
-    (newest / "vectors.f32").write_bytes(b"broken")
+    (newest / "vectors-000.faiss").write_bytes(b"broken")
     assert contents(open_service(folder)) == {"k": COFFEE}
 
 
@@ -194,7 +194,7 @@ def test_without_any_snapshot_a_compacted_folder_is_refused_rather_than_opened_w
     service.compact()
     service.close()
     for snapshot in (folder / "snapshots").iterdir():
-        (snapshot / "vectors.f32").write_bytes(b"broken")
+        (snapshot / "vectors-000.faiss").write_bytes(b"broken")
     with pytest.raises(StartupError, match=r"No snapshot .* can be used"):
         open_service(folder)
 

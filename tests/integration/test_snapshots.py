@@ -90,7 +90,9 @@ def test_what_comes_after_a_snapshot_is_replayed_over_it(open_service, tmp_path)
     assert restored.retrieve(Retrieval(query="Stored after the restart.")).hits[0].memory.key == "new"
 
 
-@pytest.mark.parametrize("name", ["catalog.sqlite", "vectors.f32", "groups.i64", "MANIFEST.json"])
+@pytest.mark.parametrize(
+    "name", ["catalog.sqlite", "vectors-000.faiss", "sketches-000.faiss", "texts.msgpack", "MANIFEST.json"]
+)
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_snapshot_falls_back_to_the_one_before_and_says_so(open_service, tmp_path, caplog, name, damage):
     service = open_service(tmp_path / "memory")

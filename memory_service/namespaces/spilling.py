@@ -3,7 +3,7 @@
 A file is written once and never changed; whoever holds an extent of it can read that for as long as they hold it. The
 last one to let go removes the file. So a snapshot that is being written needs no word with those who evict and load.
 
-This module knows files and checksums, of local disk alone; `resident.py` says what lies here and when.
+This module knows files and checksums, of local disk alone; `index_cache.py` says what lies here and when.
 """
 
 import errno

@@ -22,7 +22,7 @@ from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import DamagedJournal, journal_paths, read_tail
 from memory_service.journal.records import Header, Record
 from memory_service.namespaces.index import NamespaceIndex
-from memory_service.namespaces.resident import AT_ONCE, Residents
+from memory_service.namespaces.index_cache import AT_ONCE, Residents
 from memory_service.namespaces.spilling import Spill
 from memory_service.projection import snapshots
 from memory_service.projection.catalog import Catalog
@@ -246,7 +246,7 @@ class Projection:
         """Return the projection of this moment, to be written as a snapshot while this one goes on.
 
         Raises:
-            Unavailable: an index is lost (`resident.py`).
+            Unavailable: an index is lost (`index_cache.py`).
         """
         with self._indexes.frozen(self.apply_lock) as indexes:
             self.records_since_freeze = 0

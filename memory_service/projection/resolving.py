@@ -9,7 +9,7 @@ from dataclasses import replace
 from memory_service.clock import HybridClock, Stamp
 from memory_service.embedding.embedder import Vectors
 from memory_service.journal.records import Put, Record, RememberedReply, Removal
-from memory_service.namespaces.resident import Residents
+from memory_service.namespaces.index_cache import Residents
 from memory_service.projection.catalog import Catalog
 from memory_service.projection.catalog_schema import Tombstone
 from memory_service.projection.changes import IndexChanges

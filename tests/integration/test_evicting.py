@@ -16,7 +16,7 @@ from memory_service.clock import HybridClock, Moment, Stamp
 from memory_service.journal.data_folder import DataFolder
 from memory_service.namespaces.conversation import Text
 from memory_service.namespaces.index import Entry, NamespaceIndex
-from memory_service.namespaces.resident import Residents
+from memory_service.namespaces.index_cache import Residents
 from memory_service.namespaces.spilling import Spill
 from memory_service.projection import snapshots
 from memory_service.projection.recovery import recover

@@ -23,6 +23,10 @@ FREQUENCY_MAX = 255
 TERMS_AT_ONCE = 512
 """Of a vocabulary that is made arrays of."""
 
+SHARED_TERMS_MAX = 4_096
+"""Vocabularies up to this size share their words with other indexes. Of a larger one most words are rare, and sharing
+takes 50 bytes for each."""
+
 _FREQUENCY_BITS = 8
 """The other 24 of a posting are the row: 16 million of them."""
 
@@ -215,8 +219,9 @@ class LexicalIndex:
         index.alive = np.ones(index.count, np.bool_)  # it grows when the next one is added
         index._postings_count = len(arrays.postings)
         data, at = arrays.postings.astype(np.uint32).tobytes(), 0
+        shared = sys.intern if len(arrays.terms) <= SHARED_TERMS_MAX else str
         for term, count in zip(arrays.terms, arrays.counts.tolist(), strict=True):
-            index._postings[sys.intern(term)] = found = array("I")
+            index._postings[shared(term)] = found = array("I")
             found.frombytes(data[at : at + 4 * count])
             at += 4 * count
         return index

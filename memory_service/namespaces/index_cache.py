@@ -1,28 +1,30 @@
-"""Which namespaces' indexes are in RAM: those in use, as many as a budget allows; the others wait on local disk.
+"""A cache of the namespaces' indexes: those used last are in RAM, within a budget; the others wait on local disk.
 
-A namespace has at most one index at a time, whoever holds it. Evicting takes it out of the table; a reader that still
-holds it goes on, and as long as anybody does, a load gives that very object back instead of reading another. So whoever
-changes an index changes the one that all readers look at, and nothing has to be known of readers.
+A namespace has at most one index object at a time. Eviction takes it out of the table. A reader that still holds the
+object goes on with it, and while any reader does, a load returns that same object. So a writer always changes the
+object that all readers look at, and the cache need not know its readers.
 
-What is on disk never changes (`spilling.py`). An index is *clean* while its namespace's spill holds the same; then it
-is evicted by forgetting it. `to_change` ends that before anything is changed, under the writing lock, and counts it.
-The others are evicted in three steps: frozen under the writing lock, so that no change is half done; written with no
-lock held; forgotten, if it was not announced meanwhile that they change. Hence the races:
+Files on disk never change (`spilling.py`). An entry is *clean* while its file holds the same as its index, and evicting
+a clean entry drops the object. `get_to_change` ends that before anything is changed, under the writing lock, and counts
+the change. An entry that is not clean is evicted in three steps: its index is frozen under the writing lock, so that no
+change is half done; it is written with no lock held; it is dropped, unless a change was announced since.
 
-- load and load: the second waits for the first at the namespace's own lock, and finds the index there.
-- load and evict: the table changes under one lock that nobody holds for longer than that takes.
-- evict and change: whichever comes first, the other sees it. A change that is announced first spoils the eviction,
-  whose file goes again; one that comes later loads what was written, and no change is missing there.
-- freeze and all others: freezing goes from namespace to namespace and lets writers in between; then, under the writing
-  lock, it does again what was announced to change meanwhile, so that all are of one moment. For each it notes in one
-  step the spill, or else freezes the index; what is evicted or replaced later stays while that is held.
+The races:
 
-Locks are taken in this order: writing, publishing, a namespace's loading, the table's. Files are written with none of
-them held, and read with a namespace's loading: also by the writer, before it publishes, and by a reader that looks
-again while nothing is published, should what it had a moment ago be evicted by then.
+- Load and load: the second waits at the namespace's own lock and finds the index in RAM.
+- Load and evict: the table changes under one lock, which is held for that change alone.
+- Evict and change: a change announced first spoils the eviction, and its file is removed. A change announced later
+  loads what was written, which lacks nothing.
+- Freeze and all others: freezing goes from namespace to namespace and lets writers in between. At the end, under the
+  writing lock, it freezes again what was announced to change, so that all are of one moment. For each namespace it
+  takes the file or the frozen index in one step; both outlive later evictions and changes while they are held.
 
-What cannot be read back is an error for its callers, not a reason to rebuild it here: nothing is lost, since the data
-folder holds it all, and a local disk that forgets takes the catalog along. See `to_change` for writes.
+Locks are taken in this order: writing, publishing, a namespace's loading, the table's. Files are written while none of
+them is held. Files are read under a namespace's loading lock: also by the writer, before it publishes, and by a reader
+that searches again while nothing is published and whose index was evicted since.
+
+An index that cannot be read back is an error for its callers and is not rebuilt here. Nothing is lost, since the data
+folder holds it all, and a local disk that forgets takes the catalog along. `get_to_change` says what becomes of writes.
 """
 
 import logging
@@ -36,31 +38,32 @@ from weakref import WeakValueDictionary
 from indexes.group_index import GroupIndex
 from memory_service.clock import Moment
 from memory_service.namespaces.index import FrozenIndex, NamespaceIndex
-from memory_service.namespaces.spilling import Spill, Spilled, Unspillable
+from memory_service.namespaces.spilling import Spill, Spilled, SpillFailed
 from vector_memory.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 KEPT_SHARE = 0.9
-"""Evicting goes on until so much of the budget is in use, so that it is not at every load."""
+"""Eviction goes on until this share of the budget is in use, so that not every load evicts."""
 
 AT_ONCE = 8
-"""Evicted at one call, which pays some 0.3 ms for each small one that is to be written; the next call goes on."""
+"""Indexes evicted by one call. Writing a small one takes some 0.3 ms; the next call goes on."""
 
 RETRY_S = 60.0
-"""Between two attempts while local disk takes nothing."""
+"""Seconds between two attempts while local disk takes no writes."""
 
 
-class _Place:
-    """What the table knows of a namespace.
+class _Entry:
+    """The cache's entry of a namespace.
 
     Attributes:
-        index: in RAM, or None.
-        spilled: on disk, the same as any index there is; None when it would not be.
-        memories, weight_bytes: of the index, as of the last look.
-        changes: how often it was announced that it changes.
-        is_lost: changes are missing, so nobody may have it any more.
-        loading: held while it is loaded.
+        index: the index if it is in RAM.
+        spilled: the file on disk if it holds the same as the index.
+        memories: number of memories when the index was weighed last.
+        weight_bytes: memory of the index when it was weighed last.
+        changes: number of changes announced.
+        is_lost: whether changes are missing, so that nobody may have the index.
+        loading: held while the index is loaded.
     """
 
     __slots__ = ("changes", "index", "is_lost", "loading", "memories", "spilled", "weight_bytes")
@@ -75,18 +78,26 @@ class _Place:
         self.loading: threading.Lock | None = None
 
 
-class Residents:
-    """The index of each namespace. `to_change` and `changed` are the writer's, the others anybody's."""
+class IndexCache:
+    """The index of each namespace. The writer alone calls `get_to_change` and `reweigh`; any thread calls the others.
+
+    Example:
+        with writing:
+            index = cache.get_to_change("default")
+            index.add([(7, entry)])
+            cache.reweigh(["default"])
+        cache.evict_excess(writing)
+    """
 
     def __init__(self, dim: int, spill: Spill) -> None:
         """Args:
-        dim: of the vectors.
-        spill: where to evict to, and how much may stay in RAM; closed with this one.
+        dim: dimension of the vectors.
+        spill: where to evict to, and the budget of RAM. Closing the cache closes it.
         """
         self.spill = spill
         self._dim = dim
-        self._places: dict[str, _Place] = {}
-        self._in_ram: OrderedDict[str, _Place] = OrderedDict()
+        self._entries: dict[str, _Entry] = {}
+        self._in_ram: OrderedDict[str, _Entry] = OrderedDict()
         self._still_held: WeakValueDictionary[str, NamespaceIndex] = WeakValueDictionary()
         self._memories = 0
         self._weight_bytes = 0
@@ -97,56 +108,56 @@ class Residents:
         self._not_before: Moment | None = None
 
     def close(self) -> None:
-        """Remove what is on disk. Nobody may be loading."""
+        """Remove the files on disk. No thread may be loading."""
         self.spill.close()
 
     @property
     def memories(self) -> int:
-        """How many there are in all."""
+        """Number of memories in all namespaces."""
         return self._memories
 
     @property
     def weight_bytes(self) -> int:
-        """What the indexes in RAM take, about."""
+        """Memory of the indexes in RAM in bytes, estimated."""
         return self._weight_bytes
 
     def in_ram(self) -> list[str]:
-        """The namespaces whose index is in RAM, the one used longest ago first."""
+        """Return the namespaces whose index is in RAM, the least recently used first."""
         with self._table:
             return list(self._in_ram)
 
     def get(self, namespace: str) -> NamespaceIndex | None:
-        """A namespace's index, loaded if need be; None when it never had a memory.
+        """Return a namespace's index, loaded if it was evicted; None when the namespace never had a memory.
 
         Raises:
             Unavailable: it cannot be read back.
         """
         with self._table:
-            place = self._places.get(namespace)
-            if place is None:
+            entry = self._entries.get(namespace)
+            if entry is None:
                 return None
-            found = self._found(namespace, place)
+            found = self._get_resident(namespace, entry)
             if found is not None:
                 return found
-            if place.is_lost:
+            if entry.is_lost:
                 raise _lost(namespace)
-            place.loading = loading = place.loading or threading.Lock()
+            entry.loading = loading = entry.loading or threading.Lock()
         with loading:
-            return self._loaded(namespace, place)
+            return self._load(namespace, entry)
 
-    def _found(self, namespace: str, place: _Place) -> NamespaceIndex | None:
-        """The index if anybody has it. The table's lock is held."""
-        if place.index is None:
+    def _get_resident(self, namespace: str, entry: _Entry) -> NamespaceIndex | None:
+        """Return the index if any thread holds it. The caller holds the table's lock."""
+        if entry.index is None:
             held = self._still_held.pop(namespace, None)
             if held is not None:
-                self._put(namespace, place, held)
+                self._put(namespace, entry, held)
         else:
             self._in_ram.move_to_end(namespace)
-        return place.index
+        return entry.index
 
-    def _loaded(self, namespace: str, place: _Place) -> NamespaceIndex:
+    def _load(self, namespace: str, entry: _Entry) -> NamespaceIndex:
         with self._table:
-            found, spilled = self._found(namespace, place), place.spilled
+            found, spilled = self._get_resident(namespace, entry), entry.spilled
         if found is not None:
             return found
         if spilled is None:  # it was lost while this one waited
@@ -157,44 +168,44 @@ class Residents:
             log.warning("index.unreadable", extra={"reason": str(error)})
             raise _lost(namespace) from error
         with self._table:
-            if place.is_lost:
+            if entry.is_lost:
                 raise _lost(namespace)
-            self._put(namespace, place, index)
+            self._put(namespace, entry, index)
         return index
 
-    def _put(self, namespace: str, place: _Place, index: NamespaceIndex) -> None:
-        """Enter an index that is in RAM. The table's lock is held."""
-        place.index = index
-        self._in_ram[namespace] = place
-        self._weigh(place)
+    def _put(self, namespace: str, entry: _Entry, index: NamespaceIndex) -> None:
+        """Enter an index that is in RAM. The caller holds the table's lock."""
+        entry.index = index
+        self._in_ram[namespace] = entry
+        self._weigh(entry)
 
-    def _weigh(self, place: _Place) -> None:
-        if place.index is not None:
-            memories, weight_bytes = len(place.index), place.index.nbytes
-            self._memories += memories - place.memories
-            self._weight_bytes += weight_bytes - place.weight_bytes
-            place.memories, place.weight_bytes = memories, weight_bytes
+    def _weigh(self, entry: _Entry) -> None:
+        if entry.index is not None:
+            memories, weight_bytes = len(entry.index), entry.index.nbytes
+            self._memories += memories - entry.memories
+            self._weight_bytes += weight_bytes - entry.weight_bytes
+            entry.memories, entry.weight_bytes = memories, weight_bytes
 
     def add_spilled(self, namespace: str, spilled: Spilled) -> None:
-        """Enter a namespace that nobody knows yet and that waits on disk."""
+        """Enter a new namespace whose index is on disk."""
         with self._table:
-            self._places[namespace] = place = _Place()
-            place.spilled, place.memories = spilled, spilled.memories
+            self._entries[namespace] = entry = _Entry()
+            entry.spilled, entry.memories = spilled, spilled.memories
             self._memories += spilled.memories
 
     def add(self, namespace: str, index: NamespaceIndex) -> None:
-        """Enter the index of a namespace that nobody knows yet."""
+        """Enter a new namespace with its index."""
         with self._table:
-            self._places[namespace] = place = _Place()
-            self._put(namespace, place, index)
+            self._entries[namespace] = entry = _Entry()
+            self._put(namespace, entry, index)
 
-    def to_change(self, namespace: str) -> NamespaceIndex | None:
-        """A namespace's index, a new one if need be, that is about to change. The writing lock is held.
+    def get_to_change(self, namespace: str) -> NamespaceIndex | None:
+        """Announce a change of a namespace and return its index, which may be new. The caller holds the writing lock.
 
         Returns:
-            None when it cannot be read back. The change is durable by then and must not stop the changes of other
-            namespaces, so this one is lost for this process: whoever asks for it is told to start again, and no
-            snapshot is taken without it.
+            None when the index cannot be read back. The change is durable by then and must not stop the changes of
+            other namespaces, so the index is lost for this process: callers that ask for it are told to restart the
+            worker, and no snapshot is taken without it.
         """
         held = None
         try:
@@ -202,66 +213,66 @@ class Residents:
             if held is None:
                 self.add(namespace, NamespaceIndex(GroupIndex(self._dim)))
         except Unavailable:
-            pass  # unless another's attempt succeeds
+            pass  # another thread's attempt may succeed
         with self._table:
-            place = self._places[namespace]
-            index = self._found(namespace, place)  # that is `held`, even if it was evicted since
-            place.is_lost = index is None
-            place.changes += 1
+            entry = self._entries[namespace]
+            index = self._get_resident(namespace, entry)  # the same as `held`, even if it was evicted since
+            entry.is_lost = index is None
+            entry.changes += 1
             for announced in self._watching:
                 announced.add(namespace)
-            old, place.spilled = place.spilled, None
+            old, entry.spilled = entry.spilled, None
         del held, old  # a file goes when no lock is held
         return index
 
-    def changed(self, namespaces: Collection[str]) -> None:
-        """Weigh what was changed."""
+    def reweigh(self, namespaces: Collection[str]) -> None:
+        """Weigh the indexes that were changed."""
         with self._table:
             for namespace in namespaces:
-                self._weigh(self._places[namespace])
+                self._weigh(self._entries[namespace])
 
     @contextmanager
-    def frozen(self, writing: threading.Lock) -> Iterator[dict[str, FrozenIndex | Spilled]]:
-        """Every namespace's index, of one moment. Inside, the writing lock is held, and it still is that moment.
+    def freeze(self, writing: threading.Lock) -> Iterator[dict[str, FrozenIndex | Spilled]]:
+        """Freeze every namespace's index at one moment. The writing lock is held until the block ends.
 
         Raises:
-            Unavailable: one is lost.
+            Unavailable: an index is lost.
         """
         announced: set[str] = set()
         with self._table:
             self._watching.append(announced)
-            namespaces = list(self._places)
+            namespaces = list(self._entries)
         try:
-            indexes = {namespace: self._frozen(namespace, writing) for namespace in namespaces}
+            indexes = {namespace: self._freeze_one(namespace, writing) for namespace in namespaces}
             with writing:
-                indexes |= {namespace: self._frozen(namespace, nullcontext()) for namespace in announced}
+                indexes |= {namespace: self._freeze_one(namespace, nullcontext()) for namespace in announced}
                 yield indexes
         finally:
             with self._table:  # by identity: sets that are equal may be of others
                 self._watching = [other for other in self._watching if other is not announced]
 
-    def _frozen(self, namespace: str, writing: AbstractContextManager[object]) -> FrozenIndex | Spilled:
-        """One index, of a moment inside `writing`, when nobody writes."""
+    def _freeze_one(self, namespace: str, writing: AbstractContextManager[object]) -> FrozenIndex | Spilled:
+        """Freeze one index under the writing lock."""
         with self._table:
-            if (spilled := self._places[namespace].spilled) is not None:
+            if (spilled := self._entries[namespace].spilled) is not None:
                 return spilled
         with writing:
             with self._table:
-                index, spilled = self._places[namespace].index, self._places[namespace].spilled
+                index, spilled = self._entries[namespace].index, self._entries[namespace].spilled
             if spilled is not None:
                 return spilled
             if index is None:
                 raise _lost(namespace)
             return index.freeze()
 
-    def fit(self, writing: threading.Lock, at_once: int = AT_ONCE) -> None:
-        """Evict what was not used longest until the budget is kept; costs a comparison when it is.
+    def evict_excess(self, writing: threading.Lock, at_once: int = AT_ONCE) -> None:
+        """Evict the least recently used indexes until the budget is kept; a comparison when it is.
 
-        What was changed since it was written last is evicted only while nobody writes. Whoever comes next goes on.
+        An index that changed since it was written is evicted only while no thread writes.
 
         Args:
             writing: the writing lock, which the caller does not hold.
-            at_once: evict at most so many.
+            at_once: the most indexes to evict; the next call goes on.
         """
         if self._weight_bytes <= self._limit_bytes or not self._evicting.acquire(blocking=False):
             return
@@ -280,7 +291,7 @@ class Residents:
                 break
             try:
                 self._evict_one(namespace, writing)
-            except Unspillable as error:
+            except SpillFailed as error:
                 if self._not_before is None:
                     log.warning("index.kept", extra={"reason": str(error)})
                 self._not_before = Moment.now()
@@ -290,13 +301,13 @@ class Residents:
             self._limit_bytes = self.spill.budget_bytes
 
     def _evict_one(self, namespace: str, writing: threading.Lock) -> None:
-        place = self._places[namespace]
-        changes, spilled = place.changes, place.spilled
+        entry = self._entries[namespace]
+        changes, spilled = entry.changes, entry.spilled
         if spilled is None:
             if not writing.acquire(blocking=False):
                 return
             try:
-                index, changes = place.index, place.changes
+                index, changes = entry.index, entry.changes
                 if index is None:
                     return
                 frozen = index.freeze()
@@ -304,13 +315,13 @@ class Residents:
                 writing.release()
             spilled = self.spill.write(frozen)
         with self._table:
-            index = place.index
-            if index is None or place.changes != changes:
+            index = entry.index
+            if index is None or entry.changes != changes:
                 return
-            place.spilled, place.index = spilled, None
+            entry.spilled, entry.index = spilled, None
             del self._in_ram[namespace]
-            self._weight_bytes -= place.weight_bytes
-            place.weight_bytes = 0
+            self._weight_bytes -= entry.weight_bytes
+            entry.weight_bytes = 0
             self._still_held[namespace] = index
 
 

@@ -1,9 +1,9 @@
-"""Indexes on local disk: what RAM has no room for, in a private folder that is gone with the process.
+"""Indexes on local disk: those that RAM has no room for, in a private folder that is removed with the process.
 
-A file is written once and never changed; whoever holds an extent of it can read that for as long as they hold it. The
-last one to let go removes the file. So a snapshot that is being written needs no word with those who evict and load.
+A file is written once and never changed. An extent of it can be read for as long as somebody holds the extent, and the
+file is removed with the last one. So writing a snapshot needs no coordination with eviction and loading.
 
-This module knows files and checksums, of local disk alone; `index_cache.py` says what lies here and when.
+This module knows files and checksums of local disk alone. `index_cache.py` decides what lies here and when.
 """
 
 import errno
@@ -33,20 +33,20 @@ log = logging.getLogger(__name__)
 COPY_BYTES = 1 << 20
 
 WAITING_ROWS_MAX = 256
-"""A start leaves a namespace of so many vectors on disk until somebody asks: loading it takes a millisecond or two."""
+"""A start leaves a namespace of at most this many vectors on disk until it is used. Loading it takes 1 to 2 ms."""
 
 ROW_OVERHEAD_BYTES = 1_000
-"""What a vector's memory takes beside it, about, where nobody has counted its words yet."""
+"""Estimate for what the words and the structure of a memory take, before they are counted."""
 
 
-class Unspillable(Exception):
-    """Local disk takes nothing at the moment."""
+class SpillFailed(Exception):
+    """Local disk takes no writes at the moment."""
 
 
 class SpillFile:
-    """A file that goes with the last object that speaks of it.
+    """A file that is removed with the last reference to this object.
 
-    By `__del__`, since `weakref.finalize` would take more memory for each of thousands than the rest of it.
+    `__del__` does it, since `weakref.finalize` would take more memory for thousands of files than all the rest.
     """
 
     __slots__ = ("path",)
@@ -58,12 +58,12 @@ class SpillFile:
         try:
             unlink(self.path)
         except OSError:
-            return  # the folder went before
+            return  # the folder was removed before
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Bytes of a file, and their CRC-32."""
+    """A range of bytes of a file, and their CRC-32."""
 
     file: SpillFile
     begin: int
@@ -71,7 +71,7 @@ class Extent:
     crc: int
 
     def open(self) -> BinaryIO:
-        """The file, at its begin.
+        """Open the file at the begin of the extent.
 
         Raises:
             OSError: it cannot be opened.
@@ -81,7 +81,7 @@ class Extent:
         return file
 
     def part(self, file: BinaryIO, begin: int, size: int) -> "Extent":
-        """Some bytes of the file, which is open.
+        """Return a range of bytes of the file, which is open, as an extent.
 
         Raises:
             OSError: it cannot be read.
@@ -89,10 +89,10 @@ class Extent:
         return Extent(self.file, begin, size, zlib.crc32(os.pread(file.fileno(), size, begin)))
 
     def read_into(self, arrays: Sequence["np.ndarray[Any, Any]"]) -> None:
-        """Fill contiguous arrays, which take all of it.
+        """Fill contiguous arrays, whose sizes add up to the extent's.
 
         Raises:
-            OSError: it cannot be read, or is not what was written.
+            OSError: the file cannot be read, or does not hold what was written.
         """
         crc = 0
         with self.open() as file:
@@ -104,14 +104,14 @@ class Extent:
         self._check(crc)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield all of it, chunk by chunk.
+        """Yield the bytes, chunk by chunk.
 
         Raises:
-            OSError: as `read_into`; the last chunk may be out by then.
+            OSError: as `read_into`, possibly after the last chunk.
         """
-        crc, (whole, rest) = 0, divmod(self.size, COPY_BYTES)
+        crc, (full, rest) = 0, divmod(self.size, COPY_BYTES)
         with self.open() as file:
-            for size in (*[COPY_BYTES] * whole, rest):
+            for size in (*[COPY_BYTES] * full, rest):
                 chunk = file.read(size)
                 crc = zlib.crc32(chunk, crc)
                 yield chunk
@@ -195,12 +195,12 @@ def _dim(chunk: Extent, count: int) -> int:
 
 
 class Spill:
-    """The folder of these files, made when it is first needed, and how much may stay in RAM."""
+    """The folder of these files, made when it is first needed, and the budget of RAM."""
 
     def __init__(self, parent: Path | None = None, budget_bytes: float = 0) -> None:
         """Args:
-        parent: on local disk; default: the system's temporary folder.
-        budget_bytes: of indexes in RAM; 0 for as many as there are.
+        parent: a folder on local disk; default: the system's temporary folder.
+        budget_bytes: the most that indexes in RAM may take; 0 sets no limit.
         """
         self.budget_bytes = budget_bytes or float("inf")
         self._parent = parent
@@ -209,30 +209,30 @@ class Spill:
         self._numbers = itertools.count()
 
     def writer(self) -> "SpillWriter":
-        """A new file.
+        """Open a new file.
 
         Raises:
-            Unspillable: local disk takes none.
+            SpillFailed: local disk takes no file.
         """
         try:
             with self._making:
                 self._private = self._private or PrivateFolder(self._parent)
             return SpillWriter(SpillFile(str(self._private.path / f"{next(self._numbers)}.index")))
         except OSError as error:
-            raise Unspillable(str(error)) from error
+            raise SpillFailed(str(error)) from error
 
     def write(self, index: FrozenIndex) -> Spilled:
         """Write one index to a file of its own.
 
         Raises:
-            Unspillable: local disk does not take it; nothing of it is left.
+            SpillFailed: local disk does not take it; no part of it is left.
         """
         with self.writer() as writer:
             chunks = writer.chunks(index.rows())
             return Spilled(len(index), index.vector_count, chunks, writer.extent(index.packed_texts()))
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove the folder."""
         if self._private is not None:
             self._private.close()
             self._private = None
@@ -281,7 +281,7 @@ class StartingSpill:
         try:
             self._writer = self._writer or self._spill.writer()
             chunks = self._writer.chunks(rows)
-        except Unspillable as error:
+        except SpillFailed as error:
             log.warning("index.kept", extra={"reason": str(error)})
             self._spill = None
             return False
@@ -291,11 +291,11 @@ class StartingSpill:
 
 
 class SpillWriter:
-    """Writes a file, extent after extent. What an extent was given for is on disk, not in a buffer."""
+    """Writes a file, extent after extent. An extent that was returned is on disk, not in a buffer."""
 
     def __init__(self, file: SpillFile) -> None:
         """Raises:
-        OSError: it cannot be made.
+        OSError: the file cannot be made.
         """
         self._file = file
         self._stream = Path(file.path).open("xb", buffering=0)  # noqa: SIM115 - `close` does
@@ -310,30 +310,30 @@ class SpillWriter:
         self.close()
 
     def close(self) -> None:
-        """Nothing more will be written."""
+        """Close the file."""
         self._stream.close()
 
     def chunks(self, rows: Iterable[EncodedRows]) -> tuple[Extent, ...]:
         """Write rows, `SEGMENT_ROWS` in each extent.
 
         Raises:
-            Unspillable: as of `extent`.
+            SpillFailed: as of `extent`.
         """
         return tuple(
             self.extent((some.ids.data, some.halves.data, some.sketches.data)) for some in in_chunks(rows, SEGMENT_ROWS)
         )
 
     def extent(self, parts: Iterable["bytes | memoryview[Any]"]) -> Extent:
-        """Write what these give.
+        """Write some bytes as one extent.
 
         Raises:
-            Unspillable: local disk does not take it; nothing more can be written to this file.
+            SpillFailed: local disk does not take them; nothing more can be written to this file.
         """
         begin, crc, waiting = self._at, 0, bytearray()
         for part in parts:
-            whole = memoryview(part)
-            for at in range(0, whole.nbytes, COPY_BYTES):
-                piece = whole.cast("B")[at : at + COPY_BYTES]
+            view = memoryview(part)
+            for at in range(0, view.nbytes, COPY_BYTES):
+                piece = view.cast("B")[at : at + COPY_BYTES]
                 crc = zlib.crc32(piece, crc)
                 waiting += piece
                 if len(waiting) >= COPY_BYTES:
@@ -344,11 +344,11 @@ class SpillWriter:
 
     def _write(self, data: bytearray) -> None:
         try:
-            with memoryview(data) as whole:
+            with memoryview(data) as view:
                 done = 0
                 while done < len(data):
-                    done += self._stream.write(whole[done:])
+                    done += self._stream.write(view[done:])
         except (OSError, ValueError) as error:
             self._stream.close()
-            raise Unspillable(str(error)) from error
+            raise SpillFailed(str(error)) from error
         self._at += len(data)

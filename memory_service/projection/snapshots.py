@@ -45,7 +45,7 @@ from memory_service.namespaces.index import (
     unpacked,
     unpacked_texts,
 )
-from memory_service.namespaces.spilling import Extent, Spill, Spilled, StartingSpill, Unspillable
+from memory_service.namespaces.spilling import Extent, Spill, Spilled, SpillFailed, StartingSpill
 from memory_service.projection.catalog import FrozenCatalog
 from memory_service.projection.catalog_schema import SCHEMA_VERSION, SCHEMAS_READ
 from memory_service.projection.snapshot_rows import (
@@ -276,7 +276,7 @@ def _read_texts(path: Path, spill: Spill | None) -> "tuple[bytes | Extent, str]"
     """The file of all words and structure, in RAM or copied to local disk, and its sha256."""
     if spill is not None:
         hashed = hashlib.sha256()
-        with path.open("rb") as file, contextlib.suppress(Unspillable), spill.writer() as writer:
+        with path.open("rb") as file, contextlib.suppress(SpillFailed), spill.writer() as writer:
             copy = writer.extent(_hashed(file, hashed))
             return copy, hashed.hexdigest()
     data = path.read_bytes()

@@ -16,7 +16,7 @@ from memory_service.clock import HybridClock, Moment, Stamp
 from memory_service.journal.data_folder import DataFolder
 from memory_service.namespaces.conversation import Text
 from memory_service.namespaces.index import Entry, NamespaceIndex
-from memory_service.namespaces.index_cache import Residents
+from memory_service.namespaces.index_cache import IndexCache
 from memory_service.namespaces.spilling import Spill
 from memory_service.projection import snapshots
 from memory_service.projection.recovery import recover
@@ -72,13 +72,13 @@ def index_of(*ids):
     return index
 
 
-def residents_with(spill, *namespaces):
+def cache_with(spill, *namespaces):
     """A table whose namespaces are all evicted but the last."""
-    residents = Residents(DIM, spill)
+    cache = IndexCache(DIM, spill)
     for namespace in namespaces:
-        residents.add(namespace, index_of(1, 2, 3))
-    residents.fit(threading.Lock())
-    return residents
+        cache.add(namespace, index_of(1, 2, 3))
+    cache.evict_excess(threading.Lock())
+    return cache
 
 
 def test_all_but_the_one_used_last_are_evicted_and_loaded_when_asked_for(tmp_path):
@@ -93,29 +93,29 @@ def test_all_but_the_one_used_last_are_evicted_and_loaded_when_asked_for(tmp_pat
 
 
 def test_what_was_used_longest_ago_goes_first_and_what_fits_stays(tmp_path):
-    residents = Residents(DIM, Spill(tmp_path, 5 * index_of(1, 2, 3).nbytes))
+    cache = IndexCache(DIM, Spill(tmp_path, 5 * index_of(1, 2, 3).nbytes))
     for namespace in "abcde":
-        residents.add(namespace, index_of(1, 2, 3))
-    residents.get("a")
-    residents.fit(threading.Lock())
-    assert residents.in_ram() == ["b", "c", "d", "e", "a"]
-    residents.add("f", index_of(1))
-    residents.fit(threading.Lock())
-    assert "b" not in residents.in_ram()
-    assert residents.in_ram()[-2:] == ["a", "f"]
-    assert residents.weight_bytes <= residents.spill.budget_bytes
-    assert residents.memories == 16
-    residents.close()
+        cache.add(namespace, index_of(1, 2, 3))
+    cache.get("a")
+    cache.evict_excess(threading.Lock())
+    assert cache.in_ram() == ["b", "c", "d", "e", "a"]
+    cache.add("f", index_of(1))
+    cache.evict_excess(threading.Lock())
+    assert "b" not in cache.in_ram()
+    assert cache.in_ram()[-2:] == ["a", "f"]
+    assert cache.weight_bytes <= cache.spill.budget_bytes
+    assert cache.memories == 16
+    cache.close()
 
 
 def test_many_that_need_the_same_namespace_get_one_index(tmp_path):
-    residents = residents_with(Spill(tmp_path, 1), "a", "b")
-    assert residents.in_ram() == ["b"]
+    cache = cache_with(Spill(tmp_path, 1), "a", "b")
+    assert cache.in_ram() == ["b"]
     barrier, found = threading.Barrier(8), []
 
     def load():
         barrier.wait(30)
-        found.append(residents.get("a"))
+        found.append(cache.get("a"))
 
     threads = [threading.Thread(target=load) for _ in range(8)]
     for thread in threads:
@@ -124,17 +124,17 @@ def test_many_that_need_the_same_namespace_get_one_index(tmp_path):
         thread.join(30)
     assert len(found) == 8
     assert len({id(index) for index in found}) == 1
-    residents.close()
+    cache.close()
 
 
 def test_an_index_that_a_reader_holds_is_the_one_that_a_writer_changes(tmp_path):
-    residents = residents_with(Spill(tmp_path, 1), "a", "b")
-    held = residents.get("a")
-    residents.get("b")
-    residents.fit(threading.Lock())
-    assert residents.in_ram() == ["b"]
-    assert residents.to_change("a") is held
-    residents.close()
+    cache = cache_with(Spill(tmp_path, 1), "a", "b")
+    held = cache.get("a")
+    cache.get("b")
+    cache.evict_excess(threading.Lock())
+    assert cache.in_ram() == ["b"]
+    assert cache.get_to_change("a") is held
+    cache.close()
 
 
 def test_a_change_that_is_announced_while_an_index_is_written_keeps_it_in_ram(tmp_path):
@@ -143,37 +143,37 @@ def test_a_change_that_is_announced_while_an_index_is_written_keeps_it_in_ram(tm
     class Meanwhile(Spill):
         def write(self, index):
             written = super().write(index)
-            changed = residents.to_change("a")
+            changed = cache.get_to_change("a")
             changed.remove(np.array([2]))
-            residents.changed(["a"])
+            cache.reweigh(["a"])
             return written
 
     spill = Meanwhile(tmp_path, 1)
-    residents = Residents(DIM, spill)
-    residents.add("a", index_of(1, 2, 3))
-    residents.add("b", index_of(1))
-    residents.fit(threading.Lock())
-    assert set(residents.in_ram()) == {"a", "b"}
-    assert len(residents.get("a")) == 2
+    cache = IndexCache(DIM, spill)
+    cache.add("a", index_of(1, 2, 3))
+    cache.add("b", index_of(1))
+    cache.evict_excess(threading.Lock())
+    assert set(cache.in_ram()) == {"a", "b"}
+    assert len(cache.get("a")) == 2
     assert list(tmp_path.glob("*/*.index")) == []
-    residents.close()
+    cache.close()
 
 
 def test_while_somebody_writes_only_what_is_on_disk_already_is_evicted(tmp_path):
-    residents = Residents(DIM, Spill(tmp_path, 1))
+    cache = IndexCache(DIM, Spill(tmp_path, 1))
     for namespace in "abc":
-        residents.add(namespace, index_of(1, 2))
+        cache.add(namespace, index_of(1, 2))
     writing = threading.Lock()
     with writing:
-        residents.fit(writing)
-        assert residents.in_ram() == ["a", "b", "c"]
-    residents.fit(writing)
-    residents.get("a")
-    residents.get("b")
+        cache.evict_excess(writing)
+        assert cache.in_ram() == ["a", "b", "c"]
+    cache.evict_excess(writing)
+    cache.get("a")
+    cache.get("b")
     with writing:
-        residents.fit(writing)
-    assert residents.in_ram() == ["c", "b"], "the last one never was written"
-    residents.close()
+        cache.evict_excess(writing)
+    assert cache.in_ram() == ["c", "b"], "the last one never was written"
+    cache.close()
 
 
 def test_what_did_not_change_is_not_written_again(tmp_path):

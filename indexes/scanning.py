@@ -20,8 +20,11 @@ Positions = NDArray[np.int64]
 Sketches = NDArray[np.uint8]
 Distances = NDArray[np.int32]
 
-SPARSE = 5
+SPARSE = 3
 """Where fewer than one row in so many is to be compared, copying those first beats FAISS's look at each row's bit."""
+
+SCAN_ROWS_MAX = 16_384
+"""Rows of one array at most: those of a full segment."""
 
 BLOCK_ROWS = 512
 """Rows copied at once: 0.4 MB at 384 dimensions, which stay in the processor's cache until they are compared."""
@@ -41,6 +44,13 @@ class Scanner:
         self._scanning_all = self._made(None)
         self._scanning_selected = self._made(self._nothing)
         self._block = np.empty((BLOCK_ROWS, dim), np.float16)
+        # room for the scores of one scan, and for FAISS's numbers of their rows, which nobody needs
+        self._result = faiss.RangeSearchResult(1)
+        self._result.buffer_size = SCAN_ROWS_MAX
+        self._list = _faiss.RangeSearchPartialResult(self._result)
+        self._found = self._list.new_result(0)
+        self._ignored = np.empty(SCAN_ROWS_MAX, np.int64)
+        self._numbers = faiss.swig_ptr(self._ignored)
 
     def _made(self, selector: faiss.IDSelector | None) -> Any:
         scanner = self._quantizer.select_InvertedListScanner(
@@ -79,16 +89,14 @@ class Scanner:
             is_selected = np.zeros(len(rows), np.bool_)
             is_selected[positions] = True
             scanner.sel = selector = _faiss.IDSelectorBitmap(np.packbits(is_selected, bitorder="little"))  # noqa: F841
-        # FAISS appends every score above minus infinity to a list of its own, in the order of the rows
-        found = faiss.RangeSearchResult(1)
-        found.buffer_size = count
-        parts = _faiss.RangeSearchPartialResult(found)
         scanner.set_query(faiss.swig_ptr(query))
-        scanner.scan_codes_range(len(rows), faiss.swig_ptr(rows.view(np.uint8)), None, -np.inf, parts.new_result(0))
-        parts.finalize()
-        if int(faiss.rev_swig_ptr(found.lims, 2)[1]) != count:
+        # FAISS appends every score above minus infinity to its list, in the order of the rows
+        scanner.scan_codes_range(len(rows), faiss.swig_ptr(rows.view(np.uint8)), None, -np.inf, self._found)
+        found = self._found.nres
+        self._list.copy_range(0, min(found, count), self._numbers, faiss.swig_ptr(scores))
+        self._list.wp = self._found.nres = 0  # the list is empty again, and keeps its room
+        if found != count:
             raise ValueError("a query or a vector has numbers that are not finite")
-        scores[:] = faiss.rev_swig_ptr(found.distances, count)
 
 
 _idle: dict[int, list[Scanner]] = defaultdict(list)

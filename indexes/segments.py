@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.rows import EncodedRows, Groups
-from indexes.scanning import Positions
+from indexes.scanning import SCAN_ROWS_MAX, Positions
 from indexes.sketches import BITS
 
-SEGMENT_ROWS = 16_384
+SEGMENT_ROWS = SCAN_ROWS_MAX
 """Rows of a full segment: 14 MB at 384 dimensions, copied in some 3 ms."""
 
 ROWS_MIN = 1

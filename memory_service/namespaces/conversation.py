@@ -75,7 +75,7 @@ NAME_BYTES = 500
 """What an empty structure takes, each row in its line, each given session and each name, about."""
 
 _NUMBERED = ("before", "after", "session", "speaker", "label")
-_PLAIN = ("flags", "time_ms", "created_ms", "importance", "turn", "lot")
+_PLAIN = ("flags", "time_ms", "created_ms", "importance", "turn", "stamp_hash")
 
 _COUNTER_BITS = 20
 
@@ -110,7 +110,7 @@ class Conversation:
         created_ms: (capacity,) int64, of the storing.
         importance: (capacity,) float32, 0 to 1.
         turn: (capacity,) int64, ascending with the stamps, whatever their writer.
-        lot: (capacity,) uint32, as if drawn at random, but the same in every worker.
+        stamp_hash: (capacity,) uint32, as if drawn at random, but the same in every worker.
         speakers, labels: their names.
         sessions: how many there are.
     """
@@ -128,7 +128,7 @@ class Conversation:
         self.created_ms = np.zeros(_ROWS_MIN, np.int64)
         self.importance = np.zeros(_ROWS_MIN, np.float32)
         self.turn = np.zeros(_ROWS_MIN, np.int64)
-        self.lot = np.zeros(_ROWS_MIN, np.uint32)
+        self.stamp_hash = np.zeros(_ROWS_MIN, np.uint32)
         self.speakers, self.labels = Names(), Names()
         self.sessions = 0
         self._rows = 0
@@ -160,7 +160,7 @@ class Conversation:
         self.time_ms[row] = text.created_at_ms if event_ms is None else event_ms
         self.importance[row] = _importance(metadata)
         self.turn[row] = (text.stamp.ms << _COUNTER_BITS) + text.stamp.counter
-        self.lot[row] = zlib.crc32(repr(text.stamp).encode())
+        self.stamp_hash[row] = zlib.crc32(repr(text.stamp).encode())
         self.flags[row] = (
             ASKS * ("?" in content)
             | TIMELY * _names_time(found)
@@ -243,9 +243,9 @@ class Conversation:
         rows = np.flatnonzero(alive)
         is_given = self.given(rows)
         ids = {number: id for id, number in dict(self._given).items()}
-        sessions, given = _numbered_anew(np.where(is_given, self.session[rows], NONE), ids)
-        speaker, speakers = _numbered_anew(self.speaker[rows], dict(enumerate(self.speakers.all())))
-        label, labels = _numbered_anew(self.label[rows], dict(enumerate(self.labels.all())))
+        sessions, given = _renumber(np.where(is_given, self.session[rows], NONE), ids)
+        speaker, speakers = _renumber(self.speaker[rows], dict(enumerate(self.speakers.all())))
+        label, labels = _renumber(self.label[rows], dict(enumerate(self.labels.all())))
         columns = (sessions, speaker, label, *(getattr(self, name)[rows] for name in _PLAIN))
         return {
             "columns": [(column.dtype.str, column.tobytes()) for column in columns],
@@ -273,7 +273,7 @@ class Conversation:
     def _arrange(self) -> None:
         """Put all rows, which know their session if it was given, in lines."""
         line = np.where(self.flags & GIVEN > 0, self.session, np.where(self.flags & TIMED, _TIMED_LINE, _STORED_LINE))
-        order = np.lexsort((self.lot, self.turn, self.created_ms, self.time_ms, line)).astype(np.int32)
+        order = np.lexsort((self.stamp_hash, self.turn, self.created_ms, self.time_ms, line)).astype(np.int32)
         line = line[order]
         is_paused = (line[1:] == _TIMED_LINE) & (np.diff(self.time_ms[order]) > SESSION_PAUSE_MS)
         is_linked = (line[1:] == line[:-1]) & ~is_paused
@@ -300,7 +300,7 @@ class Conversation:
         return bisect_left(order, self._key(row), key=self._key)
 
     def _key(self, row: int) -> tuple[int, int, int, int, int]:
-        return int(self.time_ms[row]), int(self.created_ms[row]), int(self.turn[row]), int(self.lot[row]), row
+        return int(self.time_ms[row]), int(self.created_ms[row]), int(self.turn[row]), int(self.stamp_hash[row]), row
 
     def _enter(self, row: int) -> None:
         line = self._line(row)
@@ -489,7 +489,7 @@ def _label_of(content: str) -> str | None:
     return found.group(1) if found else None
 
 
-def _numbered_anew(column: NDArray[np.int32], names: Mapping[int, str]) -> tuple[NDArray[np.int32], list[str]]:
+def _renumber(column: NDArray[np.int32], names: Mapping[int, str]) -> tuple[NDArray[np.int32], list[str]]:
     """Numbers, or NONE, of those of the names alone that are in use, and these names."""
     used = np.unique(column[column != NONE])
     fresh = np.where(column == NONE, NONE, np.searchsorted(used, column)).astype(np.int32)

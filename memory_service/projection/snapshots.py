@@ -67,16 +67,16 @@ CATALOG = "catalog.sqlite"
 TEXTS = "texts.msgpack"
 KEPT = 2
 ABANDONED_S = 3600
-"""A folder without a manifest is somebody's work in progress for at most this long, then a rest of a crash."""
+"""Seconds for which a folder without a manifest counts as being written. After that it is left over from a crash."""
 
 COPY_BYTES = 1 << 20
 SCHEMA_WITHOUT_CHECKSUM = 1
-"""Manifests of this schema had none."""
+"""Manifests of this schema had no checksum of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenProjection:
-    """A projection as it was at one moment, whatever happens to it since.
+    """A projection as it was at one moment; later changes do not reach it.
 
     Attributes:
         indexes: from RAM, or where they are on local disk.

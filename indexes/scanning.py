@@ -21,7 +21,7 @@ Sketches = NDArray[np.uint8]
 Distances = NDArray[np.int32]
 
 SPARSE = 3
-"""Where fewer than one row in so many is to be compared, copying those first beats FAISS's look at each row's bit."""
+"""Fewer than one row in 3 is copied before it is compared. For more, FAISS's look at each row's bit is cheaper."""
 
 SCAN_ROWS_MAX = 16_384
 """Rows of one array at most: those of a full segment."""
@@ -60,8 +60,10 @@ class Scanner:
         return scanner
 
     def compare(self, query: Vectors, parts: Iterable[tuple[Halves, Positions | None]], scores: Vectors) -> None:
-        """Set `scores` (n,); see `inner_products`."""
-        end = waiting = 0  # scores that are accounted for, and those of the last rows, which wait in the block
+        """Set `scores` (n,) as `inner_products` returns them."""
+        # Sparse parts are copied into the block (BLOCK_ROWS, dim), which is compared when it is full, before a dense
+        # part, and at the end. `scores[:end]` is accounted for; the last `waiting` of these rows wait in the block.
+        end = waiting = 0
         for rows, positions in parts:
             if positions is not None and len(positions) * SPARSE < len(rows):
                 at = 0
@@ -74,6 +76,7 @@ class Scanner:
                         waiting = 0
                 continue
             self._scan(query, self._block[:waiting], None, scores[end - waiting : end])
+            # a dense part is compared where it is
             waiting, begin = 0, end
             end += len(rows if positions is None else positions)
             self._scan(query, rows, positions, scores[begin:end])
@@ -86,6 +89,7 @@ class Scanner:
         scanner = self._scanning_all
         if positions is not None:
             scanner = self._scanning_selected
+            # one bit for each row (n,), packed (n / 8,); FAISS keeps a pointer to the selector, so it lives until then
             is_selected = np.zeros(len(rows), np.bool_)
             is_selected[positions] = True
             scanner.sel = selector = _faiss.IDSelectorBitmap(np.packbits(is_selected, bitorder="little"))  # noqa: F841

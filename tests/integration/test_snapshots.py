@@ -193,7 +193,7 @@ def test_a_snapshot_of_the_first_format_is_read_and_the_next_one_has_faiss_files
         "versioned",
     }
     assert service.get("versioned").content == "The newer version."
-    assert service.retrieve(Retrieval("What does Dana drink?")).hits[0].memory.key == "drink"
+    assert service.retrieve(Retrieval(query="What does Dana drink?")).hits[0].memory.key == "drink"
     service.snapshot()
     index = faiss_index(snapshots_in(tmp_path)[-1])
     np.testing.assert_array_equal(faiss.vector_to_array(index.id_map), ids)

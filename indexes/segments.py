@@ -84,7 +84,9 @@ class Segment:
     def append(self, rows: EncodedRows) -> "Segment":
         """Return this segment, or a copy with more room, with further rows; readers of this one do not notice."""
         end = self.count + len(rows)
-        segment = self if end <= len(self.alive) else self._grown(end)
+        # rows behind the count are of an attempt that failed: FAISS would add behind them
+        is_at_end = self.vectors_index.ntotal == self.sketches_index.ntotal == self.count
+        segment = self if is_at_end and end <= len(self.alive) else self._grown(end)
         faiss.omp_set_num_threads(1)
         segment.vectors_index.add_sa_codes(rows.halves.view(np.uint8), rows.ids)
         segment.sketches_index.add(rows.sketches)

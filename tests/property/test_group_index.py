@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from indexes.group_index import EXACT_ROWS_MAX, GroupIndex
 from indexes.rows import EncodedRows, in_chunks
-from indexes.segments import DEAD_SHARE_MAX, SEGMENT_ROWS
+from indexes.segments import DEAD_SHARE_MAX, SEGMENT_ROWS, Segment
 
 DIM = 8
 FEW_ROWS = 20
@@ -214,6 +214,17 @@ def test_rows_in_chunks_are_the_same_rows_and_all_chunks_but_the_last_are_full(c
     one, other = EncodedRows.join(parts), EncodedRows.join([parts[0], *chunks])
     np.testing.assert_array_equal(one.ids, other.ids)
     np.testing.assert_array_equal(one.halves, other.halves)
+
+
+def test_rows_of_an_attempt_that_was_given_up_are_in_no_later_segment():
+    """A batch may fail between two segments; FAISS has its first rows by then, and nothing was published."""
+    random = np.random.default_rng(8)
+    first, given_up, second = (EncodedRows.encode(np.array([id]), unit(random, 1)) for id in (1, 2, 3))
+    segment = Segment.with_room(10, DIM).append(first)
+    segment.append(given_up)
+    kept = segment.append(second).living_rows()
+    np.testing.assert_array_equal(kept.ids, [1, 3])
+    np.testing.assert_array_equal(kept.halves, np.concatenate([first.halves, second.halves]))
 
 
 def test_among_many_the_ten_nearest_are_found_by_their_sketches():

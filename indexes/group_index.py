@@ -1,8 +1,12 @@
 """Inner-product search over groups of unit vectors, with removal and restriction.
 
-A group is what the caller looks for (a memory); it owns one vector or several (the windows of its text) and scores as
-its best vector. Up to `EXACT_ROWS_MAX` candidate rows, every one is compared. Above, their sketches are, and the rows
-that may be among the best are compared exactly: see `_shortlist`.
+A group is what the caller looks for (a memory). It owns one vector or several (the windows of its text) and scores as
+its best vector. Up to `EXACT_ROWS_MAX` candidate rows, every row is compared. Above that, all sketches are compared, and
+then the rows that may be among the best: see `_shortlist`.
+
+    index = GroupIndex(dim=384)
+    index.add(np.array([7, 7, 9]), vectors)    # two windows of memory 7, one of memory 9
+    ids, cosines = index.search(query, k=10)
 
 Searching takes no lock. One writer adds and removes, and publishes a new tuple of segments last; see `segments.py`.
 """
@@ -22,21 +26,21 @@ from indexes.sketches import DEVIATIONS, reach, sketched
 __all__ = ["FrozenGroupIndex", "GroupIndex", "Groups", "Vectors"]
 
 EXACT_ROWS_MAX = 20_000
-"""Candidates that are all compared: 1 to 1.5 ms here. Also how many a shortlist may hold at most."""
+"""Candidate rows up to which all are compared, in about 1 ms. Also the most rows of a shortlist."""
 
 SPARSE = 8
-"""Where fewer than one row in so many is a candidate, copying the candidates' sketches beats comparing all."""
+"""Where fewer than one row in 8 is a candidate, copying the candidates' sketches is faster than comparing all."""
 
 FIRST_LOOK = 64
 FIRST_LOOK_PER_RESULT = 4
-"""Rows compared at first, to learn how near the k-th best is."""
+"""Rows compared first, to learn how near the k-th best is: 64, and 4 for each result."""
 
 FIRST_LOOK_GROWTH = 4
 
 _NONE = np.empty(0, dtype=np.int64)
 
 TINY = 1e-12
-"""In place of the length of a query that has none."""
+"""Stands for the length of a query of length 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +172,10 @@ class GroupIndex:
         return _looked_up(groups, *_by_group(owners, scores))
 
     def compared(self, groups: Groups, query: Vectors) -> Vectors | None:
-        """As `scores`, of groups in ascending order, by comparing every row there is; None where these are too many.
+        """Return the same as `scores`, of groups in ascending order, by comparing every row.
 
-        Up to `exact_rows_max` rows: so many are compared in the time in which `scores` finds some hundred.
+        None where there are more than `exact_rows_max` rows. Up to that many this takes as long as `scores` of some
+        hundred groups.
         """
         if sum(segment.count for segment in self._segments) > self._exact_rows_max:
             return None
@@ -178,7 +183,7 @@ class GroupIndex:
         return scores if np.array_equal(found, groups) else _looked_up(groups, found, scores)
 
     def firsts(self, groups: Groups) -> Vectors:
-        """(m, dim) the first vector of each group; NaN for unknown ones."""
+        """Return the first vector (m, dim) of each group; NaN for unknown groups."""
         distinct = np.unique(groups)
         found = [EncodedRows.empty(0, self.dim)]
         found += [segment.rows[segment.living_of(distinct)] for segment in self._segments]
@@ -199,11 +204,11 @@ class GroupIndex:
             query: (dim,), of length 1 if scores are to be cosines.
             k: at least 1.
             among: only these groups are candidates; None admits all.
-            deviations: how far to look for the last of many, where not all rows are compared.
+            deviations: how far beyond the expected distance of sketches to compare, in standard deviations.
 
         Returns:
             Groups (m,) and their scores (m,), best first, ties by the smaller group; m = min(k, candidates). Scores
-            are exact. So are the groups, up to `exact_rows_max` candidate rows.
+            are exact to within half precision. So are the groups, up to `exact_rows_max` candidate rows.
 
         Raises:
             ValueError: wrong shape of the query.
@@ -279,10 +284,10 @@ def _candidates(segments: tuple[Segment, ...], among: Groups | None) -> _Candida
 def _shortlist(
     candidates: _Candidates, query: Vectors, k: int, rows_max: int, deviations: float
 ) -> tuple[Groups, Vectors]:
-    """The k best groups among those candidates whose sketches are near enough.
+    """Return the k best groups among the candidates whose sketches are near enough.
 
-    How near is enough, the query itself tells: a first look at the nearest sketches gives k groups, the worst of which
-    is at most as good as the k-th best of all. Whatever is better than that one has a sketch within its reach.
+    The query itself tells how near that is: the rows with the nearest sketches give k groups, and the worst of these is
+    at most as good as the k-th best of all. Whatever is better than that one has a sketch within its reach.
     """
     distances = candidates.distances(sketched(query[np.newaxis])[0])
     first = FIRST_LOOK + FIRST_LOOK_PER_RESULT * k
@@ -291,7 +296,7 @@ def _shortlist(
         groups, scores = _best(*candidates.scored(query, chosen), k)
         if len(groups) == k or len(chosen) == len(candidates):
             break
-        first *= FIRST_LOOK_GROWTH  # several windows of one group took places: look further
+        first *= FIRST_LOOK_GROWTH  # several windows of one group were among them: compare more
     worst = float(scores[-1]) / max(float(np.linalg.norm(query)), TINY)
     within = np.flatnonzero(distances <= reach(worst, deviations))
     if len(within) <= len(chosen):
@@ -302,7 +307,7 @@ def _shortlist(
 
 
 def _nearest(distances: Distances, count: int) -> Positions:
-    """The numbers of the `count` smallest distances, ascending; of equal ones the first."""
+    """Return the numbers of the `count` smallest distances, ascending; of equal distances the first."""
     if count >= len(distances):
         return np.arange(len(distances))
     limit = np.partition(distances, count - 1)[count - 1]
@@ -311,7 +316,7 @@ def _nearest(distances: Distances, count: int) -> Positions:
 
 
 def _best(owners: Groups, scores: Vectors, k: int) -> tuple[Groups, Vectors]:
-    """The k best groups and their scores, best first, ties by the smaller group, of rows in order of owner."""
+    """Return the k best groups and their scores, best first, ties by the smaller group; rows are in order of owner."""
     groups, best = _by_group(owners, scores)
     if k < len(groups):
         kept = np.flatnonzero(best >= np.partition(best, -k)[-k])
@@ -321,7 +326,7 @@ def _best(owners: Groups, scores: Vectors, k: int) -> tuple[Groups, Vectors]:
 
 
 def _by_group(owners: Groups, scores: Vectors) -> tuple[Groups, Vectors]:
-    """The groups of rows in order of owner, each once, and the best score of each."""
+    """Return each group once, and its best score; rows are in order of owner."""
     is_first = _is_first(owners)
     if is_first.all():
         return owners, scores
@@ -330,14 +335,14 @@ def _by_group(owners: Groups, scores: Vectors) -> tuple[Groups, Vectors]:
 
 
 def _is_first(owners: Groups) -> NDArray[np.bool_]:
-    """(n,) whether a group begins there in an ascending list of owners."""
+    """Return where a group begins (n,) in an ascending list of owners."""
     is_first = np.ones(len(owners), np.bool_)
     np.not_equal(owners[1:], owners[:-1], out=is_first[1:])
     return is_first
 
 
 def _looked_up(groups: Groups, found: Groups, values: Vectors) -> Vectors:
-    """The value of each group by those that were found (ascending), NaN for others."""
+    """Return the value of each group among those that were found (ascending), NaN for others."""
     result = np.full((len(groups), *values.shape[1:]), np.nan, dtype=np.float32)
     if len(found):
         at = np.minimum(np.searchsorted(found, groups), len(found) - 1)
@@ -347,10 +352,10 @@ def _looked_up(groups: Groups, found: Groups, values: Vectors) -> Vectors:
 
 
 def _counted(owners: Groups) -> int:
-    """How many groups there are in an ascending list of owners."""
+    """Return the number of groups in an ascending list of owners."""
     return int(np.count_nonzero(_is_first(owners)))
 
 
 def _distinct(groups: Groups) -> Groups:
-    """The groups, ascending, each once; they usually come so."""
+    """Return the groups ascending, each once, as they usually come."""
     return groups if np.all(groups[1:] > groups[:-1]) else np.unique(groups)

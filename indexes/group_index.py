@@ -1,8 +1,8 @@
 """Inner-product search over groups of unit vectors, with removal and restriction.
 
 A group is what the caller looks for (a memory). It owns one vector or several (the windows of its text) and scores as
-its best vector. Up to `EXACT_ROWS_MAX` candidate rows, every row is compared. Above that, all sketches are compared, and
-then the rows that may be among the best: see `_shortlist`.
+its best vector. Up to `EXACT_ROWS_MAX` candidate rows, every row is compared. Above that, all sketches are compared,
+and then the rows that may be among the best: see `_shortlist`.
 
     index = GroupIndex(dim=384)
     index.add(np.array([7, 7, 9]), vectors)    # two windows of memory 7, one of memory 9

@@ -1,40 +1,50 @@
 """Inner-product search over groups of unit vectors, with removal and restriction.
 
-A group is what the caller looks for (a memory); it owns one vector or several (the windows of its text) and scores as
-its best vector. Up to `EXACT_ROWS_MAX` candidate rows, every one is compared. Above, their sketches are, and the rows
-that may be among the best are compared exactly: see `_shortlist`.
+A group is what the caller looks for (a memory). It owns one vector or several (the windows of its text) and scores as
+its best vector. Up to `EXACT_ROWS_MAX` candidate rows, every row is compared. Above that, all sketches are compared,
+and then the rows that may be among the best: see `_shortlist`.
+
+    index = GroupIndex(dim=384)
+    index.add(np.array([7, 7, 9]), vectors)    # two windows of memory 7, one of memory 9
+    ids, cosines = index.search(query, k=10)
 
 Searching takes no lock. One writer adds and removes, and publishes a new tuple of segments last; see `segments.py`.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
-from indexes.kernels import Distances, Positions, Sketches, Vectors, differing_bits, inner_products
-from indexes.segments import SEGMENT_ROWS, Groups, Segment, room_for, split, tidied
+from indexes.rows import EncodedRows, Groups
+from indexes.scanning import Distances, Positions, Sketches, Vectors, differing_bits, inner_products
+from indexes.segments import SEGMENT_ROWS, Segment, roomy, tidied
 from indexes.sketches import DEVIATIONS, reach, sketched
 
-__all__ = ["Frozen", "GroupIndex", "Groups", "Vectors"]
+__all__ = ["FrozenGroupIndex", "GroupIndex", "Groups", "Vectors"]
 
 EXACT_ROWS_MAX = 20_000
-"""Candidates that are all compared: 1 to 1.5 ms here. Also how many a shortlist may hold at most."""
+"""Candidate rows up to which all are compared, in about 1 ms. Also the most rows of a shortlist."""
 
 SPARSE = 8
-"""Where fewer than one row in so many is a candidate, copying the candidates' sketches beats comparing all."""
+"""Where fewer than one row in 8 is a candidate, copying the candidates' sketches is faster than comparing all."""
 
 FIRST_LOOK = 64
 FIRST_LOOK_PER_RESULT = 4
-"""Rows compared at first, to learn how near the k-th best is."""
+"""Rows compared first, to learn how near the k-th best is: 64, and 4 for each result."""
 
 FIRST_LOOK_GROWTH = 4
 
+_NONE = np.empty(0, dtype=np.int64)
+
 TINY = 1e-12
-"""In place of the length of a query that has none."""
+"""Stands for the length of a query of length 0."""
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class FrozenGroupIndex:
     """An index as it was at one moment."""
 
     _segments: tuple[Segment, ...]
@@ -43,37 +53,20 @@ class Frozen:
         """Number of vectors."""
         return sum(int(np.count_nonzero(segment.alive)) for segment in self._segments)
 
-    def parts(self) -> "list[FrozenPart]":
-        """The vectors in the order that `add` takes, in pieces, so that nobody needs a copy of everything."""
-        return [FrozenPart(segment) for segment in self._segments]
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenPart:
-    """Some of the vectors of an index."""
-
-    _segment: Segment
-
-    def groups(self) -> Groups:
-        """The group (n,) of each vector."""
-        return self._segment.owners[self._segment.living()]
-
-    def vectors(self) -> Vectors:
-        """The vectors (n, dim); a copy where some were removed."""
-        living = self._segment.living()
-        is_whole = len(living) == self._segment.count
-        return self._segment.rows[: len(living)] if is_whole else self._segment.rows[living]
+    def rows(self) -> Iterator[EncodedRows]:
+        """Yield the rows in the order in which they were added, copied segment by segment."""
+        return (segment.living_rows() for segment in self._segments)
 
 
 class GroupIndex:
-    """Groups of float32 vectors of length 1. One writer at a time, any number of readers."""
+    """Groups of vectors of length 1, kept in half precision. One writer at a time, any number of readers."""
 
     __slots__ = ("_exact_rows_max", "_groups", "_segments", "dim")
 
     def __init__(self, dim: int, exact_rows_max: int = EXACT_ROWS_MAX) -> None:
         """Args:
         dim: of the vectors.
-        exact_rows_max: candidate rows up to which nothing is approximate; and the bound of a shortlist.
+        exact_rows_max: candidate rows up to which every one is compared, and the most that a shortlist holds.
         """
         self.dim = dim
         self._exact_rows_max = exact_rows_max
@@ -81,24 +74,21 @@ class GroupIndex:
         self._groups = 0
 
     @classmethod
-    def over(cls, dim: int, groups: Groups, parts: list[Vectors]) -> "GroupIndex":
-        """An index that keeps these rows themselves, not a copy; nobody else may write to them from now on.
+    def of_rows(cls, dim: int, parts: Iterable[EncodedRows], count: int) -> "GroupIndex":
+        """Make an index of rows that were encoded before, such as those of a file.
 
         Args:
             dim: of the vectors.
-            groups: (n,) the group of each row, ascending.
-            parts: what `room_for(n, dim)` gave, its first n rows filled.
+            parts: the rows, ids ascending.
+            count: how many they are in all; sizes the last segment.
 
         Raises:
-            ValueError: wrong shapes, or groups out of order.
+            ValueError: ids out of order.
         """
-        if [part.shape for part in parts] != [part.shape for part in room_for(len(groups), dim)]:
-            raise ValueError(f"expected room for {len(groups)} vectors of dimension {dim}")
-        index = cls(dim)
-        if len(groups):
-            _require_ascending(groups, after=-1)
-            segments = [Segment.over(part).owned(share) for part, share in zip(parts, split(groups), strict=True)]
-            index._publish(tuple(segments), groups)
+        index, left = cls(dim), count
+        for part in parts:
+            index._append(part, roomy(left))
+            left -= len(part)
         return index
 
     def __len__(self) -> int:
@@ -120,26 +110,34 @@ class GroupIndex:
         Raises:
             ValueError: wrong shapes, or groups out of order.
         """
-        added = len(groups)
-        if vectors.shape != (added, self.dim):
-            raise ValueError(f"expected vectors of shape ({added}, {self.dim}), got {vectors.shape}")
-        if added == 0:
-            return
-        segments = list(self._segments)
-        _require_ascending(groups, after=segments[-1].owners[segments[-1].count - 1] if segments else -1)
-        at = 0
-        while at < added:
-            if not segments or segments[-1].count >= SEGMENT_ROWS:
-                capacity = SEGMENT_ROWS if segments else min(SEGMENT_ROWS, added)
-                segments.append(Segment.over(np.empty((capacity, self.dim), dtype=np.float32)))
-            end = min(added, at + SEGMENT_ROWS - segments[-1].count)
-            segments[-1] = segments[-1].appended(groups[at:end], vectors[at:end])
-            at = end
-        self._publish(tuple(segments), groups)
+        if vectors.shape != (len(groups), self.dim):
+            raise ValueError(f"expected vectors of shape ({len(groups)}, {self.dim}), got {vectors.shape}")
+        if len(groups) and groups[0] <= self._last():
+            raise ValueError("groups must be new and ascending")
+        capacity = SEGMENT_ROWS if self._segments else min(SEGMENT_ROWS, len(groups))
+        self._append(EncodedRows.encode(groups, vectors), capacity)
 
-    def _publish(self, segments: tuple[Segment, ...], added: Groups) -> None:
-        self._segments = segments
-        self._groups += _counted(added)  # who counts a group finds it
+    def _append(self, rows: EncodedRows, capacity: int) -> None:
+        """Append rows, the first of which may be of the last group; a new segment is made with this capacity."""
+        if len(rows) == 0:
+            return
+        last = self._last()
+        if rows.ids[0] < last or np.any(np.diff(rows.ids) < 0):
+            raise ValueError("groups must be new and ascending")
+        segments = list(self._segments)
+        at = 0
+        while at < len(rows):
+            if not segments or segments[-1].count >= SEGMENT_ROWS:
+                segments.append(Segment.with_room(capacity, self.dim))
+            end = min(len(rows), at + SEGMENT_ROWS - segments[-1].count)
+            segments[-1] = segments[-1].append(rows[at:end])
+            at = end
+        self._segments = tuple(segments)
+        self._groups += _counted(rows.ids) - int(rows.ids[0] == last)  # last, so that who counts a group finds it
+
+    def _last(self) -> int:
+        """The largest group, or -1."""
+        return int(self._segments[-1].owners[-1]) if self._segments else -1
 
     def remove(self, groups: Groups) -> None:
         """Forget groups, at once for every later search; unknown ones are ignored."""
@@ -154,10 +152,10 @@ class GroupIndex:
             self._segments = tidied(self._segments)
 
     def vectors(self, group: int) -> Vectors:
-        """The vectors of one group, (n, dim), in the order they were added; (0, dim) when it is unknown."""
+        """Return the vectors (n, dim) of one group in the order they were added; (0, dim) when it is unknown."""
         wanted = np.array([group], dtype=np.int64)
-        found = [segment.rows[segment.living_of(wanted)] for segment in self._segments]
-        return np.concatenate([np.empty((0, self.dim), dtype=np.float32), *found])
+        found = [segment.rows.halves[segment.living_of(wanted)] for segment in self._segments]
+        return np.concatenate([np.empty((0, self.dim), dtype=np.float16), *found]).astype(np.float32)
 
     def scores(self, groups: Groups, query: Vectors) -> Vectors:
         """Score groups as `search` does.
@@ -174,9 +172,10 @@ class GroupIndex:
         return _looked_up(groups, *_by_group(owners, scores))
 
     def compared(self, groups: Groups, query: Vectors) -> Vectors | None:
-        """As `scores`, of groups in ascending order, by comparing every row there is; None where these are too many.
+        """Return the same as `scores`, of groups in ascending order, by comparing every row.
 
-        Up to `exact_rows_max` rows: so many are compared in the time in which `scores` finds some hundred.
+        None where there are more than `exact_rows_max` rows. Up to that many this takes as long as `scores` of some
+        hundred groups.
         """
         if sum(segment.count for segment in self._segments) > self._exact_rows_max:
             return None
@@ -184,16 +183,17 @@ class GroupIndex:
         return scores if np.array_equal(found, groups) else _looked_up(groups, found, scores)
 
     def firsts(self, groups: Groups) -> Vectors:
-        """(m, dim) the first vector of each group; NaN for unknown ones."""
-        parts = _candidates(self._segments, np.unique(groups)).parts
-        owners = np.concatenate([np.empty(0, np.int64), *(segment.owners[at] for segment, at in parts)])
-        rows = np.concatenate([np.empty((0, self.dim), np.float32), *(segment.rows[at] for segment, at in parts)])
-        begins = _begins(owners)
-        return _looked_up(groups, owners[begins], rows[begins])
+        """Return the first vector (m, dim) of each group; NaN for unknown groups."""
+        distinct = np.unique(groups)
+        found = [EncodedRows.empty(0, self.dim)]
+        found += [segment.rows[segment.living_of(distinct)] for segment in self._segments]
+        rows = EncodedRows.join(found)
+        firsts = rows[np.flatnonzero(_is_first(rows.ids))]
+        return _looked_up(groups, firsts.ids, firsts.vectors())
 
-    def freeze(self) -> Frozen:
-        """The index of this moment. Costs a copy of one byte for each row."""
-        return Frozen(tuple(segment.frozen() for segment in self._segments))
+    def freeze(self) -> FrozenGroupIndex:
+        """Return the index of this moment. Costs a copy of one byte for each row."""
+        return FrozenGroupIndex(tuple(segment.freeze() for segment in self._segments))
 
     def search(
         self, query: Vectors, k: int, among: Groups | None = None, *, deviations: float = DEVIATIONS
@@ -204,11 +204,11 @@ class GroupIndex:
             query: (dim,), of length 1 if scores are to be cosines.
             k: at least 1.
             among: only these groups are candidates; None admits all.
-            deviations: how far to look for the last of many, where not all rows are compared.
+            deviations: how far beyond the expected distance of sketches to compare, in standard deviations.
 
         Returns:
             Groups (m,) and their scores (m,), best first, ties by the smaller group; m = min(k, candidates). Scores
-            are exact. So are the groups, up to `exact_rows_max` candidate rows.
+            are exact to within half precision. So are the groups, up to `exact_rows_max` candidate rows.
 
         Raises:
             ValueError: wrong shape of the query.
@@ -223,59 +223,71 @@ class GroupIndex:
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """Rows that may be found, counted through: those of the first segment, then those of the next.
+    """Rows that may be found, numbered through: those of the first segment, then those of the next.
 
     Attributes:
-        parts: segments, and the positions of the candidates in each, ascending.
+        parts: segments, and the positions of the candidates in each, ascending; None for all rows in use.
         begins: (len(parts) + 1,) the number of the first candidate of each part, and of all.
     """
 
-    parts: list[tuple[Segment, Positions]]
-    begins: Positions
+    parts: list[tuple[Segment, Positions | None]]
+    begins: list[int]
 
     def __len__(self) -> int:
-        return int(self.begins[-1])
+        return self.begins[-1]
 
     def scored(self, query: Vectors, chosen: Positions | None = None) -> tuple[Groups, Vectors]:
-        """The owners (ascending) and scores of these candidates (numbers, ascending), or of all."""
-        owners: list[Groups] = [np.empty(0, dtype=np.int64)]
-        scores: list[Vectors] = [np.empty(0, dtype=np.float32)]
-        numbers = np.arange(len(self)) if chosen is None else chosen
-        shares = np.searchsorted(numbers, self.begins)
-        for at, (segment, candidates) in enumerate(self.parts):
-            positions = candidates[numbers[shares[at] : shares[at + 1]] - self.begins[at]]
-            if len(positions):
-                owners.append(segment.owners[positions])
-                scores.append(inner_products(query, segment.rows, positions))
-        return np.concatenate(owners), np.concatenate(scores)
+        """Return the owners (n,), ascending, and scores (n,) of these candidates (numbers, ascending), or of all."""
+        count = len(self) if chosen is None else len(chosen)
+        parts = list(self._split(chosen))
+        owners = [segment.owners if positions is None else segment.owners[positions] for segment, positions, _ in parts]
+        rows = [(segment.rows.halves[: segment.count], positions) for segment, positions, _ in parts]
+        return np.concatenate([_NONE, *owners]), inner_products(query, rows, count)
+
+    def _split(self, chosen: Positions | None) -> Iterator[tuple[Segment, Positions | None, slice]]:
+        """Yield for each segment the positions of the chosen candidates in it, and their places among the chosen."""
+        if chosen is None:
+            for (segment, positions), begin, end in zip(self.parts, self.begins, self.begins[1:], strict=False):
+                yield segment, positions, slice(begin, end)
+            return
+        shares = np.searchsorted(chosen, self.begins).tolist()
+        for (segment, candidates), number, begin, end in zip(self.parts, self.begins, shares, shares[1:], strict=False):
+            if begin < end:
+                positions = chosen[begin:end] - number
+                yield segment, positions if candidates is None else candidates[positions], slice(begin, end)
 
     def distances(self, sketch: Sketches) -> Distances:
-        """In how many bits the sketch of each candidate differs."""
-        found = [np.empty(0, dtype=np.int32)]
-        for segment, positions in self.parts:
-            if len(positions) * SPARSE < segment.count:
-                found.append(differing_bits(sketch, np.take(segment.sketches, positions, axis=0, mode="clip")))
+        """Return in how many bits the sketch of each candidate differs, (n,)."""
+        distances = np.empty(len(self), np.int32)
+        for segment, positions, places in self._split(None):
+            sketches = segment.rows.sketches[: segment.count]
+            if positions is None:
+                differing_bits(sketch, sketches, distances[places])
+            elif len(positions) * SPARSE < segment.count:
+                differing_bits(sketch, np.take(sketches, positions, axis=0, mode="clip"), distances[places])
             else:
-                found.append(differing_bits(sketch, segment.sketches[: segment.count])[positions])
-        return np.concatenate(found)
+                distances[places] = differing_bits(sketch, sketches, np.empty(segment.count, np.int32))[positions]
+        return distances
 
 
 def _candidates(segments: tuple[Segment, ...], among: Groups | None) -> _Candidates:
+    parts: list[tuple[Segment, Positions | None]]
     if among is None:
-        parts = [(segment, segment.living()) for segment in segments]
+        parts = [(segment, segment.living_if_some_died()) for segment in segments]
     else:
         groups = _distinct(among)
         parts = [(segment, segment.living_of(groups)) for segment in segments]
-    return _Candidates(parts, np.cumsum([0, *(len(positions) for _, positions in parts)]))
+    counts = (segment.count if positions is None else len(positions) for segment, positions in parts)
+    return _Candidates(parts, list(accumulate(counts, initial=0)))
 
 
 def _shortlist(
     candidates: _Candidates, query: Vectors, k: int, rows_max: int, deviations: float
 ) -> tuple[Groups, Vectors]:
-    """The k best groups among those candidates whose sketches are near enough.
+    """Return the k best groups among the candidates whose sketches are near enough.
 
-    How near is enough, the query itself tells: a first look at the nearest sketches gives k groups, the worst of which
-    is at most as good as the k-th best of all. Whatever is better than that one has a sketch within its reach.
+    The query itself tells how near that is: the rows with the nearest sketches give k groups, and the worst of these is
+    at most as good as the k-th best of all. Whatever is better than that one has a sketch within its reach.
     """
     distances = candidates.distances(sketched(query[np.newaxis])[0])
     first = FIRST_LOOK + FIRST_LOOK_PER_RESULT * k
@@ -284,7 +296,7 @@ def _shortlist(
         groups, scores = _best(*candidates.scored(query, chosen), k)
         if len(groups) == k or len(chosen) == len(candidates):
             break
-        first *= FIRST_LOOK_GROWTH  # several windows of one group took places: look further
+        first *= FIRST_LOOK_GROWTH  # several windows of one group were among them: compare more
     worst = float(scores[-1]) / max(float(np.linalg.norm(query)), TINY)
     within = np.flatnonzero(distances <= reach(worst, deviations))
     if len(within) <= len(chosen):
@@ -295,7 +307,7 @@ def _shortlist(
 
 
 def _nearest(distances: Distances, count: int) -> Positions:
-    """The numbers of the `count` smallest distances, ascending; of equal ones the first."""
+    """Return the numbers of the `count` smallest distances, ascending; of equal distances the first."""
     if count >= len(distances):
         return np.arange(len(distances))
     limit = np.partition(distances, count - 1)[count - 1]
@@ -304,7 +316,7 @@ def _nearest(distances: Distances, count: int) -> Positions:
 
 
 def _best(owners: Groups, scores: Vectors, k: int) -> tuple[Groups, Vectors]:
-    """The k best groups and their scores, best first, ties by the smaller group, of rows in order of owner."""
+    """Return the k best groups and their scores, best first, ties by the smaller group; rows are in order of owner."""
     groups, best = _by_group(owners, scores)
     if k < len(groups):
         kept = np.flatnonzero(best >= np.partition(best, -k)[-k])
@@ -314,20 +326,23 @@ def _best(owners: Groups, scores: Vectors, k: int) -> tuple[Groups, Vectors]:
 
 
 def _by_group(owners: Groups, scores: Vectors) -> tuple[Groups, Vectors]:
-    """The groups of rows in order of owner, each once, and the best score of each."""
-    begins = _begins(owners)
-    if len(begins) == len(owners):
+    """Return each group once, and its best score; rows are in order of owner."""
+    is_first = _is_first(owners)
+    if is_first.all():
         return owners, scores
+    begins = np.flatnonzero(is_first)
     return owners[begins], np.maximum.reduceat(scores, begins)
 
 
-def _begins(owners: Groups) -> Positions:
-    """Where each group begins in an ascending list of owners."""
-    return np.flatnonzero(np.diff(owners, prepend=-1)) if len(owners) else np.empty(0, dtype=np.int64)
+def _is_first(owners: Groups) -> NDArray[np.bool_]:
+    """Return where a group begins (n,) in an ascending list of owners."""
+    is_first = np.ones(len(owners), np.bool_)
+    np.not_equal(owners[1:], owners[:-1], out=is_first[1:])
+    return is_first
 
 
 def _looked_up(groups: Groups, found: Groups, values: Vectors) -> Vectors:
-    """The value of each group by those that were found (ascending), NaN for others."""
+    """Return the value of each group among those that were found (ascending), NaN for others."""
     result = np.full((len(groups), *values.shape[1:]), np.nan, dtype=np.float32)
     if len(found):
         at = np.minimum(np.searchsorted(found, groups), len(found) - 1)
@@ -337,15 +352,10 @@ def _looked_up(groups: Groups, found: Groups, values: Vectors) -> Vectors:
 
 
 def _counted(owners: Groups) -> int:
-    """How many groups there are in an ascending list of owners."""
-    return int(np.count_nonzero(np.diff(owners))) + 1 if len(owners) else 0
+    """Return the number of groups in an ascending list of owners."""
+    return int(np.count_nonzero(_is_first(owners)))
 
 
 def _distinct(groups: Groups) -> Groups:
-    """The groups, ascending, each once; they usually come so."""
+    """Return the groups ascending, each once, as they usually come."""
     return groups if np.all(groups[1:] > groups[:-1]) else np.unique(groups)
-
-
-def _require_ascending(groups: Groups, *, after: int) -> None:
-    if groups[0] <= after or np.any(np.diff(groups) < 0):
-        raise ValueError("groups must be new and ascending")

@@ -1,8 +1,8 @@
 """Postings: which documents have a term, and how often. One writer at a time, any number of readers, no lock.
 
-A document is a group, as in `group_index.py`: an ascending number that is never used again. It gets a row, the next
-one; removing it clears a flag. Rows are reclaimed by making an index of the living ones (`over` their `arrays`), which
-whoever keeps the index then publishes.
+A document is a group, as in `group_index.py`: an ascending number that is never used again. It gets the next row, and
+removing it clears a flag. To reclaim rows, the owner of the index makes another one of the living rows (`over` their
+`arrays`) and publishes that.
 """
 
 import sys
@@ -18,13 +18,17 @@ Rows = NDArray[np.int64]
 Frequencies = NDArray[np.float32]
 
 FREQUENCY_MAX = 255
-"""More occurrences of a term in a document count as so many."""
+"""Occurrences of a term in a document beyond this number do not count."""
 
 TERMS_AT_ONCE = 512
-"""Of a vocabulary that is made arrays of."""
+"""Terms packed in one step by `arrays`."""
+
+SHARED_TERMS_MAX = 4_096
+"""Vocabularies up to this size share their words with other indexes. Of a larger one most words are rare, and sharing
+takes 50 bytes for each."""
 
 _FREQUENCY_BITS = 8
-"""The other 24 of a posting are the row: 16 million of them."""
+"""Bits of a posting for the frequency. The other 24 are for the row, which makes 16 million rows."""
 
 _ROWS_MIN = 8
 """First allocation: small, because there may be thousands of small indexes."""
@@ -32,20 +36,20 @@ _ROWS_MIN = 8
 OBJECT_BYTES = 800
 TERM_BYTES = 210
 POSTING_BYTES = 4.5
-"""What an empty index takes, each term with its list (two objects, a buffer, a place in a dictionary), and each posting
-with room to grow; as CPython 3.11 measures on 64 bits."""
+"""Memory of an empty index, of a term (two objects, a buffer, a place in a dictionary), and of a posting with room to
+grow; measured with CPython 3.11 on 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """A lexical index as arrays, for a file.
+    """The contents of a lexical index as arrays, for a file.
 
     Attributes:
         groups: (n,) int64, ascending.
         lengths: (n,) uint32.
-        terms: all of them.
-        counts: (terms,) uint32, postings of each.
-        postings: (sum of counts,) uint32, a row and a frequency each.
+        terms: the vocabulary.
+        counts: (terms,) uint32, number of postings of each term.
+        postings: (sum of counts,) uint32, each a row and a frequency.
     """
 
     groups: Groups
@@ -78,7 +82,7 @@ class LexicalIndex:
 
     @property
     def nbytes(self) -> int:
-        """What it takes in RAM, about."""
+        """Memory in bytes, estimated."""
         arrays = self.groups.nbytes + self.lengths.nbytes + self.alive.nbytes
         return OBJECT_BYTES + arrays + len(self._postings) * TERM_BYTES + round(self._postings_count * POSTING_BYTES)
 
@@ -87,12 +91,12 @@ class LexicalIndex:
         return self.count - self.dead
 
     def add(self, group: int, frequencies: Mapping[str, int], marks: Iterable[str] = ()) -> int:
-        """Add a document under a group that is larger than all before; its row.
+        """Add a document under a group that is larger than all before, and return its row.
 
         Args:
-            group: of the document.
-            frequencies: how often it has each term.
-            marks: terms, none of the others, that it has once and that add nothing to its length.
+            group: number of the document.
+            frequencies: number of occurrences of each term.
+            marks: further terms that occur once and add nothing to the length of the document.
         """
         row = self.count
         if row == len(self.groups):
@@ -123,12 +127,12 @@ class LexicalIndex:
         return row
 
     def row(self, group: int) -> int | None:
-        """The row of a living document."""
+        """Return the row of a living document; None when there is no such document."""
         row = int(np.searchsorted(self.groups[: self.count], group))
         return row if row < self.count and self.groups[row] == group and self.alive[row] else None
 
     def rows(self, groups: Groups) -> Rows:
-        """The rows of those of these groups that are there, in their order."""
+        """Return the rows of these groups in their order, without those of unknown groups."""
         held = self.groups[: self.count]
         at = np.searchsorted(held, groups)
         is_within = at < len(held)
@@ -137,12 +141,12 @@ class LexicalIndex:
         return found[self.alive[found]]
 
     def postings(self, term: str) -> tuple[Rows, Frequencies]:
-        """The rows of living documents that have a term, ascending, and how often."""
+        """Return the rows (n,) of living documents with a term, ascending, and its frequencies (n,)."""
         found = self._postings.get(term)
         if found is None:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         count = self.count
-        packed = np.frombuffer(found.tobytes(), np.uint32)  # a copy: an array that is looked at cannot grow
+        packed = np.frombuffer(found.tobytes(), np.uint32)  # a copy, since an array with a view on it cannot grow
         rows = (packed >> _FREQUENCY_BITS).astype(np.int64)
         if rows[-1:] >= count:  # of a document that is being added, or of one after this index was frozen
             rows = rows[: np.searchsorted(rows, count)]
@@ -151,7 +155,7 @@ class LexicalIndex:
         return rows[living], (packed[living] & FREQUENCY_MAX).astype(np.float32)
 
     def frequency(self, term: str) -> int:
-        """How many living documents have a term."""
+        """Return the number of living documents with a term."""
         return len(self.postings(term)[0])
 
     def _grow(self) -> None:
@@ -163,16 +167,16 @@ class LexicalIndex:
             setattr(self, name, fresh)
 
     def frozen(self) -> "LexicalIndex":
-        """The index of this moment: postings that are added later have rows beyond its count. Costs a copy of flags."""
+        """Return the index as it is now, for a copy of flags. Postings added later have rows beyond its count."""
         copy = LexicalIndex()
         copy._postings, copy.groups, copy.lengths = dict(self._postings), self.groups, self.lengths
         copy.alive, copy.count, copy.dead = self.alive.copy(), self.count, self.dead
         return copy
 
     def arrays(self) -> Arrays:
-        """The living documents, with rows from 0.
+        """Return the living documents, with rows from 0.
 
-        Some terms at a time: one step over all postings would hold up every other thread for tens of milliseconds.
+        Terms are packed some at a time. One step over all would hold up every other thread for tens of milliseconds.
         """
         alive = self.alive[: self.count]
         fresh_row = (np.cumsum(alive) - 1).astype(np.uint32)
@@ -196,7 +200,7 @@ class LexicalIndex:
     def _living(
         self, found: list["array[int]"], alive: NDArray[np.bool_], fresh_row: NDArray[np.uint32]
     ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        """How many postings of living rows there are in each of some lists, and all of these with their fresh rows."""
+        """Return the number of living postings in each list (lists,), and all of these (n,) with their fresh rows."""
         parts = [postings.tobytes() for postings in found]
         packed = np.frombuffer(b"".join(parts), np.uint32)
         rows = packed >> _FREQUENCY_BITS
@@ -208,15 +212,16 @@ class LexicalIndex:
 
     @classmethod
     def over(cls, arrays: Arrays) -> "LexicalIndex":
-        """An index of these documents."""
+        """Make an index of these documents."""
         index = cls()
         index.count = len(arrays.groups)
         index.groups, index.lengths = arrays.groups, arrays.lengths
         index.alive = np.ones(index.count, np.bool_)  # it grows when the next one is added
         index._postings_count = len(arrays.postings)
         data, at = arrays.postings.astype(np.uint32).tobytes(), 0
+        shared = sys.intern if len(arrays.terms) <= SHARED_TERMS_MAX else str
         for term, count in zip(arrays.terms, arrays.counts.tolist(), strict=True):
-            index._postings[sys.intern(term)] = found = array("I")
+            index._postings[shared(term)] = found = array("I")
             found.frombytes(data[at : at + 4 * count])
             at += 4 * count
         return index

@@ -1,30 +1,30 @@
-"""Segments: the arrays of an index, in pieces of bounded size, so that neither growing nor tidying copies everything.
+"""Segments: FAISS indexes of bounded size, so that neither growing nor tidying copies everything.
 
-A segment's rows below its count never change, and its arrays are never made smaller. So readers go on with the segments
-that they started with, while one writer appends behind the count, clears marks of life, and publishes new segments.
+The rows of a segment below its count never change, and FAISS's memory never moves, since room for them is reserved
+when the indexes are made. So readers need no lock: they go on with the segments that they started with, while one
+writer adds behind the count, clears marks of life, and publishes new segments.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.kernels import Positions, Sketches, Vectors
-from indexes.sketches import BITS, sketched
+from indexes.rows import EncodedRows, Groups
+from indexes.scanning import SCAN_ROWS_MAX, Positions
+from indexes.sketches import BITS
 
-Groups = NDArray[np.int64]
-Number = TypeVar("Number", np.float32, np.int64)
-
-SEGMENT_ROWS = 16_384
-"""Rows of a full segment: 25 MB at 384 dimensions, which are copied in some 5 ms."""
+SEGMENT_ROWS = SCAN_ROWS_MAX
+"""Rows of a full segment: 14 MB at 384 dimensions, copied in some 3 ms."""
 
 ROWS_MIN = 1
 """First allocation, and least room to grow: small, because there may be thousands of small indexes."""
 
-OBJECT_BYTES = 700
-"""What the objects of a segment take beside the numbers in its arrays."""
+OBJECT_BYTES = 1_900
+"""Memory of a segment's objects, FAISS's included, without the rows; measured on 20,000 segments of one row."""
 
 DEAD_SHARE_MAX = 0.25
 """Removed rows of a segment are reclaimed above this share."""
@@ -33,131 +33,150 @@ FEW = 8
 """Groups are looked up one by one when a segment has more than this many rows for each, otherwise all at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Rows and what is known of them; the first `count` are in use, the others are room to grow.
+    """Vectors and their sketches in FAISS indexes; the first `count` rows are in use, the others are room to grow.
 
     Attributes:
-        rows: (capacity, dim) float32.
-        sketches: (capacity, 64).
-        owners: (capacity,) int64, the group of each row, ascending.
+        vectors_index: an `IndexIDMap` over an `IndexScalarQuantizer` of half precision.
+        sketches_index: an `IndexBinaryFlat`.
+        rows: (capacity,) views of the memory of both indexes; what leaves the segment is a copy.
         alive: (capacity,) bool, False once the row's group was removed.
+        count: rows in use.
     """
 
-    rows: Vectors
-    sketches: Sketches
-    owners: Groups
+    vectors_index: Any  # FAISS's own stubs leave out most of what is used of it
+    sketches_index: Any
+    rows: EncodedRows
     alive: NDArray[np.bool_]
     count: int
 
     @property
     def nbytes(self) -> int:
-        """What it takes in RAM, about, once its room to grow is used."""
-        arrays = self.rows.nbytes + self.sketches.nbytes + self.owners.nbytes + self.alive.nbytes
-        return OBJECT_BYTES + arrays
+        """Memory of the segment in bytes, estimated, room to grow included."""
+        rows = self.rows
+        return OBJECT_BYTES + rows.ids.nbytes + rows.halves.nbytes + rows.sketches.nbytes + self.alive.nbytes
+
+    @property
+    def owners(self) -> Groups:
+        """The ids (count,) of the rows in use, ascending."""
+        return self.rows.ids[: self.count]
 
     @classmethod
-    def over(cls, rows: Vectors) -> "Segment":
-        """A segment that keeps these rows (capacity, dim) themselves, none of them in use."""
-        capacity = len(rows)
+    def with_room(cls, capacity: int, dim: int) -> "Segment":
+        """Make a segment without rows."""
+        flat = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        vectors_index: Any = faiss.IndexIDMap(flat)
+        sketches_index: Any = faiss.IndexBinaryFlat(BITS)
+        rows = EncodedRows(
+            _reserved(vectors_index.id_map, capacity),
+            _reserved(flat.codes, capacity * flat.code_size).view(np.float16).reshape(capacity, dim),
+            _reserved(sketches_index.xb, capacity * BITS // 8).reshape(capacity, BITS // 8),
+        )
         return cls(
-            rows,
-            np.empty((capacity, BITS // 8), dtype=np.uint8),
-            np.empty(capacity, dtype=np.int64),
-            np.zeros(capacity, dtype=np.bool_),
-            0,
+            vectors_index=vectors_index,
+            sketches_index=sketches_index,
+            rows=rows,
+            alive=np.zeros(capacity, dtype=np.bool_),
+            count=0,
         )
 
-    def appended(self, groups: Groups, vectors: Vectors) -> "Segment":
-        """The same segment, or a copy with more room, with further rows; readers of this one do not notice."""
-        end = self.count + len(groups)
-        segment = self if end <= len(self.rows) else self._grown(end)
-        segment.rows[self.count : end] = vectors
-        return segment.owned(groups)
-
-    def owned(self, groups: Groups) -> "Segment":
-        """The same segment with the rows in use that lie behind the last one: theirs are these groups."""
-        end = self.count + len(groups)
-        new = slice(self.count, end)
-        self.sketches[new] = sketched(self.rows[new])
-        self.owners[new] = groups
-        self.alive[new] = True
-        return replace(self, count=end)
+    def append(self, rows: EncodedRows) -> "Segment":
+        """Return this segment, or a copy with more room, with further rows; readers of this one do not notice."""
+        end = self.count + len(rows)
+        # rows behind the count are of an attempt that failed: FAISS would add behind them
+        is_at_end = self.vectors_index.ntotal == self.sketches_index.ntotal == self.count
+        segment = self if is_at_end and end <= len(self.alive) else self._grown(end)
+        faiss.omp_set_num_threads(1)
+        segment.vectors_index.add_sa_codes(rows.halves.view(np.uint8), rows.ids)
+        segment.sketches_index.add(rows.sketches)
+        segment.alive[self.count : end] = True
+        return replace(segment, count=end)
 
     def _grown(self, count: int) -> "Segment":
-        capacity = min(SEGMENT_ROWS, max(count, len(self.rows) * 3 // 2 + ROWS_MIN))
-        return _copied([(self, np.arange(self.count))], capacity)
+        capacity = min(SEGMENT_ROWS, max(count, len(self.alive) * 3 // 2 + ROWS_MIN))
+        grown = Segment.with_room(capacity, self.rows.halves.shape[1]).append(self.rows[: self.count])
+        grown.alive[: self.count] = self.alive[: self.count]
+        return grown
 
     def living(self) -> Positions:
-        """Positions of the rows in use whose group was not removed, ascending.
+        """Return the positions of the rows in use whose group was not removed, ascending.
 
-        Of a copy: numpy counts first and fills afterwards, without the lock, and the writer may clear marks in between.
+        A copy is searched: numpy counts first and fills afterwards, without the lock, and the writer may clear marks in
+        between.
         """
         return np.flatnonzero(self.alive[: self.count].copy())
 
+    def living_if_some_died(self) -> Positions | None:
+        """Return the same; None where every row in use is alive."""
+        return None if self.alive[: self.count].all() else self.living()
+
     def living_of(self, groups: Groups) -> Positions:
-        """Those of them whose groups are among the given ones (distinct, ascending)."""
-        owners, alive = self.owners[: self.count], self.alive[: self.count]
+        """Return the positions of the living rows of these groups, which are distinct and ascending."""
+        owners, alive = self.owners, self.alive[: self.count]
         groups = groups[np.searchsorted(groups, owners[0]) : np.searchsorted(groups, owners[-1], side="right")]
         if len(groups) * FEW >= self.count:
-            return np.flatnonzero(np.isin(owners, groups) & alive)
+            return np.flatnonzero(_is_among(owners, groups) & alive)
+        # (g,) where the rows of each group begin, and how many they are
         begins = np.searchsorted(owners, groups, side="left")
         lengths = np.searchsorted(owners, groups, side="right") - begins
+        # (n,) the numbers from each begin on, group after group
         before = np.cumsum(lengths) - lengths
         positions: Positions = np.repeat(begins - before, lengths) + np.arange(lengths.sum())
         return positions[alive[positions]]
 
-    def frozen(self) -> "Segment":
-        """The segment as it is, whatever is removed from now on."""
+    def freeze(self) -> "Segment":
+        """Return the segment as it is, whatever is removed from now on."""
         return replace(self, alive=self.alive[: self.count].copy())
 
-
-def room_for(count: int, dim: int) -> list[Vectors]:
-    """Arrays (capacity, dim) for the rows of new segments: `count` in order, and some to grow; all uninitialised.
-
-    Memory that nobody touched takes none. Without room to grow, the first vector added would copy others.
-    """
-    full, rest = divmod(count, SEGMENT_ROWS)
-    capacities = [SEGMENT_ROWS] * full + ([_roomy(rest)] if rest else [])
-    return [np.empty((capacity, dim), dtype=np.float32) for capacity in capacities]
+    def living_rows(self) -> EncodedRows:
+        """Return a copy of the living rows."""
+        return self.rows[self.living()]
 
 
-def split(array: NDArray[Number]) -> list[NDArray[Number]]:
-    """An array of rows, or of what belongs to each row, in the pieces of `room_for`; none is copied."""
-    return [array[at : at + SEGMENT_ROWS] for at in range(0, len(array), SEGMENT_ROWS)]
+def _is_among(owners: Groups, groups: Groups) -> NDArray[np.bool_]:
+    """Return which owners (n,) are among groups that lie between the first and the last of them; both ascending."""
+    span = int(owners[-1] - owners[0]) + 1
+    if span > len(owners) * FEW:
+        return np.isin(owners, groups)
+    # a table of all numbers from the first owner to the last
+    is_wanted = np.zeros(span, np.bool_)
+    is_wanted[groups - owners[0]] = True
+    is_among: NDArray[np.bool_] = is_wanted[owners - owners[0]]
+    return is_among
+
+
+def _reserved(vector: Any, size: int) -> NDArray[Any]:
+    """Reserve room for `size` elements in a vector of FAISS's, which it then never moves; return a view of the room."""
+    vector.resize(size)
+    vector.resize(0)
+    return faiss.rev_swig_ptr(vector.data(), size)
+
+
+def roomy(count: int) -> int:
+    """Return the capacity of a segment that begins with so many rows: a quarter more, within the limit."""
+    return min(SEGMENT_ROWS, count + max(ROWS_MIN, count // 4))
 
 
 def tidied(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """The same living rows with less waste: empty segments are left out, thin ones copied, small neighbours joined."""
+    """Return the same living rows with less waste: no empty segments, thin ones copied, small neighbours joined."""
     kept: list[Segment] = []
     for segment in segments:
         living = segment.living()
         if len(living) == 0:
             continue
         if kept and kept[-1].count + len(living) <= SEGMENT_ROWS // 2:
-            last = kept.pop()
-            kept.append(_copied([(last, last.living()), (segment, living)]))
+            kept.append(_joined([kept.pop().living_rows(), segment.rows[living]]))
         elif segment.count - len(living) > DEAD_SHARE_MAX * segment.count:
-            kept.append(_copied([(segment, living)]))
+            kept.append(_joined([segment.rows[living]]))
         else:
             kept.append(segment)
     return tuple(kept)
 
 
-def _copied(parts: list[tuple[Segment, Positions]], capacity: int | None = None) -> Segment:
-    """The chosen rows of segments in fresh arrays; where there is no word of the capacity, with some room to grow."""
-    count = sum(len(chosen) for _, chosen in parts)
-    dim = parts[0][0].rows.shape[1]
-    fresh = Segment.over(np.empty((capacity or _roomy(count), dim), dtype=np.float32))
-    end = 0
-    for segment, chosen in parts:
-        begin, end = end, end + len(chosen)
-        np.take(segment.rows, chosen, axis=0, out=fresh.rows[begin:end], mode="clip")  # the default mode copies twice
-        fresh.sketches[begin:end] = segment.sketches[chosen]
-        fresh.owners[begin:end] = segment.owners[chosen]
-        fresh.alive[begin:end] = segment.alive[chosen]
-    return replace(fresh, count=count)
-
-
-def _roomy(count: int) -> int:
-    return min(SEGMENT_ROWS, count + max(ROWS_MIN, count // 4))
+def _joined(parts: list[EncodedRows]) -> Segment:
+    count = sum(len(part) for part in parts)
+    segment = Segment.with_room(roomy(count), parts[0].halves.shape[1])
+    for part in parts:
+        segment = segment.append(part)
+    return segment

@@ -10,23 +10,23 @@ from math import acos, pi, sqrt
 
 import numpy as np
 
-from indexes.kernels import Sketches, Vectors
+from indexes.scanning import Sketches, Vectors
 
 BITS = 512
 """64 bytes: FAISS has a loop of its own for that size, four times as fast as the one for 48 bytes (384 bits)."""
 
 DEVIATIONS = 3
-"""How far beyond the expected distance to look, in standard deviations. On 140,000 vectors of all-MiniLM-L6-v2, 2 find
-99.7 % of the ten nearest, 2.5 find 99.9 %, and 3 all that 400 queries had."""
+"""How far beyond the expected distance rows are compared, in standard deviations. On 140,000 vectors of
+all-MiniLM-L6-v2, 2 find 99.7 % of the ten nearest, 2.5 find 99.9 %, and 3 all that 400 queries had."""
 
 BLOCK_ROWS = 256
-"""Turned at once: half a megabyte, which stays in the processor's cache."""
+"""Rows turned in one step: half a megabyte, which stays in the processor's cache."""
 
 SEED = 20_261_121
 
 
 def sketched(vectors: Vectors) -> Sketches:
-    """The sketches (n, 64) of vectors (n, dim) of any length but 0. Takes about 2 us a vector."""
+    """Return the sketches (n, 64) of vectors (n, dim) of any length but 0, in about 2 us each."""
     made = np.empty((len(vectors), BITS // 8), dtype=np.uint8)
     for at in range(0, len(vectors), BLOCK_ROWS):
         made[at : at + BLOCK_ROWS] = np.packbits(_turned(vectors[at : at + BLOCK_ROWS])[:, :BITS] > 0, axis=1)
@@ -34,13 +34,13 @@ def sketched(vectors: Vectors) -> Sketches:
 
 
 def reach(cosine: float, deviations: float = DEVIATIONS) -> int:
-    """The number of differing bits that a vector of this cosine, or a greater one, hardly ever exceeds."""
+    """Return the number of differing bits that a vector of this cosine, or a greater one, hardly ever exceeds."""
     share = acos(max(-1.0, min(1.0, cosine))) / pi
     return int(BITS * share + deviations * sqrt(BITS * share * (1 - share)))
 
 
 def _turned(vectors: Vectors) -> Vectors:
-    """Vectors (n, dim) on other axes (n, a power of two, at least 512): random signs and a Hadamard matrix, twice.
+    """Rotate vectors (n, dim) to (n, size), a power of 2 from 512 on: random signs and a Hadamard matrix, twice.
 
     As good as a random rotation (Ailon and Chazelle, "The fast Johnson-Lindenstrauss transform", 2009), twice as fast
     as multiplying by one, and in products too small for BLAS to share among threads, which waits when cores are busy.
@@ -57,7 +57,7 @@ def _turned(vectors: Vectors) -> Vectors:
 
 @cache
 def _plan(dim: int) -> tuple[Vectors, Vectors, Vectors]:
-    """The signs (2, size), and two Hadamard matrices the product of whose sizes is that size."""
+    """Return the signs (2, size), and two Hadamard matrices whose sizes have the product `size`."""
     doublings = (max(BITS, dim) - 1).bit_length()
     signs = np.random.default_rng(SEED).choice(np.array([-1, 1], dtype=np.float32), size=(2, 1 << doublings))
     return signs, _hadamard(doublings - doublings // 2), _hadamard(doublings // 2)

@@ -1,4 +1,4 @@
-"""Vectors on their way out of one service and into another: what makes an export whole and an import quick."""
+"""Vectors in exports and imports: an import with vectors of the same model need not embed its texts."""
 
 import base64
 import binascii
@@ -12,16 +12,16 @@ from vector_memory.errors import InvalidInput
 from vector_memory.memories import Embedding, Memory
 
 LENGTH_ERROR_MAX = 1e-3
-"""How far from 1 a vector's length may be: float32 rounding of 384 squares stays below a thousandth of that."""
+"""How far from 1 the length of an imported vector may be. Rounding to half precision stays below half of it."""
 
 WINDOWS_MAX = 1_000
-"""Of one memory: 100,000 characters of one letter and one blank each are some 400 windows."""
+"""Windows of one memory at most. 100,000 characters, every second one a blank, make some 400 windows."""
 
 
 def exported(
     projection: Projection, namespace: str, memories: Sequence[Memory], fingerprint: Fingerprint
 ) -> tuple[Embedding | None, ...]:
-    """The vectors of each memory; None for one that was changed or deleted since it was read."""
+    """Return the vectors of each memory; None for a memory that was changed or deleted since it was read."""
     index = projection.index(namespace)
     ids = projection.catalog.ids(namespace, [memory.key for memory in memories])
     held = projection.catalog.by_ids(sorted(ids.values()))
@@ -41,10 +41,10 @@ def exported(
 
 
 def imported(embedding: Embedding | None, fingerprint: Fingerprint) -> Vectors | None:
-    """Vectors (windows, dim) that can be used as they are; None where they have to be made.
+    """Return vectors (windows, dim) that can be used as they are; None where the text must be embedded.
 
     Raises:
-        InvalidInput: they are of this embedder and yet none that it makes.
+        InvalidInput: the vectors name this embedder, and it makes no such vectors.
     """
     if embedding is None or embedding.revision != fingerprint.revision:
         return None
@@ -59,7 +59,7 @@ def imported(embedding: Embedding | None, fingerprint: Fingerprint) -> Vectors |
             field="embedding.vectors",
         )
     vectors = np.frombuffer(data, dtype="<f4").reshape(-1, fingerprint.dim).astype(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows or is no number is none of length 1
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow or a NaN is not a length of 1
         lengths = np.linalg.norm(vectors, axis=1)
     if not bool((np.abs(lengths - 1) <= LENGTH_ERROR_MAX).all()):
         raise InvalidInput("embedding.vectors must have rows of length 1.", field="embedding.vectors")

@@ -50,7 +50,7 @@ def change_of(record: Record) -> tuple[Name, KeyState] | None:
     match record.mutation:
         case Put() as put:
             text = repr((put.content, put.metadata, put.created_at_ms, put.expires_at_ms)).encode()
-            vectors = put.vectors.astype("<f4").tobytes()
+            vectors = put.vectors.astype("<f2").tobytes()  # journals have more digits, and snapshots these
             entry = KeyState(record.stamp, _digest(text), _digest(vectors), put.expires_at_ms)
             return (put.namespace, put.key), entry
         case Removal(namespace, key):

@@ -101,43 +101,40 @@ def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
     Raises:
         _Unsound, OSError: at the first thing that is wrong.
     """
-    from indexes.segments import split
-    from memory_service.projection.snapshots import CATALOG, GROUPS, MANIFEST, VECTORS, Snapshot
+    from memory_service.projection.snapshot_rows import VECTORS_GLOB, UnusableSnapshot
+    from memory_service.projection.snapshots import CATALOG, MANIFEST, Snapshot, read_indexes
 
     manifest = _manifest(path)
     if manifest["format"] != FORMAT or manifest["schema"] not in SCHEMAS_READ:
         raise _Unsound(MANIFEST, f"format {manifest['format']}, schema {manifest['schema']}: of another version")
     if embedder is not None and manifest["embedder"] != embedder.as_dict():
         raise _Unsound(MANIFEST, f"holds vectors of another embedder, {manifest['embedder'].get('model')}")
-    for name in sorted({CATALOG, GROUPS, VECTORS} | manifest["sha256"].keys()):
+    for name in sorted({CATALOG} | manifest["sha256"].keys()):
         with (path / name).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != manifest["sha256"].get(name):
                 raise _Unsound(name, "does not match its checksum")
-    groups, vectors = np.fromfile(path / GROUPS, dtype="<i8"), np.fromfile(path / VECTORS, dtype="<f4")
-    dim, counts = manifest["embedder"]["dim"], [count for _, count in manifest["namespaces"]]
-    if len(groups) != sum(counts):
-        raise _Unsound(GROUPS, f"{len(groups):,} rows, but the manifest counts {sum(counts):,}")
-    if len(vectors) != len(groups) * dim:
-        raise _Unsound(VECTORS, f"{len(vectors):,} numbers, which are not {len(groups):,} vectors of {dim} dimensions")
-    vectors = vectors.reshape(-1, dim)
-    fault, row = vector_fault(vectors)
-    if fault:
-        raise _Unsound(VECTORS, f"has {fault}", row * dim * vectors.itemsize)
-    parts = {}
-    for (namespace, count), end in zip(manifest["namespaces"], np.cumsum(counts), strict=True):
-        parts[namespace] = groups[end - count : end], split(vectors[end - count : end])
-    return Snapshot(path, path / CATALOG, parts, {}, manifest["next_id"], manifest["journals"])
+    try:
+        indexes, _ = read_indexes(path, manifest)
+    except UnusableSnapshot as error:
+        raise _Unsound(error.file or MANIFEST, error.message) from error
+    for index in indexes.values():
+        for rows in index.freeze().rows():
+            fault, row = vector_fault(rows.vectors())
+            if fault:
+                raise _Unsound(VECTORS_GLOB, f"has {fault}, of the memory with id {rows.ids[row]}")
+    return Snapshot(path, path / CATALOG, indexes, {}, manifest["next_id"], manifest["journals"])
 
 
 def _manifest(path: Path) -> dict[str, Any]:
     """The manifest, with every field of the type that reading relies on."""
+    from memory_service.projection.snapshot_rows import FILES
     from memory_service.projection.snapshots import MANIFEST, SCHEMA_WITHOUT_CHECKSUM, checksum
 
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         vouched = manifest.pop("checksum", None)
         found = checksum(manifest)
-        for name in ("format", "schema", "next_id"):
+        for name in ("format", "schema", "next_id", *({FILES} & manifest.keys())):
             manifest[name] = int(manifest[name])
         for name in ("embedder", "journals", "sha256"):
             manifest[name] = dict(manifest[name])
@@ -156,17 +153,18 @@ def _judge_catalog(catalog: Catalog, snapshot: "Snapshot") -> None:
     Raises:
         _Unsound: at the first difference.
     """
-    from memory_service.projection.snapshots import CATALOG, GROUPS, MANIFEST
+    from memory_service.projection.snapshot_rows import VECTORS_GLOB
+    from memory_service.projection.snapshots import CATALOG, MANIFEST
 
     if catalog.watermarks() != snapshot.journals:
         raise _Unsound(MANIFEST, "names other watermarks than the catalog")
     for namespace in catalog.counts().keys() | snapshot.indexes.keys():
-        groups = snapshot.indexes.get(namespace, (np.empty(0, dtype=np.int64),))[0]
-        if np.any(np.diff(groups) < 0):
-            raise _Unsound(GROUPS, f"ids of namespace {namespace!r} are not ascending")
-        if not np.array_equal(np.unique(groups), np.sort(catalog.matching_ids(namespace, EVERYTHING))):
-            raise _Unsound(GROUPS, f"ids of namespace {namespace!r} are not those of {CATALOG}")
-        if len(groups) and groups[-1] >= snapshot.next_id:
+        index = snapshot.indexes.get(namespace)
+        parts = () if index is None else index.freeze().rows()
+        ids = np.unique(np.concatenate([np.empty(0, np.int64), *(rows.ids for rows in parts)]))
+        if not np.array_equal(ids, np.sort(catalog.matching_ids(namespace, EVERYTHING))):
+            raise _Unsound(VECTORS_GLOB, f"ids of namespace {namespace!r} are not those of {CATALOG}")
+        if len(ids) and ids[-1] >= snapshot.next_id:
             raise _Unsound(MANIFEST, f"next_id {snapshot.next_id} is in use already")
 
 

@@ -1,17 +1,18 @@
-"""What memories of a namespace have to do with each other, as far as they say: who spoke, when, and in which session.
+"""The structure of a namespace: who spoke in each memory, when, and in which session.
 
-A memory has neighbours, the ones before and after it in its session, and these are evidence for it. Recognised are the
-metadata `session_id` (text that is not empty, or a whole number), `speaker`, `event_time` (ISO 8601) and `importance`
-(a number, taken as 0 to 1); anything else under these names is passed over. Memories without a session are in two
-lines, those with an `event_time` by it, where a long pause begins a session, and those without by the time of storing;
-how alike neighbours are decides how much they count (`ranking.py`). Where no memory names its speaker, a name that
-recurs before a colon ("Caroline: ...") is one.
+A memory's neighbours, the memories before and after it in its session, are evidence for it. The metadata `session_id`
+(a text that is not empty, or a whole number), `speaker`, `event_time` (ISO 8601) and `importance` (a number, limited to
+0 to 1) are read; other values under these names are ignored. Memories without a session form two lines: those with an
+`event_time` in its order, where a long pause begins a session, and the others in the order in which they were stored.
+How alike neighbours are decides how much they count (`retrieval/ranking.py`). Where no memory names its speaker, a name
+that recurs before a colon ("Caroline: ...") is a speaker.
 
-Which memories are neighbours and in one session depends on the living ones alone, not on the order in which a worker
-read of them and of others that went; so does who is known. Of the same time, the one whose record is earlier is first.
+Neighbours, sessions and speakers depend on the living memories alone. They do not depend on the order in which a worker
+read these memories, nor on memories that are gone. Of two memories of the same time, the one with the earlier record is
+first.
 
-Rows are those of the namespace's lexical index. One writer at a time, any number of readers: a reader may meet a
-neighbour of a moment ago, which changes no result but its rank.
+Rows are those of the namespace's lexical index. One writer at a time and any number of readers. A reader may meet a
+neighbour that was just replaced, which changes the rank of a result and nothing else.
 """
 
 import re
@@ -32,18 +33,18 @@ from memory_service.namespaces.words import STOP_WORDS, words
 NONE = -1
 
 SESSION_PAUSE_MS = 4 * 3600 * 1000
-"""Where no session is given, a longer pause between two events begins another."""
+"""A longer pause between two events begins another session where none is given."""
 
 LABELS_MIN, LABELS_SHARE_MIN = 3, 0.02
-"""A name before a colon is a speaker when so many memories begin with it, and this share of them."""
+"""A name before a colon is a speaker when at least 3 memories, and 2 % of all, begin with it."""
 
 CALLS_MIN, CALLS_SHARE_MIN, CALLED_SHARE_MIN, LOWER_SHARE_MAX = 3, 0.01, 0.3, 0.1
-"""A capitalised word is a name when so many memories address somebody by it ("Thanks, Caroline!"), this share of them,
-this share of those that mention it, and when it is hardly ever written in lower case."""
+"""A capitalised word is a name when at least 3 memories address somebody by it ("Thanks, Caroline!"), which are 1 % of
+all and 30 % of those that mention it, and when at most a tenth as many write it in lower case."""
 
 _LABEL = re.compile(r"(?:^|[\d\])|,.;-]\s*)([^\W\d_][\w'.-]*(?: [^\W\d_][\w'.-]*){0,2})$")
 _LABEL_CHARS_MAX = 80
-# A capital comes first in these two, and what must be before it is looked for behind it: so they skip all else quickly.
+# Both patterns begin with a capital letter and check what precedes it afterwards, so that they skip other text quickly.
 _ADDRESSED = re.compile(
     r"[^\W\d_a-z](?:(?<=\A.)|(?<=[,.!?;] .)|(?<=\b[Hh]ey .)|(?<=\b[Hh]i .)|(?<=\b[Hh]ello .)|(?<=\b[Tt]hanks .))"
     r"[^\W\d_A-Z]{2,}(?=[,!.?;]|$)"
@@ -56,13 +57,13 @@ _TIMES = """
 _TIMELY = frozenset(_TIMES.split())
 _YEAR_DIGITS = 4
 ASKS, TIMELY, GIVEN, TIMED = 1, 2, 4, 8
-"""Flags of a row: it has a question mark; it names a time; its session was given; its event time was."""
+"""Flags of a row: it has a question mark; it names a time; its session was given; its event time was given."""
 
 CALLED, MENTIONED = "!", "^"
-"""Marks in the lexical index, before a name: a text calls somebody so; it has the word with a capital."""
+"""Prefixes of a name in the lexical index: a text addresses somebody by it; a text has the word with a capital."""
 
 _TIMED_LINE, _STORED_LINE = -2, -1
-"""Where those stand that have no session, by their event time or by when they were stored."""
+"""Lines of the memories without a session: by their event time, and by the time at which they were stored."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS_MIN = 8
@@ -72,10 +73,10 @@ OBJECT_BYTES = 2_000
 ROW_BYTES = 6
 SESSION_BYTES = 250
 NAME_BYTES = 500
-"""What an empty structure takes, each row in its line, each given session and each name, about."""
+"""Memory of an empty structure, of a row in its line, of a given session and of a name, estimated."""
 
 _NUMBERED = ("before", "after", "session", "speaker", "label")
-_PLAIN = ("flags", "time_ms", "created_ms", "importance", "turn", "lot")
+_PLAIN = ("flags", "time_ms", "created_ms", "importance", "turn", "stamp_hash")
 
 _COUNTER_BITS = 20
 
@@ -84,11 +85,11 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What words and structure are taken from.
+    """A memory's text and metadata, from which words and structure are taken.
 
     Attributes:
         created_at_ms: when the first version was stored.
-        stamp: of this version.
+        stamp: stamp of this version.
     """
 
     content: str
@@ -102,17 +103,17 @@ class Conversation:
 
     Attributes:
         before, after: (capacity,) int32, the neighbouring rows in the session, or NONE.
-        session: (capacity,) int32, a number for each.
+        session: (capacity,) int32, the number of the session.
         speaker: (capacity,) int32, the number of the speaker that was given, or NONE.
         label: (capacity,) int32, the number of the name before the first colon, or NONE.
         flags: (capacity,) uint8.
-        time_ms: (capacity,) int64, of the event, or of the storing.
-        created_ms: (capacity,) int64, of the storing.
+        time_ms: (capacity,) int64, the time of the event, or of storing.
+        created_ms: (capacity,) int64, the time of storing.
         importance: (capacity,) float32, 0 to 1.
-        turn: (capacity,) int64, ascending with the stamps, whatever their writer.
-        lot: (capacity,) uint32, as if drawn at random, but the same in every worker.
-        speakers, labels: their names.
-        sessions: how many there are.
+        turn: (capacity,) int64, ascending with the stamps of all writers.
+        stamp_hash: (capacity,) uint32, as if drawn at random, but the same in every worker.
+        speakers, labels: the names behind the numbers.
+        sessions: number of sessions.
     """
 
     __slots__ = ("_given", "_numbers", "_order", "_rows", "labels", "sessions", "speakers", *_NUMBERED, *_PLAIN)
@@ -128,7 +129,7 @@ class Conversation:
         self.created_ms = np.zeros(_ROWS_MIN, np.int64)
         self.importance = np.zeros(_ROWS_MIN, np.float32)
         self.turn = np.zeros(_ROWS_MIN, np.int64)
-        self.lot = np.zeros(_ROWS_MIN, np.uint32)
+        self.stamp_hash = np.zeros(_ROWS_MIN, np.uint32)
         self.speakers, self.labels = Names(), Names()
         self.sessions = 0
         self._rows = 0
@@ -138,20 +139,20 @@ class Conversation:
 
     @property
     def nbytes(self) -> int:
-        """What it takes in RAM, about."""
+        """Memory in bytes, estimated."""
         arrays: int = sum(getattr(self, name).nbytes for name in _NUMBERED + _PLAIN)
         names = len(self.speakers) + len(self.labels)
         objects = OBJECT_BYTES + len(self._given) * SESSION_BYTES + names * NAME_BYTES
         return arrays + len(self.flags) * ROW_BYTES + objects
 
     def add(self, row: int, text: Text, found: list[str], event_ms: int | None) -> None:
-        """Take note of the next row.
+        """Add the next row.
 
         Args:
-            row: of the lexical index.
-            text: in it.
+            row: its number in the lexical index.
+            text: its text and metadata.
             found: the words of the text.
-            event_ms: when what it tells of happened, if it says so.
+            event_ms: the time of its event; None when it has none.
         """
         if row == len(self.flags):
             self._grow()
@@ -160,7 +161,7 @@ class Conversation:
         self.time_ms[row] = text.created_at_ms if event_ms is None else event_ms
         self.importance[row] = _importance(metadata)
         self.turn[row] = (text.stamp.ms << _COUNTER_BITS) + text.stamp.counter
-        self.lot[row] = zlib.crc32(repr(text.stamp).encode())
+        self.stamp_hash[row] = zlib.crc32(repr(text.stamp).encode())
         self.flags[row] = (
             ASKS * ("?" in content)
             | TIMELY * _names_time(found)
@@ -192,33 +193,33 @@ class Conversation:
 
     @property
     def are_given(self) -> bool:
-        """Whether any memory had a `session_id`, as far as is remembered."""
+        """Whether any memory since the last compaction had a `session_id`."""
         return bool(self._given)
 
     def given(self, rows: NDArray[np.int64]) -> Bools:
-        """(n,) which rows had a `session_id`."""
+        """Return which rows (n,) had a `session_id`."""
         return self.flags[rows] & GIVEN > 0
 
     def capped(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """(n,) the session of each row, or NONE where there is neither a session nor a time that it could be of."""
+        """Return the session (n,) of each row; NONE for rows with neither a session nor an event time."""
         return np.where(self.flags[rows] & (GIVEN | TIMED) > 0, self.session[rows], NONE)
 
     def known(self) -> tuple["Names", NDArray[np.int32], float]:
-        """Who speaks: names, (capacity,) their number in each row, and how many rows a speaker has at least.
+        """Return the speakers' names, the number (capacity,) of each row's speaker, and the least rows of a speaker.
 
-        Given ones, or else labels that recur.
+        The speakers are those that metadata name, or else the labels that recur.
         """
         if self.speakers.count(1):
             return self.speakers, self.speaker, 1
         return self.labels, self.label, max(LABELS_MIN, LABELS_SHARE_MIN * self._rows)
 
     def addressed(self, question: str, count: Callable[[str], int], stemmed: Callable[[str], str]) -> set[str]:
-        """The words of a question that texts address somebody by, in lower case.
+        """Return the words of a question by which texts address somebody, in lower case.
 
         Args:
             question: any text.
-            count: how many texts have a term or mark.
-            stemmed: the term that a word is found under.
+            count: returns the number of texts with a term or mark.
+            stemmed: returns the term of a word.
         """
         least = max(CALLS_MIN, CALLS_SHARE_MIN * self._rows)
         found = set()
@@ -235,17 +236,17 @@ class Conversation:
         return found
 
     def state(self, alive: Bools) -> dict[str, Any]:
-        """What the rows that are alive, (count,), say of themselves, with rows from 0: for `over`.
+        """Return the living rows, numbered from 0, for `over`; `alive` is (count,).
 
-        Others may be added and removed meanwhile: all that is read here stays as it was. Names that no living row has
-        are left out.
+        Rows may be added and removed at the same time, since nothing that is read here changes. Names without a living
+        row are left out.
         """
         rows = np.flatnonzero(alive)
         is_given = self.given(rows)
         ids = {number: id for id, number in dict(self._given).items()}
-        sessions, given = _numbered_anew(np.where(is_given, self.session[rows], NONE), ids)
-        speaker, speakers = _numbered_anew(self.speaker[rows], dict(enumerate(self.speakers.all())))
-        label, labels = _numbered_anew(self.label[rows], dict(enumerate(self.labels.all())))
+        sessions, given = _renumber(np.where(is_given, self.session[rows], NONE), ids)
+        speaker, speakers = _renumber(self.speaker[rows], dict(enumerate(self.speakers.all())))
+        label, labels = _renumber(self.label[rows], dict(enumerate(self.labels.all())))
         columns = (sessions, speaker, label, *(getattr(self, name)[rows] for name in _PLAIN))
         return {
             "columns": [(column.dtype.str, column.tobytes()) for column in columns],
@@ -254,7 +255,7 @@ class Conversation:
 
     @classmethod
     def over(cls, state: Mapping[str, Any]) -> "Conversation":
-        """The structure of rows that had this state."""
+        """Make the structure of rows from their `state`."""
         talk = cls()
         columns = [np.frombuffer(data, dtype).copy() for dtype, data in state["columns"]]
         for name, column in zip(("session", "speaker", "label", *_PLAIN), columns, strict=True):
@@ -267,13 +268,13 @@ class Conversation:
         return talk
 
     def compacted(self, alive: Bools) -> "Conversation":
-        """The structure of the rows that are alive, (count,), with rows from 0."""
+        """Return the structure of the living rows, numbered from 0; `alive` is (count,)."""
         return Conversation.over(self.state(alive))
 
     def _arrange(self) -> None:
-        """Put all rows, which know their session if it was given, in lines."""
+        """Arrange all rows in lines and in sessions."""
         line = np.where(self.flags & GIVEN > 0, self.session, np.where(self.flags & TIMED, _TIMED_LINE, _STORED_LINE))
-        order = np.lexsort((self.lot, self.turn, self.created_ms, self.time_ms, line)).astype(np.int32)
+        order = np.lexsort((self.stamp_hash, self.turn, self.created_ms, self.time_ms, line)).astype(np.int32)
         line = line[order]
         is_paused = (line[1:] == _TIMED_LINE) & (np.diff(self.time_ms[order]) > SESSION_PAUSE_MS)
         is_linked = (line[1:] == line[:-1]) & ~is_paused
@@ -292,7 +293,7 @@ class Conversation:
         self._order = {at: array("i", part.tobytes()) for at, part in zip(lines.tolist(), parts, strict=True)}
 
     def _line(self, row: int) -> int:
-        """What the row is in line with."""
+        """Return the line of a row."""
         flags = self.flags[row]
         return int(self.session[row]) if flags & GIVEN else _TIMED_LINE if flags & TIMED else _STORED_LINE
 
@@ -300,7 +301,7 @@ class Conversation:
         return bisect_left(order, self._key(row), key=self._key)
 
     def _key(self, row: int) -> tuple[int, int, int, int, int]:
-        return int(self.time_ms[row]), int(self.created_ms[row]), int(self.turn[row]), int(self.lot[row]), row
+        return int(self.time_ms[row]), int(self.created_ms[row]), int(self.turn[row]), int(self.stamp_hash[row]), row
 
     def _enter(self, row: int) -> None:
         line = self._line(row)
@@ -332,19 +333,19 @@ class Conversation:
             self.before[after] = before
 
     def _unite(self, before: int, row: int, after: int) -> None:
-        """Make one session of two that a row has come between."""
+        """Join two sessions that a new row connects."""
         fewer = self._fewer(before, after)
         self.session[[row, *fewer]] = self.session[after if fewer[0] == before else before]
         self.sessions -= 1
 
     def _split(self, before: int, after: int) -> None:
-        """Make two sessions of one, between two rows."""
+        """Split a session between two rows."""
         self.after[before] = self.before[after] = NONE
         self.session[self._fewer(before, after)] = self._fresh_number()
         self.sessions += 1
 
     def _fewer(self, left: int, right: int) -> list[int]:
-        """The rows of a session from `left` back or those from `right` on, whichever are fewer."""
+        """Return the rows of a session up to `left`, or those from `right` on, whichever are fewer."""
         lefts, rights = [left], [right]
         while True:
             left, right = int(self.before[left]), int(self.after[right])
@@ -369,7 +370,7 @@ class Conversation:
 
 
 class Names:
-    """Names, a number for each, and how many rows have it."""
+    """Names, each with a number and with the number of rows that have it."""
 
     __slots__ = ("_by_word", "_counts", "_numbers")
 
@@ -379,12 +380,12 @@ class Names:
         self._by_word: dict[str, list[str]] = {}
 
     def __len__(self) -> int:
-        """How many there ever were."""
+        """Number of names, also of those without rows."""
         return len(self._numbers)
 
     @classmethod
     def over(cls, names: list[str], column: NDArray[np.int32]) -> "Names":
-        """These names, in the order of their numbers, of which each row has one or NONE."""
+        """Make names in the order of their numbers; `column` (n,) has the number of each row or NONE."""
         made = cls()
         for name in names:
             made._number(name)
@@ -392,7 +393,7 @@ class Names:
         return made
 
     def add(self, name: str | None) -> int:
-        """The number of a name that one more row has; NONE for none."""
+        """Count a row with this name and return the name's number; NONE for no name."""
         if name is None:
             return NONE
         number = self._number(name)
@@ -400,25 +401,25 @@ class Names:
         return number
 
     def remove(self, number: int) -> None:
-        """Take note that a row is gone that had this number, or NONE."""
+        """Count a row with this number less; NONE is ignored."""
         if number != NONE:
             self._counts[number] -= 1
 
     def all(self) -> list[str]:
-        """The names in the order of their numbers, also those that no row has any more."""
+        """Return the names in the order of their numbers, also those without rows."""
         return list(self._numbers)
 
     def count(self, least: float) -> int:
-        """How many names at least so many rows have."""
+        """Return the number of names that at least `least` rows have."""
         return int((np.frombuffer(self._counts.tobytes(), np.int32) >= least).sum())
 
     def of(self, found: Collection[str], least: float) -> set[str]:
-        """The names that have one of these words, and at least so many rows."""
+        """Return the names with one of these words and at least `least` rows."""
         named = {name for word in found for name in tuple(self._by_word.get(word, ()))}
         return {name for name in named if self._counts[self._numbers[name]] >= least}
 
     def numbers(self, names: Collection[str]) -> list[int]:
-        """The numbers of these names, as far as they have one."""
+        """Return the numbers of those of these names that are known."""
         return [self._numbers[name] for name in names if name in self._numbers]
 
     def _number(self, name: str) -> int:
@@ -431,18 +432,18 @@ class Names:
 
 
 def marks(content: str) -> set[str]:
-    """What `Conversation.addressed` counts."""
+    """Return the marks of a text, which `Conversation.addressed` counts."""
     called = {CALLED + name.lower() for name in _ADDRESSED.findall(content)}
     return called | {MENTIONED + name for name in _title_words(content)}
 
 
 def name_words(name: str) -> set[str]:
-    """The words by which somebody is named."""
+    """Return the words of a name, without stop words."""
     return set(words(name)) - STOP_WORDS
 
 
 def event_time_ms(metadata: Mapping[str, object]) -> int | None:
-    """When it happened, by `event_time`; None when that is no ISO 8601 time of the years 1 to 9999 in UTC."""
+    """Return the `event_time` in milliseconds; None unless it is an ISO 8601 time of the years 1 to 9999 in UTC."""
     raw = metadata.get("event_time")
     if not isinstance(raw, str):
         return None
@@ -473,24 +474,24 @@ def _importance(metadata: Mapping[str, object]) -> float:
 
 
 def _names_time(found: list[str]) -> bool:
-    """Whether words name a time, at least a year."""
+    """Whether one of these words names a time or a year."""
     return not _TIMELY.isdisjoint(found) or any(len(word) == _YEAR_DIGITS and word.isdecimal() for word in found)
 
 
 def _title_words(text: str) -> set[str]:
-    """The capitalised words of a text, in lower case."""
+    """Return the capitalised words of a text, in lower case."""
     return {name.lower() for name in _TITLE.findall(text)}
 
 
 def _label_of(content: str) -> str | None:
-    """The name that a text such as "8 May, 2023 Caroline: hello" begins with."""
+    """Return the name before the first colon, as in "8 May, 2023 Caroline: hello"; None when there is none."""
     head, colon, _ = content[:_LABEL_CHARS_MAX].partition(": ")
     found = _LABEL.search(head) if colon else None
     return found.group(1) if found else None
 
 
-def _numbered_anew(column: NDArray[np.int32], names: Mapping[int, str]) -> tuple[NDArray[np.int32], list[str]]:
-    """Numbers, or NONE, of those of the names alone that are in use, and these names."""
+def _renumber(column: NDArray[np.int32], names: Mapping[int, str]) -> tuple[NDArray[np.int32], list[str]]:
+    """Return a column (n,) with numbers from 0 for the names in use, and these names."""
     used = np.unique(column[column != NONE])
     fresh = np.where(column == NONE, NONE, np.searchsorted(used, column)).astype(np.int32)
     return fresh, [names[number] for number in used.tolist()]

@@ -1,7 +1,7 @@
-"""What a namespace is searched by: the vectors, the words and the structure of its memories, by the catalog's ids.
+"""The index of one namespace: the vectors, the words and the structure of its memories, under the catalog's ids.
 
-One writer at a time, any number of readers without a lock. Vectors, and words with structure, are published one after
-the other; a reader in between finds a memory in one of the two alone, and leaves it out.
+One writer at a time and any number of readers, which take no lock. The writer publishes vectors first, then words and
+structure. A reader in between finds a memory in one of the two alone and leaves it out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,42 +12,44 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from indexes.group_index import Frozen, GroupIndex, Groups, Vectors
+from indexes.group_index import FrozenGroupIndex, GroupIndex, Groups, Vectors
 from indexes.lexical import Arrays, LexicalIndex
+from indexes.rows import EncodedRows
 from indexes.segments import DEAD_SHARE_MAX
 from memory_service.namespaces.conversation import NONE, Conversation, Text, event_time_ms, marks
 from memory_service.namespaces.words import frequencies, words
 
 COHERENT = 0.12
-"""Neighbours that are this much more alike than any two memories are a conversation: chats measure .12 to .35,
-documents in no order .007 (docs/retrieval.md)."""
+"""Neighbours this much more alike than any two memories make a conversation. Chats measure .12 to .35, documents in no
+order .007 (docs/retrieval.md)."""
 
 DIGITS = 4
-"""Of coherence: what follows is the order in which a worker's sums were made."""
+"""Decimal places of coherence. Further ones depend on the order in which a worker added up."""
 
 SAMPLE_PAIRS = 256
 SAMPLE_MIN = 8
-"""Coherence is measured on about so many pairs, from so many memories on. Which, depends on their lots, and so on the
-living memories alone: every worker ranks by the same."""
+"""Coherence is measured on about 256 pairs, and is 0 for fewer than 8 memories. Hashes of the stamps choose the
+pairs, so that every worker measures the same."""
 
 PACKED_VERSION = 2
-"""Of what is packed of words and structure, and of what counts as a word: what another version packed is made anew."""
+"""Version of packed words and structure, and of what counts as a word. What another version packed is made again."""
 
 PACKED_VALUES = 6
-"""Into so many msgpack values."""
+"""Number of msgpack values that packed words and structure consist of."""
 
 ALL_ALIKE = 1e-4
-"""Where any two memories are as alike as this, neighbours cannot be more so than by rounding."""
+"""Where the cosine of any two memories is this near to 1, only rounding makes neighbours more alike."""
 
 OBJECT_BYTES = 300
-"""What the objects that hold the three indexes together take."""
+"""Memory of the objects that hold the three indexes together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A memory to be found.
+    """A memory to be indexed.
 
     Attributes:
+        text: its words and structure.
         vectors: (windows, dim).
     """
 
@@ -57,7 +59,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Words and structure; a row of the one is the same row of the other."""
+    """Words and structure. Both have the same rows."""
 
     lexical: LexicalIndex
     talk: Conversation
@@ -65,9 +67,9 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class FrozenIndex:
-    """A namespace's index as it was at one moment, whatever happens to it since."""
+    """A namespace's index as it was at one moment; later changes do not reach it."""
 
-    dense: Frozen
+    _dense: FrozenGroupIndex
     _lexical: LexicalIndex
     _talk: Conversation
 
@@ -75,10 +77,19 @@ class FrozenIndex:
         """Number of memories."""
         return len(self._lexical)
 
-    def packed_texts(self) -> Iterator[bytes]:
-        """Words and structure, for `unpacked_texts`: one msgpack value after the other.
+    @property
+    def vector_count(self) -> int:
+        """Number of vectors."""
+        return len(self._dense)
 
-        In parts, since packing holds up every other thread.
+    def rows(self) -> Iterator[EncodedRows]:
+        """Yield the vectors with the ids of their memories, ascending, in pieces of bounded size."""
+        return self._dense.rows()
+
+    def packed_texts(self) -> Iterator[bytes]:
+        """Yield words and structure for `unpacked_texts`, one msgpack value at a time.
+
+        Packing all at once would hold up every other thread.
         """
         arrays = self._lexical.arrays()
         yield msgpack.packb(arrays.groups.astype("<i8").tobytes())
@@ -90,7 +101,7 @@ class FrozenIndex:
 
 
 def unpacked_texts(values: Iterator[Any]) -> Texts:
-    """Words and structure, of the next values of those that `FrozenIndex.packed_texts` packed."""
+    """Return words and structure from the next values that `FrozenIndex.packed_texts` packed."""
     groups, lengths, terms, counts, postings, talk = (next(values) for _ in range(PACKED_VALUES))
     arrays = Arrays(
         np.frombuffer(groups, "<i8").astype(np.int64),
@@ -103,7 +114,7 @@ def unpacked_texts(values: Iterator[Any]) -> Texts:
 
 
 def unpacked(data: bytes) -> Iterator[Any]:
-    """The msgpack values in some bytes."""
+    """Yield the msgpack values in some bytes."""
     unpacker = msgpack.Unpacker(max_buffer_size=0, strict_map_key=False)
     unpacker.feed(data)
     yield from unpacker
@@ -125,7 +136,7 @@ class NamespaceIndex:
 
     @property
     def nbytes(self) -> int:
-        """What it takes in RAM, about; Python's objects included."""
+        """Memory in bytes, estimated, Python's objects included."""
         return OBJECT_BYTES + self.dense.nbytes + self.texts.lexical.nbytes + self.texts.talk.nbytes
 
     def add(self, entries: Sequence[tuple[int, Entry]]) -> None:
@@ -138,7 +149,7 @@ class NamespaceIndex:
             self.dense.add(ids, np.concatenate([entry.vectors for _, entry in entries]))
 
     def add_text(self, id: int, text: Text) -> None:
-        """Add a memory whose vectors are there already."""
+        """Add the words and structure of a memory whose vectors are indexed already."""
         lexical, talk = self.texts.lexical, self.texts.talk
         found, event_ms = words(text.content), event_time_ms(text.metadata)
         talk.add(lexical.count, text, found, event_ms)
@@ -159,7 +170,7 @@ class NamespaceIndex:
 
     @contextmanager
     def _change(self) -> Iterator[None]:
-        """Count it as it begins and as it ends: the count is odd while something changes."""
+        """Count a change when it begins and when it ends, so that the count is odd during a change."""
         self._changes += 1
         try:
             yield
@@ -167,7 +178,7 @@ class NamespaceIndex:
             self._changes += 1
 
     def in_span(self, after_ms: int | None, before_ms: int | None) -> Groups:
-        """The ids, ascending, of what happened from one time on and before another, in ms; None sets no bound."""
+        """Return the ids, ascending, of memories with a time in [after_ms, before_ms); None sets no bound."""
         lexical, talk = self.texts.lexical, self.texts.talk
         count = lexical.count
         times, chosen = talk.time_ms[:count], lexical.alive[:count].copy()
@@ -178,26 +189,26 @@ class NamespaceIndex:
         return lexical.groups[:count][chosen]
 
     def state(self) -> tuple[str, int]:
-        """A name for what is held, the same in every worker that holds the same; and how often it changed here.
+        """Return a fingerprint of the contents, equal in every worker with the same contents, and a change counter.
 
-        Halfway through a change it is a name that nothing has at rest, or the next call gives another one: an answer
-        of then belongs to no name.
+        Caches use both as part of their keys. During a change the fingerprint is one that no contents at rest have, or
+        the next call returns another, so that no answer made during a change is found later.
         """
         changes, state = self._state
         if changes != self._changes or changes % 2:
-            changes = self._changes  # of before, as with coherence
+            changes = self._changes  # read before measuring, as in `coherence`
             lexical, talk = self.texts.lexical, self.texts.talk
             alive = np.flatnonzero(lexical.alive[: lexical.count])
-            sums = talk.lot[alive].sum(dtype=np.uint64), talk.turn[alive].astype(np.uint64).sum()
+            sums = talk.stamp_hash[alive].sum(dtype=np.uint64), talk.turn[alive].astype(np.uint64).sum()
             state = f"{len(alive)}-{len(self.dense)}-{sums[0]:x}-{sums[1]:x}"  # a memory may be in one of the two alone
             self._state = changes, state
         return state, changes
 
     def coherence(self) -> float:
-        """0 to 1: how far memories that follow each other belong together, where no session says so."""
+        """Return how far memories that follow each other belong together where no session says so, 0 to 1."""
         changes, coherence = self._coherence
         if changes != self._changes:
-            changes = self._changes  # of before: what changes meanwhile is measured the next time
+            changes = self._changes  # read before measuring: a later change is measured by the next call
             coherence = self._measured()
             self._coherence = changes, coherence
         return coherence
@@ -205,7 +216,7 @@ class NamespaceIndex:
     def _measured(self) -> float:
         lexical, talk = self.texts.lexical, self.texts.talk
         count, share = lexical.count, SAMPLE_PAIRS / max(SAMPLE_PAIRS, len(lexical))
-        drawn = np.flatnonzero(talk.lot[:count] < share * 2**32)
+        drawn = np.flatnonzero(talk.stamp_hash[:count] < share * 2**32)
         before = talk.before[drawn]
         is_asked = lexical.alive[drawn] & ~talk.given(drawn) & (before != NONE) & (before < count)
         rows, before = drawn[is_asked], before[is_asked]
@@ -219,14 +230,15 @@ class NamespaceIndex:
         if count < SAMPLE_MIN - 1:
             return 0.0
         near = float((here * there).sum(1).mean())
-        whole = here.sum(0)
-        any_two = float((whole @ whole - count) / (count * (count - 1)))
+        # the mean cosine of any two: the square of the sum (dim,) has every pair twice, and each vector with itself
+        total = here.sum(0)
+        any_two = float((total @ total - count) / (count * (count - 1)))
         if 1 - any_two < ALL_ALIKE:
             return 0.0
         coherence = min(1.0, max(0.0, (near - any_two) / (1 - any_two) / COHERENT))
         return round(coherence, DIGITS)
 
     def freeze(self) -> FrozenIndex:
-        """The index of this moment."""
+        """Return the index as it is now."""
         texts = self.texts
         return FrozenIndex(self.dense.freeze(), texts.lexical.frozen(), texts.talk)

@@ -1,9 +1,9 @@
-"""Indexes on local disk: what RAM has no room for, in a private folder that is gone with the process.
+"""Indexes on local disk: those that RAM has no room for, in a private folder that is removed with the process.
 
-A file is written once and never changed; whoever holds an extent of it can read that for as long as they hold it. The
-last one to let go removes the file. So a snapshot that is being written needs no word with those who evict and load.
+A file is written once and never changed. An extent of it can be read for as long as somebody holds the extent, and the
+file is removed with the last one. So writing a snapshot needs no coordination with eviction and loading.
 
-This module knows files and checksums, of local disk alone; `resident.py` says what lies here and when.
+This module knows files and checksums of local disk alone. `index_cache.py` decides what lies here and when.
 """
 
 import errno
@@ -20,8 +20,10 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from indexes.group_index import GroupIndex, Groups
-from indexes.segments import SEGMENT_ROWS, room_for
+from indexes.group_index import GroupIndex
+from indexes.rows import EncodedRows, in_chunks
+from indexes.segments import SEGMENT_ROWS
+from indexes.sketches import BITS
 from memory_service.embedding.embedder import Vectors
 from memory_service.namespaces.index import FrozenIndex, NamespaceIndex, unpacked, unpacked_texts
 from memory_service.private_folder import PrivateFolder
@@ -31,20 +33,20 @@ log = logging.getLogger(__name__)
 COPY_BYTES = 1 << 20
 
 WAITING_ROWS_MAX = 256
-"""A start leaves a namespace of so many vectors on disk until somebody asks: loading it takes a millisecond or two."""
+"""A start leaves a namespace of at most this many vectors on disk until it is used. Loading it takes 1 to 2 ms."""
 
 ROW_OVERHEAD_BYTES = 1_000
-"""What a vector's memory takes beside it, about, where nobody has counted its words yet."""
+"""Estimate for what the words and the structure of a memory take, before they are counted."""
 
 
-class Unspillable(Exception):
-    """Local disk takes nothing at the moment."""
+class SpillFailed(Exception):
+    """Local disk takes no writes at the moment."""
 
 
 class SpillFile:
-    """A file that goes with the last object that speaks of it.
+    """A file that is removed with the last reference to this object.
 
-    By `__del__`, since `weakref.finalize` would take more memory for each of thousands than the rest of it.
+    `__del__` does it, since `weakref.finalize` would take more memory for thousands of files than all the rest.
     """
 
     __slots__ = ("path",)
@@ -56,12 +58,12 @@ class SpillFile:
         try:
             unlink(self.path)
         except OSError:
-            return  # the folder went before
+            return  # the folder was removed before
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Bytes of a file, and their CRC-32."""
+    """A range of bytes of a file, and their CRC-32."""
 
     file: SpillFile
     begin: int
@@ -69,7 +71,7 @@ class Extent:
     crc: int
 
     def open(self) -> BinaryIO:
-        """The file, at its begin.
+        """Open the file at the begin of the extent.
 
         Raises:
             OSError: it cannot be opened.
@@ -79,7 +81,7 @@ class Extent:
         return file
 
     def part(self, file: BinaryIO, begin: int, size: int) -> "Extent":
-        """Some bytes of the file, which is open.
+        """Return a range of bytes of the file, which is open, as an extent.
 
         Raises:
             OSError: it cannot be read.
@@ -87,10 +89,10 @@ class Extent:
         return Extent(self.file, begin, size, zlib.crc32(os.pread(file.fileno(), size, begin)))
 
     def read_into(self, arrays: Sequence["np.ndarray[Any, Any]"]) -> None:
-        """Fill contiguous arrays, which take all of it.
+        """Fill contiguous arrays, whose sizes add up to the extent's.
 
         Raises:
-            OSError: it cannot be read, or is not what was written.
+            OSError: the file cannot be read, or does not hold what was written.
         """
         crc = 0
         with self.open() as file:
@@ -101,15 +103,15 @@ class Extent:
                     target = target[count:]
         self._check(crc)
 
-    def chunks(self, first: int = 0) -> Iterator[bytes]:
-        """All of it: the first so many bytes at once, then chunk by chunk.
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes, chunk by chunk.
 
         Raises:
-            OSError: as `read_into`; the last chunk may be out by then.
+            OSError: as `read_into`, possibly after the last chunk.
         """
-        crc, (whole, rest) = 0, divmod(self.size - first, COPY_BYTES)
+        crc, (full, rest) = 0, divmod(self.size, COPY_BYTES)
         with self.open() as file:
-            for size in (first, *[COPY_BYTES] * whole, rest):
+            for size in (*[COPY_BYTES] * full, rest):
                 chunk = file.read(size)
                 crc = zlib.crc32(chunk, crc)
                 yield chunk
@@ -125,79 +127,80 @@ class Spilled:
     """A namespace's index on local disk.
 
     Attributes:
-        memories: how many there are.
-        count: of their vectors.
-        rows: the ids, little-endian, then the vectors, float32.
-        texts: words and structure, as `FrozenIndex.packed_texts` packs them; None where they must be made anew.
+        memories: number of memories.
+        vector_count: number of their vectors.
+        chunks: for every `SEGMENT_ROWS` vectors their ids, their halves and their sketches, as `EncodedRows` has them.
+        texts: words and structure, as `FrozenIndex.packed_texts` packs them; None where they must be made again.
     """
 
     memories: int
-    count: int
-    rows: Extent
+    vector_count: int
+    chunks: tuple[Extent, ...]
     texts: Extent | None
 
-    def arrays(self, dim: int) -> tuple[Groups, list[Vectors]]:
-        """The ids (count,), and the vectors in the pieces of `room_for`.
+    def rows(self) -> Iterator[EncodedRows]:
+        """Yield the rows in chunks.
 
         Raises:
             OSError: they cannot be read.
         """
-        groups, parts = np.empty(self.count, dtype="<i8"), room_for(self.count, dim)
-        self.rows.read_into([groups, *filled(parts, self.count)])
-        return groups, parts
+        for chunk, count in self._counted():
+            rows = EncodedRows.empty(count, _dim(chunk, count))
+            chunk.read_into((rows.ids, rows.halves, rows.sketches))
+            yield rows
 
-    def loaded(self, dim: int) -> NamespaceIndex:
-        """The index; without words and structure where there are none here.
+    def load(self, dim: int) -> NamespaceIndex:
+        """Return the index; without words and structure where there are none here.
 
         Raises:
             OSError: it cannot be read.
         """
         texts = None if self.texts is None else unpacked_texts(unpacked(b"".join(self.texts.chunks())))
-        return NamespaceIndex(GroupIndex.over(dim, *self.arrays(dim)), texts)
+        return NamespaceIndex(GroupIndex.of_rows(dim, self.rows(), self.vector_count), texts)
 
     def vectors(self, id: int) -> Vectors:
-        """The vectors of one memory, without a look at the others', and so at their checksum.
+        """Return the vectors of one memory, without reading the others, and so without a checksum.
 
         Raises:
             OSError: they cannot be read.
         """
-        with self.rows.open() as file:
-            groups = np.frombuffer(file.read(self.count * 8), "<i8")
-            begin, end = (int(np.searchsorted(groups, id, side=side)) for side in ("left", "right"))
-            row_bytes = (self.rows.size - len(groups) * 8) // max(1, len(groups))
-            file.seek(len(groups) * 8 + begin * row_bytes + self.rows.begin)
-            return np.frombuffer(file.read((end - begin) * row_bytes), "<f4").reshape(end - begin, row_bytes // 4)
+        found = []
+        for chunk, count in self._counted():
+            with chunk.open() as file:
+                ids = np.frombuffer(file.read(count * 8), "<i8")
+                begin, end = (int(np.searchsorted(ids, id, side=side)) for side in ("left", "right"))
+                row_bytes = 2 * _dim(chunk, count)
+                file.seek(chunk.begin + count * 8 + begin * row_bytes)
+                found.append(np.frombuffer(file.read((end - begin) * row_bytes), "<f2").reshape(-1, row_bytes // 2))
+        return np.concatenate(found).astype(np.float32)
 
     def packed_texts(self) -> Iterator[bytes]:
-        """As of a `FrozenIndex`.
+        """Yield what `FrozenIndex.packed_texts` yielded.
 
         Raises:
             OSError: they cannot be read.
         """
-        assert self.texts is not None, "words that another version indexed are indexed anew at the start"
+        assert self.texts is not None, "words that another version indexed are indexed again at the start"
         return self.texts.chunks()
 
-    def row_chunks(self) -> Iterator[bytes]:
-        """The ids at once, then the vectors chunk by chunk.
-
-        Raises:
-            OSError: they cannot be read.
-        """
-        return self.rows.chunks(first=self.count * 8)
+    def _counted(self) -> Iterator[tuple[Extent, int]]:
+        """Yield each chunk with the number of its rows."""
+        for at, chunk in enumerate(self.chunks):
+            yield chunk, min(SEGMENT_ROWS, self.vector_count - at * SEGMENT_ROWS)
 
 
-def filled(parts: Sequence[Vectors], count: int) -> list[Vectors]:
-    """The first `count` rows of what `room_for` gave."""
-    return [part[: count - at * SEGMENT_ROWS] for at, part in enumerate(parts)]
+def _dim(chunk: Extent, count: int) -> int:
+    """Return the dimension of the vectors of a chunk: a row has 8 bytes of id, a sketch, and 2 for each number."""
+    return (chunk.size // count - 8 - BITS // 8) // 2
 
 
 class Spill:
-    """The folder of these files, made when it is first needed, and how much may stay in RAM."""
+    """The folder of these files, made when it is first needed, and the budget of RAM."""
 
     def __init__(self, parent: Path | None = None, budget_bytes: float = 0) -> None:
         """Args:
-        parent: on local disk; default: the system's temporary folder.
-        budget_bytes: of indexes in RAM; 0 for as many as there are.
+        parent: a folder on local disk; default: the system's temporary folder.
+        budget_bytes: the most that indexes in RAM may take; 0 sets no limit.
         """
         self.budget_bytes = budget_bytes or float("inf")
         self._parent = parent
@@ -206,48 +209,42 @@ class Spill:
         self._numbers = itertools.count()
 
     def writer(self) -> "SpillWriter":
-        """A new file.
+        """Open a new file.
 
         Raises:
-            Unspillable: local disk takes none.
+            SpillFailed: local disk takes no file.
         """
         try:
             with self._making:
                 self._private = self._private or PrivateFolder(self._parent)
             return SpillWriter(SpillFile(str(self._private.path / f"{next(self._numbers)}.index")))
         except OSError as error:
-            raise Unspillable(str(error)) from error
+            raise SpillFailed(str(error)) from error
 
     def write(self, index: FrozenIndex) -> Spilled:
         """Write one index to a file of its own.
 
         Raises:
-            Unspillable: local disk does not take it; nothing of it is left.
+            SpillFailed: local disk does not take it; no part of it is left.
         """
-        parts = index.dense.parts()
         with self.writer() as writer:
-            rows = writer.extent(
-                itertools.chain(
-                    (part.groups().astype("<i8", copy=False).data for part in parts),
-                    (part.vectors().astype("<f4", copy=False).data for part in parts),
-                )
-            )
-            return Spilled(len(index), len(index.dense), rows, writer.extent(index.packed_texts()))
+            chunks = writer.chunks(index.rows())
+            return Spilled(len(index), index.vector_count, chunks, writer.extent(index.packed_texts()))
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove the folder."""
         if self._private is not None:
             self._private.close()
             self._private = None
 
 
-class Aside:
-    """Takes namespaces aside while a snapshot is read: small ones, and those for which RAM has no room.
+class StartingSpill:
+    """Spills namespaces while a snapshot is read: small ones, and those for which RAM has no room.
 
     They come one after the other and lie in one file: thousands of files would take a second.
 
     Attributes:
-        spilled: those that it took.
+        spilled: the namespaces that it took.
     """
 
     def __init__(self, spill: Spill | None, dim: int) -> None:
@@ -257,7 +254,7 @@ class Aside:
         """
         self.spilled: dict[str, Spilled] = {}
         self._spill = spill
-        self._row_bytes = dim * 4 + ROW_OVERHEAD_BYTES
+        self._row_bytes = dim * 2 + ROW_OVERHEAD_BYTES
         self._left_bytes = 0.0 if spill is None else spill.budget_bytes
         self._writer: SpillWriter | None = None
 
@@ -270,30 +267,35 @@ class Aside:
         if self._writer is not None:
             self._writer.close()
 
-    def takes(self, namespace: str, groups: Groups, parts: Sequence[Vectors]) -> bool:
-        """Take a namespace's ids (n,) and vectors (as `room_for(n, dim)` gives room for them), or leave it in RAM."""
-        weight_bytes = len(groups) * self._row_bytes
-        if self._spill is None or (len(groups) > WAITING_ROWS_MAX and weight_bytes <= self._left_bytes):
+    def wants(self, count: int) -> bool:
+        """Whether a namespace of so many vectors is to be spilled; otherwise it takes its share of the budget."""
+        weight_bytes = count * self._row_bytes
+        if self._spill is None or (count > WAITING_ROWS_MAX and weight_bytes <= self._left_bytes):
             self._left_bytes -= weight_bytes
             return False
+        return True
+
+    def take(self, namespace: str, rows: Sequence[EncodedRows]) -> bool:
+        """Spill a namespace that is wanted; False where local disk does not take it."""
+        assert self._spill is not None, "nothing is wanted without a spill"
         try:
             self._writer = self._writer or self._spill.writer()
-            rows = self._writer.extent([groups.data, *(part.data for part in filled(parts, len(groups)))])
-        except Unspillable as error:
+            chunks = self._writer.chunks(rows)
+        except SpillFailed as error:
             log.warning("index.kept", extra={"reason": str(error)})
             self._spill = None
             return False
-        memories = int(np.count_nonzero(np.diff(groups, prepend=-1)))
-        self.spilled[namespace] = Spilled(memories, len(groups), rows, None)
+        ids = np.concatenate([np.empty(0, np.int64), *(part.ids for part in rows)])
+        self.spilled[namespace] = Spilled(len(np.unique(ids)), len(ids), chunks, None)
         return True
 
 
 class SpillWriter:
-    """Writes a file, extent after extent. What an extent was given for is on disk, not in a buffer."""
+    """Writes a file, extent after extent. An extent that was returned is on disk, not in a buffer."""
 
     def __init__(self, file: SpillFile) -> None:
         """Raises:
-        OSError: it cannot be made.
+        OSError: the file cannot be made.
         """
         self._file = file
         self._stream = Path(file.path).open("xb", buffering=0)  # noqa: SIM115 - `close` does
@@ -308,20 +310,30 @@ class SpillWriter:
         self.close()
 
     def close(self) -> None:
-        """Nothing more will be written."""
+        """Close the file."""
         self._stream.close()
 
-    def extent(self, parts: Iterable["bytes | memoryview[Any]"]) -> Extent:
-        """Write what these give.
+    def chunks(self, rows: Iterable[EncodedRows]) -> tuple[Extent, ...]:
+        """Write rows, `SEGMENT_ROWS` in each extent.
 
         Raises:
-            Unspillable: local disk does not take it; nothing more can be written to this file.
+            SpillFailed: as of `extent`.
+        """
+        return tuple(
+            self.extent((some.ids.data, some.halves.data, some.sketches.data)) for some in in_chunks(rows, SEGMENT_ROWS)
+        )
+
+    def extent(self, parts: Iterable["bytes | memoryview[Any]"]) -> Extent:
+        """Write some bytes as one extent.
+
+        Raises:
+            SpillFailed: local disk does not take them; nothing more can be written to this file.
         """
         begin, crc, waiting = self._at, 0, bytearray()
         for part in parts:
-            whole = memoryview(part)
-            for at in range(0, whole.nbytes, COPY_BYTES):
-                piece = whole.cast("B")[at : at + COPY_BYTES]
+            view = memoryview(part)
+            for at in range(0, view.nbytes, COPY_BYTES):
+                piece = view.cast("B")[at : at + COPY_BYTES]
                 crc = zlib.crc32(piece, crc)
                 waiting += piece
                 if len(waiting) >= COPY_BYTES:
@@ -332,11 +344,11 @@ class SpillWriter:
 
     def _write(self, data: bytearray) -> None:
         try:
-            with memoryview(data) as whole:
+            with memoryview(data) as view:
                 done = 0
                 while done < len(data):
-                    done += self._stream.write(whole[done:])
+                    done += self._stream.write(view[done:])
         except (OSError, ValueError) as error:
             self._stream.close()
-            raise Unspillable(str(error)) from error
+            raise SpillFailed(str(error)) from error
         self._at += len(data)

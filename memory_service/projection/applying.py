@@ -22,7 +22,7 @@ from memory_service.journal.data_folder import DataFolder
 from memory_service.journal.files import DamagedJournal, journal_paths, read_tail
 from memory_service.journal.records import Header, Record
 from memory_service.namespaces.index import NamespaceIndex
-from memory_service.namespaces.resident import AT_ONCE, Residents
+from memory_service.namespaces.index_cache import AT_ONCE, IndexCache
 from memory_service.namespaces.spilling import Spill
 from memory_service.projection import snapshots
 from memory_service.projection.catalog import Catalog
@@ -73,7 +73,7 @@ class Projection:
         self.apply_lock = threading.Lock()
         self.publish_lock = threading.Lock()
         self._clock = clock
-        self._indexes = Residents(embedder.dim, spill or Spill(catalog.folder.parent))
+        self._indexes = IndexCache(embedder.dim, spill or Spill(catalog.folder.parent))
         self._resolver = Resolver(catalog, self._indexes, clock, superseded_kept_ms)
         self._headers: dict[str, Header] = {}  # of each journal, by writer
         self._applied: dict[str, int] = {}  # bytes of each journal that are applied
@@ -135,11 +135,11 @@ class Projection:
         # Only now: if the transaction had failed, the next pull would have to read these records again.
         self._applied |= applied
         self.records_since_freeze += len(records)
-        self._indexes.fit(self.apply_lock, max(AT_ONCE, 2 * len(changes.namespaces())))
+        self._indexes.evict_excess(self.apply_lock, max(AT_ONCE, 2 * len(changes.namespaces())))
 
     def expire(self, now_ms: int) -> None:
         """Remove what has expired, and evict indexes beyond the budget. This is cheap when nothing is due."""
-        self._indexes.fit(self.apply_lock)
+        self._indexes.evict_excess(self.apply_lock)
         due = self._resolver.next_expiry_ms
         if due is None or now_ms < due:
             return
@@ -151,11 +151,11 @@ class Projection:
 
     def _publish(self, changes: IndexChanges) -> None:
         # Reading evicted indexes back takes long, so it comes before the lock that readers wait for.
-        changing = {namespace: self._indexes.to_change(namespace) for namespace in changes.namespaces()}
+        changing = {namespace: self._indexes.get_to_change(namespace) for namespace in changes.namespaces()}
         with self.publish_lock:
             self.catalog.commit()
             changes.apply({namespace: index for namespace, index in changing.items() if index is not None})
-        self._indexes.changed(changing)
+        self._indexes.reweigh(changing)
 
     # -- journals --------------------------------------------------------------------------------------------------
 
@@ -218,8 +218,7 @@ class Projection:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Start from a snapshot. The catalog of this projection must be the snapshot's."""
-        for namespace, (groups, rows) in snapshot.indexes.items():
-            dense = GroupIndex.over(self.embedder.dim, groups, rows)
+        for namespace, dense in snapshot.indexes.items():
             self._indexes.add(namespace, NamespaceIndex(dense, snapshot.texts.get(namespace)))
             if namespace not in snapshot.texts:
                 self._restore_texts(namespace)
@@ -236,20 +235,20 @@ class Projection:
 
     def _restore_texts(self, namespace: str) -> None:
         """Index the words of a namespace again, because another version of this program indexed them."""
-        index = self._indexes.to_change(namespace)
+        index = self._indexes.get_to_change(namespace)
         if index is not None:
             for id, text in self.catalog.texts(namespace):
                 index.add_text(id, text)
-        self._indexes.changed([namespace])
-        self._indexes.fit(self.apply_lock)
+        self._indexes.reweigh([namespace])
+        self._indexes.evict_excess(self.apply_lock)
 
     def freeze(self) -> FrozenProjection:
         """Return the projection of this moment, to be written as a snapshot while this one goes on.
 
         Raises:
-            Unavailable: an index is lost (`resident.py`).
+            Unavailable: an index is lost (`index_cache.py`).
         """
-        with self._indexes.frozen(self.apply_lock) as indexes:
+        with self._indexes.freeze(self.apply_lock) as indexes:
             self.records_since_freeze = 0
             return FrozenProjection(self.catalog.freeze(), indexes, self._resolver.next_id)
 

@@ -186,7 +186,7 @@ def row_of(id: int, put: Put, stamp: Stamp) -> tuple[Any, ...]:
 
 def superseded_columns(until_ms: int, vectors: Vectors) -> tuple[int, int, bytes]:
     """Return the columns that only a superseded version has; vectors are (windows, dim)."""
-    return until_ms, len(vectors), vectors.astype("<f4").tobytes()
+    return until_ms, len(vectors), vectors.astype("<f2").astype("<f4").tobytes()  # with the digits that an index keeps
 
 
 def vectors_of(windows: int, data: bytes) -> Vectors:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from memory_service.clock import HybridClock, Stamp
 from memory_service.embedding.embedder import Vectors
 from memory_service.journal.records import Put, Record, RememberedReply, Removal
-from memory_service.namespaces.resident import Residents
+from memory_service.namespaces.index_cache import IndexCache
 from memory_service.projection.catalog import Catalog
 from memory_service.projection.catalog_schema import Tombstone
 from memory_service.projection.changes import IndexChanges
@@ -29,7 +29,7 @@ class Resolver:
         next_expiry_ms: when `expire` has something to do next; None if nothing ever expires.
     """
 
-    def __init__(self, catalog: Catalog, indexes: Residents, clock: HybridClock, superseded_kept_ms: int) -> None:
+    def __init__(self, catalog: Catalog, indexes: IndexCache, clock: HybridClock, superseded_kept_ms: int) -> None:
         self._catalog = catalog
         self._indexes = indexes
         self._clock = clock
@@ -120,7 +120,7 @@ class Resolver:
         """The vectors (windows, dim) of a memory about to be superseded; None if its namespace's index is lost."""
         if (added := changes.added[namespace].get(id)) is not None:
             return added.vectors
-        index = self._indexes.to_change(namespace)
+        index = self._indexes.get_to_change(namespace)
         return None if index is None else index.dense.vectors(id)
 
     def _is_kept(self, until_ms: int) -> bool:

@@ -2,16 +2,16 @@
 
     <data_dir>/snapshots/<made_at_ms>-<random>/
         catalog.sqlite     the catalog, with the watermarks of the journals that it covers
-        groups.i64         for each vector the id of its memory, little-endian, namespace after namespace
-        vectors.f32        the vectors, in the same order
-        texts.msgpack      for each namespace its words and structure, as `namespace_index.py` packs them
+        vectors-000.faiss  the vectors under the ids of their memories, and
+        sketches-000.faiss their sketches; see `snapshot_rows.py`
+        texts.msgpack      for each namespace its words and structure, as `namespaces/index.py` packs them
         MANIFEST.json      format, embedder, namespaces with their counts, how far each journal is covered, sha256 of
                            each file and of the manifest itself; written last
 
 A snapshot is a convenience, never the truth: one that is incomplete or does not match its manifest is passed over, with
 a word in the log, for the one before it and at last for the journals alone. The two newest are kept.
 
-This module knows files and checksums. What is in the catalog and the indexes, `catalog.py` and `indexes` know.
+This module knows files and checksums. `catalog.py` and `indexes` know what is in them.
 """
 
 import contextlib
@@ -22,17 +22,15 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgpack
-import numpy as np
 
-from indexes.group_index import Groups
-from indexes.segments import SEGMENT_ROWS, room_for
+from indexes.group_index import GroupIndex
 from memory_service.clock import wall_ms
 from memory_service.embedding.embedder import Fingerprint, Vectors
 from memory_service.journal.data_folder import write_synced
@@ -47,36 +45,38 @@ from memory_service.namespaces.index import (
     unpacked,
     unpacked_texts,
 )
-from memory_service.namespaces.spilling import Aside, Extent, Spill, Spilled, Unspillable, filled
+from memory_service.namespaces.spilling import Extent, Spill, Spilled, SpillFailed, StartingSpill
 from memory_service.projection.catalog import FrozenCatalog
 from memory_service.projection.catalog_schema import SCHEMA_VERSION, SCHEMAS_READ
+from memory_service.projection.snapshot_rows import (
+    FILES,
+    VECTORS_GLOB,
+    HashedFile,
+    UnusableSnapshot,
+    read_rows,
+    require_checksum,
+    sha256_of,
+    take,
+    write_rows,
+)
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST.json"
 CATALOG = "catalog.sqlite"
-GROUPS = "groups.i64"
-VECTORS = "vectors.f32"
 TEXTS = "texts.msgpack"
 KEPT = 2
 ABANDONED_S = 3600
-"""A folder without a manifest is somebody's work in progress for at most this long, then a rest of a crash."""
+"""Seconds for which a folder without a manifest counts as being written. After that it is left over from a crash."""
 
 COPY_BYTES = 1 << 20
-SYNC_BYTES = 8 << 20
-"""A large file is synced in parts, so that a store's sync meanwhile does not wait for hundreds of megabytes."""
-
 SCHEMA_WITHOUT_CHECKSUM = 1
-"""Manifests of this schema had none."""
-
-
-class UnusableSnapshot(Exception):
-    """A snapshot is incomplete, damaged, or of another format or embedder."""
+"""Manifests of this schema had no checksum of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenProjection:
-    """A projection as it was at one moment, whatever happens to it since.
+    """A projection as it was at one moment; later changes do not reach it.
 
     Attributes:
         indexes: from RAM, or where they are on local disk.
@@ -93,7 +93,7 @@ class Snapshot:
 
     Attributes:
         catalog: path of the catalog's file.
-        indexes: for each namespace the groups (n,) and the rows, in the pieces of `indexes.segments`.
+        indexes: the vectors of each namespace.
         texts: for each namespace its words and structure; none of them where another version made them.
         next_id: the first id that no memory of the snapshot ever had.
         journals: how far each journal is covered.
@@ -102,23 +102,20 @@ class Snapshot:
 
     path: Path
     catalog: Path
-    indexes: dict[str, tuple[Groups, list[Vectors]]]
+    indexes: dict[str, GroupIndex]
     texts: dict[str, Texts]
     next_id: int
     journals: dict[str, int]
     spilled: dict[str, Spilled] = field(default_factory=dict)
 
     def vectors(self, namespace: str, id: int) -> Vectors:
-        """The vectors of one memory.
+        """Return the vectors of one memory.
 
         Raises:
             OSError: they are on local disk, and cannot be read.
         """
-        if namespace in self.spilled:
-            return self.spilled[namespace].vectors(id)
-        groups, rows = self.indexes[namespace]
-        begin, end = np.searchsorted(groups, id, side="left"), np.searchsorted(groups, id, side="right")
-        return np.array([rows[at // SEGMENT_ROWS][at % SEGMENT_ROWS] for at in range(begin, end)])
+        spilled = self.spilled.get(namespace)
+        return self.indexes[namespace].vectors(id) if spilled is None else spilled.vectors(id)
 
 
 def write(frozen: FrozenProjection, folder: Path, journal_folder: Path, embedder: Fingerprint, scratch: Path) -> Path:
@@ -217,28 +214,12 @@ def is_gone(writers: Collection[str], journal_folder: Path) -> bool:
 
 
 def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, catalog: Path) -> None:
-    files = {CATALOG: _copy(catalog, path / CATALOG)}
-    namespaces: list[tuple[str, int]] = []
-    with _HashedFile(path / GROUPS) as groups_file, _HashedFile(path / VECTORS) as vectors_file:
-        for namespace, index in frozen.indexes.items():
-            if isinstance(index, Spilled):
-                namespaces.append((namespace, index.count))
-                chunks = index.row_chunks()
-                groups_file.write(next(chunks))
-                for chunk in chunks:
-                    vectors_file.write(chunk)
-                continue
-            namespaces.append((namespace, len(index.dense)))
-            for part in index.dense.parts():
-                groups_file.write(part.groups().astype("<i8", copy=False).data)
-                vectors_file.write(part.vectors().astype("<f4", copy=False).data)
-    files[GROUPS], files[VECTORS] = groups_file.sha256, vectors_file.sha256
-    with _HashedFile(path / TEXTS) as texts_file:
+    rows = write_rows((rows for index in frozen.indexes.values() for rows in index.rows()), path)
+    with HashedFile(path / TEXTS) as texts_file:
         for namespace, index in frozen.indexes.items():
             texts_file.write(msgpack.packb(namespace))
             for packed in index.packed_texts():
                 texts_file.write(packed)
-    files[TEXTS] = texts_file.sha256
     manifest = {
         "format": FORMAT,
         "schema": SCHEMA_VERSION,
@@ -246,8 +227,9 @@ def _write_files(frozen: FrozenProjection, path: Path, embedder: Fingerprint, ca
         "embedder": embedder.as_dict(),
         "next_id": frozen.next_id,
         "journals": frozen.catalog.watermarks(),
-        "namespaces": namespaces,
-        "sha256": files,
+        "namespaces": [(namespace, index.vector_count) for namespace, index in frozen.indexes.items()],
+        FILES: len(rows) // 2,
+        "sha256": {CATALOG: _copy(catalog, path / CATALOG), **rows, TEXTS: texts_file.sha256},
     }
     partial = path / f".{MANIFEST}"
     write_synced(partial, json.dumps({**manifest, "checksum": checksum(manifest)}).encode())
@@ -262,25 +244,26 @@ def _read(path: Path, embedder: Fingerprint, spill: Spill | None) -> Snapshot:
     if manifest["embedder"] != embedder.as_dict():
         raise UnusableSnapshot("it holds vectors of another embedder")
     with ThreadPoolExecutor(1) as beside:
-        catalog_sha256 = beside.submit(_sha256, path / CATALOG)
-        rows = _read_rows(path, manifest["namespaces"], embedder.dim, spill)
-        sha256 = dict(rows.sha256)
+        catalog_sha256 = beside.submit(sha256_of, path / CATALOG)
+        indexes, spilled = read_indexes(path, manifest, spill)
         packed: bytes | Extent = b""
         if TEXTS in manifest["sha256"]:
-            packed, sha256[TEXTS] = _read_texts(path / TEXTS, spill if rows.spilled else None)
-        sha256[CATALOG] = catalog_sha256.result()
-    for name, found in sha256.items():
-        if manifest["sha256"].get(name) != found:
-            raise UnusableSnapshot(f"{name} does not match its checksum")
+            packed, texts_sha256 = _read_texts(path / TEXTS, spill if spilled else None)
+            require_checksum(TEXTS, texts_sha256, manifest["sha256"])
+        require_checksum(CATALOG, catalog_sha256.result(), manifest["sha256"])
     if manifest.get("words") != PACKED_VERSION:
         packed = b""
     texts: dict[str, Texts] = {}
     if isinstance(packed, Extent):
-        _share_texts(packed, texts, rows.spilled)
+        _share_texts(packed, texts, spilled)
     elif packed:
         texts = dict(_texts(packed))
-        rows.take_back(embedder.dim)
-    return Snapshot(path, path / CATALOG, rows.in_ram, texts, manifest["next_id"], manifest["journals"], rows.spilled)
+        # local disk has no room for the words: what was copied to it goes back to RAM
+        indexes |= {
+            name: GroupIndex.of_rows(embedder.dim, one.rows(), one.vector_count) for name, one in spilled.items()
+        }
+        spilled = {}
+    return Snapshot(path, path / CATALOG, indexes, texts, manifest["next_id"], manifest["journals"], spilled)
 
 
 def _texts(data: bytes) -> Iterator[tuple[str, Texts]]:
@@ -293,7 +276,7 @@ def _read_texts(path: Path, spill: Spill | None) -> "tuple[bytes | Extent, str]"
     """The file of all words and structure, in RAM or copied to local disk, and its sha256."""
     if spill is not None:
         hashed = hashlib.sha256()
-        with path.open("rb") as file, contextlib.suppress(Unspillable), spill.writer() as writer:
+        with path.open("rb") as file, contextlib.suppress(SpillFailed), spill.writer() as writer:
             copy = writer.extent(_hashed(file, hashed))
             return copy, hashed.hexdigest()
     data = path.read_bytes()
@@ -321,37 +304,28 @@ def _share_texts(packed: Extent, texts: dict[str, Texts], spilled: dict[str, Spi
             spilled[namespace] = replace(spilled[namespace], texts=found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """The vectors of a snapshot, and the sha256 of the two files that they were read from."""
+def read_indexes(
+    path: Path, manifest: Mapping[str, Any], spill: Spill | None = None
+) -> tuple[dict[str, GroupIndex], dict[str, Spilled]]:
+    """Return the vectors of each namespace, in RAM or copied to local disk.
 
-    in_ram: dict[str, tuple[Groups, list[Vectors]]]
-    spilled: dict[str, Spilled]
-    sha256: dict[str, str]
-
-    def take_back(self, dim: int) -> None:
-        """Read what was copied to local disk, which has no room for the rest."""
-        for namespace, spilled in self.spilled.items():
-            self.in_ram[namespace] = spilled.arrays(dim)
-        self.spilled.clear()
-
-
-def _read_rows(path: Path, namespaces: Sequence[tuple[str, int]], dim: int, spill: Spill | None) -> _Rows:
-    rows = sum(count for _, count in namespaces)
-    in_ram: dict[str, tuple[Groups, list[Vectors]]] = {}
-    with (
-        _Hashing(path / GROUPS, rows * 8) as groups_file,
-        _Hashing(path / VECTORS, rows * dim * 4) as vectors_file,
-        Aside(spill, dim) as aside,
-    ):
-        for namespace, count in namespaces:
-            groups, parts = np.empty(count, dtype="<i8"), room_for(count, dim)
-            groups_file.read_into(groups)
-            for part in filled(parts, count):
-                vectors_file.read_into(part)
-            if not aside.takes(namespace, groups, parts):
-                in_ram[namespace] = groups, parts
-    return _Rows(in_ram, aside.spilled, {GROUPS: groups_file.sha256, VECTORS: vectors_file.sha256})
+    Raises:
+        UnusableSnapshot: the files are not those that the manifest vouches for and counts.
+        OSError: a file cannot be read.
+    """
+    dim, namespaces = manifest["embedder"]["dim"], manifest["namespaces"]
+    indexes: dict[str, GroupIndex] = {}
+    shares = take(read_rows(path, manifest), [count for _, count in namespaces])
+    with StartingSpill(spill, dim) as starting:
+        for (namespace, count), rows in zip(namespaces, shares, strict=True):
+            held = list(rows) if starting.wants(count) else None
+            if held is not None and starting.take(namespace, held):
+                continue
+            try:
+                indexes[namespace] = GroupIndex.of_rows(dim, held or rows, count)
+            except ValueError as error:
+                raise UnusableSnapshot(f"is not usable in namespace {namespace!r}: {error}", VECTORS_GLOB) from error
+    return indexes, starting.spilled
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -409,85 +383,9 @@ def _remove_superfluous(folder: Path, journal_folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-class _Hashing:
-    """A file whose checksum is taken while it is read, chunk by chunk, so that no byte is fetched twice."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        """Raises:
-        UnusableSnapshot: the file is not of this size.
-        """
-        self._file = path.open("rb", buffering=0)
-        self._hash = hashlib.sha256()
-        if os.fstat(self._file.fileno()).st_size != size:
-            self._file.close()
-            raise UnusableSnapshot(f"{path.name} does not hold what the manifest counts")
-
-    def __enter__(self) -> "_Hashing":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def read_into(self, array: "np.ndarray[Any, Any]") -> None:
-        """Fill a contiguous array. One that ends early, because the file shrank, leaves a checksum that is wrong."""
-        target = array.reshape(-1).view(np.uint8).data
-        while target and (count := self._file.readinto(target[:COPY_BYTES])):
-            self._hash.update(target[:count])
-            target = target[count:]
-
-
-class _HashedFile:
-    """A new file, synced when it is closed, whose checksum is taken while it is written."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb")
-        self._hash = hashlib.sha256()
-        self._unsynced = 0
-
-    def __enter__(self) -> "_HashedFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def write(self, data: "bytes | memoryview[Any]") -> None:
-        view = memoryview(data)
-        if not view.nbytes:
-            return
-        whole = view.cast("B")
-        for at in range(0, len(whole), SYNC_BYTES):
-            self._write_part(whole[at : at + SYNC_BYTES])
-
-    def _write_part(self, part: "memoryview[Any]") -> None:
-        self._file.write(part)
-        self._hash.update(part)
-        self._unsynced += len(part)
-        if self._unsynced >= SYNC_BYTES:
-            self._file.flush()
-            os.fdatasync(self._file.fileno())
-            self._unsynced = 0
-
-
 def _copy(source: Path, target: Path) -> str:
     """Copy a file, synced; its sha256."""
-    with source.open("rb") as reading, _HashedFile(target) as writing:
+    with source.open("rb") as reading, HashedFile(target) as writing:
         while chunk := reading.read(COPY_BYTES):
             writing.write(chunk)
     return writing.sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
-"""When snapshots are taken: by the number of records since the last one, by time, at the end, and on demand.
+"""Takes snapshots when they are due: after a number of records, after a time, when the worker stops, and on demand.
 
-Always beside the service: freezing takes milliseconds, the writing goes on in a thread of its own.
+The service goes on: freezing takes milliseconds, and a thread of its own writes.
 """
 
 import logging
@@ -19,16 +19,16 @@ from vector_memory.errors import Unavailable
 log = logging.getLogger(__name__)
 
 CLOSING_RECORDS_MIN = 1_000
-"""A stop is not held up for fewer records: replaying them takes less than a tenth of a second."""
+"""A stop takes no snapshot for fewer records: replaying them takes less than a tenth of a second."""
 
 RETRY_S = 60.0
 DAY_S = 24 * 3600.0
 
 HELD_SHARE = 0.1
-"""A snapshot writes everything that is held, so it waits until as much has changed, as a share of the memories."""
+"""A snapshot writes all memories, so it waits until the records since the last one are this share of the memories."""
 
 INTERVAL_SHARE = 0.25
-"""Of the records that make one due, how many make one due after the interval; fewer wait for the end of the day."""
+"""This share of the records that make a snapshot due makes one due after the interval; fewer wait for a day."""
 
 
 class Snapshotter:
@@ -45,7 +45,7 @@ class Snapshotter:
     ) -> None:
         """Args:
         follow: brings the projection up to date with every journal and snapshot, or raises `Unavailable`. A snapshot
-            that lacks what others compacted would push theirs out.
+            without what other workers compacted would replace theirs.
         """
         self._projection = projection
         self._folder = folder
@@ -87,13 +87,13 @@ class Snapshotter:
             return path
 
     def take_if_due(self) -> None:
-        """Begin a snapshot in the background if it is time; costs a comparison otherwise."""
+        """Begin a snapshot in the background if it is due; a comparison otherwise."""
         if self._is_due() and (self._background is None or not self._background.is_alive()):
             self._background = threading.Thread(target=self._work, name="snapshot", daemon=True)
             self._background.start()
 
     def close(self) -> None:
-        """Wait for a snapshot under way, and take a last one if a start would have much to replay."""
+        """Wait for a snapshot that is being written, and take a last one if a start would have much to replay."""
         if self._background is not None:
             self._background.join()
         if self._projection.records_since_freeze >= CLOSING_RECORDS_MIN:

@@ -81,7 +81,7 @@ class Candidates:
         """Return the positions (n,) that sort rows by values (n,), largest first; ties go to the row written first."""
         # lexsort's last key is the primary one. `lot` breaks ties of one turn in the same way in every worker.
         talk = self.texts.talk
-        return np.lexsort((talk.lot[rows], talk.turn[rows], -values))
+        return np.lexsort((talk.stamp_hash[rows], talk.turn[rows], -values))
 
     def largest(self, values: Scores | Rows, rows: Rows, count: int) -> Rows:
         """Return the `count` rows with the largest values (self.count,), in no order; ties as in `order`."""

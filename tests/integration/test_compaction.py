@@ -40,17 +40,18 @@ def test_after_a_delete_and_a_compaction_text_and_vector_are_in_no_file(open_ser
     service = open_service(folder)
     service.store_batch([NewMemory(content=f"{COFFEE} Cup {at}.", key=f"cup-{at}") for at in range(20)])
     service.store(NewMemory(content=SECRET, key="secret", metadata={"note": "herons"}))
-    vector = service.embed([SECRET])[0].tobytes()
+    vector = service.embed([SECRET])[0]
+    in_journals, in_snapshots = vector.astype("<f4").tobytes(), vector.astype("<f2").tobytes()
     service.snapshot()
     assert holding(folder, SECRET.encode())
-    assert len(holding(folder, vector)) == 2
+    assert [len(holding(folder, data)) for data in (in_journals, in_snapshots)] == [1, 1]
     service.delete("secret")
 
     compacted = service.compact()
 
     assert compacted.kept == ()
     assert compacted.removed_bytes > 0
-    assert holding(folder, b"herons") == holding(folder, vector) == []
+    assert [holding(folder, data) for data in (b"herons", in_journals, in_snapshots)] == [[], [], []]
     assert len(contents(service)) == 20
     service.close()
     reopened = open_service(folder)
@@ -184,7 +185,7 @@ def test_both_snapshots_cover_what_is_removed_so_that_either_is_enough(open_serv
     service.compact()
     service.close()
     newest = max((folder / "snapshots").iterdir())
-    (newest / "vectors.f32").write_bytes(b"broken")
+    (newest / "vectors-000.faiss").write_bytes(b"broken")
     assert contents(open_service(folder)) == {"k": COFFEE}
 
 
@@ -194,7 +195,7 @@ def test_without_any_snapshot_a_compacted_folder_is_refused_rather_than_opened_w
     service.compact()
     service.close()
     for snapshot in (folder / "snapshots").iterdir():
-        (snapshot / "vectors.f32").write_bytes(b"broken")
+        (snapshot / "vectors-000.faiss").write_bytes(b"broken")
     with pytest.raises(StartupError, match=r"No snapshot .* can be used"):
         open_service(folder)
 

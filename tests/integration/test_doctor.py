@@ -12,6 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from indexes import files as faiss_files
+from indexes.rows import EncodedRows
 from memory_service.clock import Stamp
 from memory_service.doctor import RepairRefused, examine, plan, repair
 from memory_service.journal.data_folder import DataFolder
@@ -25,6 +27,7 @@ from vector_memory.memories import NewMemory
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 CLI_S_MAX = 60
+FAISS_FILES = ("vectors-000.faiss", "sketches-000.faiss")
 
 
 @pytest.fixture
@@ -365,7 +368,7 @@ def test_a_snapshot_that_lacks_what_compaction_removed_is_found(open_service, fo
 # -- snapshots ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["catalog.sqlite", "vectors.f32", "groups.i64", "MANIFEST.json"])
+@pytest.mark.parametrize("name", ["catalog.sqlite", "vectors-000.faiss", "sketches-000.faiss", "MANIFEST.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_snapshot_is_named_with_its_file(written, folder, name, damage):
     newest = snapshots_of(folder)[-1]
@@ -417,21 +420,35 @@ def test_a_catalog_that_sqlite_finds_damaged_is_found_though_its_checksum_holds(
 
 def test_ids_that_the_catalog_does_not_hold_are_found(written, folder):
     newest = snapshots_of(folder)[-1]
-    groups = np.fromfile(newest / "groups.i64", dtype="<i8")
-    groups[-1] += 1
-    groups.tofile(newest / "groups.i64")
-    vouch_for(newest)
+    ids, vectors = vectors_of(newest)
+    ids[-1] += 1
+    write_vectors(newest, ids, vectors)
     where, what = only_problem(folder)
-    assert where == f"snapshots/{newest.name}/groups.i64"
+    assert where == f"snapshots/{newest.name}/vectors*"
     assert "are not those of catalog.sqlite" in what
+
+
+def vectors_of(snapshot):
+    """The ids (n,) and vectors (n, dim) of a small snapshot."""
+    data = [(snapshot / name).read_bytes() for name in FAISS_FILES]
+    rows = faiss_files.read(*data, 384)
+    return rows.ids, rows.vectors()
+
+
+def write_vectors(snapshot, ids, vectors):
+    """Put other vectors into a small snapshot, and vouch for them."""
+    written = [bytearray(), bytearray()]
+    faiss_files.write(EncodedRows.encode(ids, vectors), *(data.extend for data in written))
+    for name, data in zip(FAISS_FILES, written, strict=True):
+        (snapshot / name).write_bytes(data)
+    vouch_for(snapshot)
 
 
 def swap_vectors(snapshot):
     """Give two memories each other's vectors: everything stays finite, of unit length and vouched for."""
-    vectors = np.fromfile(snapshot / "vectors.f32", dtype="<f4").reshape(-1, 384)
+    ids, vectors = vectors_of(snapshot)
     vectors[[0, 1]] = vectors[[1, 0]]
-    vectors.tofile(snapshot / "vectors.f32")
-    vouch_for(snapshot)
+    write_vectors(snapshot, ids, vectors)
 
 
 def change_text(snapshot):
@@ -465,7 +482,7 @@ def test_of_two_snapshots_that_differ_after_a_compaction_none_is_declared_right(
 
 
 def damage_a_vector_file(folder):
-    flip(snapshots_of(folder)[-1] / "vectors.f32", 9)
+    flip(snapshots_of(folder)[-1] / "vectors-000.faiss", 9)
 
 
 def damage_a_manifest(folder):

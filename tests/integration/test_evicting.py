@@ -3,7 +3,10 @@
 import errno
 import random
 import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from memory_service.clock import HybridClock, Moment, Stamp
 from memory_service.journal.data_folder import DataFolder
 from memory_service.namespaces.conversation import Text
 from memory_service.namespaces.index import Entry, NamespaceIndex
-from memory_service.namespaces.resident import Residents
+from memory_service.namespaces.index_cache import IndexCache
 from memory_service.namespaces.spilling import Spill
 from memory_service.projection import snapshots
 from memory_service.projection.recovery import recover
@@ -69,13 +72,13 @@ def index_of(*ids):
     return index
 
 
-def residents_with(spill, *namespaces):
+def cache_with(spill, *namespaces):
     """A table whose namespaces are all evicted but the last."""
-    residents = Residents(DIM, spill)
+    cache = IndexCache(DIM, spill)
     for namespace in namespaces:
-        residents.add(namespace, index_of(1, 2, 3))
-    residents.fit(threading.Lock())
-    return residents
+        cache.add(namespace, index_of(1, 2, 3))
+    cache.evict_excess(threading.Lock())
+    return cache
 
 
 def test_all_but_the_one_used_last_are_evicted_and_loaded_when_asked_for(tmp_path):
@@ -90,29 +93,29 @@ def test_all_but_the_one_used_last_are_evicted_and_loaded_when_asked_for(tmp_pat
 
 
 def test_what_was_used_longest_ago_goes_first_and_what_fits_stays(tmp_path):
-    residents = Residents(DIM, Spill(tmp_path, 5 * index_of(1, 2, 3).nbytes))
+    cache = IndexCache(DIM, Spill(tmp_path, 5 * index_of(1, 2, 3).nbytes))
     for namespace in "abcde":
-        residents.add(namespace, index_of(1, 2, 3))
-    residents.get("a")
-    residents.fit(threading.Lock())
-    assert residents.in_ram() == ["b", "c", "d", "e", "a"]
-    residents.add("f", index_of(1))
-    residents.fit(threading.Lock())
-    assert "b" not in residents.in_ram()
-    assert residents.in_ram()[-2:] == ["a", "f"]
-    assert residents.weight_bytes <= residents.spill.budget_bytes
-    assert residents.memories == 16
-    residents.close()
+        cache.add(namespace, index_of(1, 2, 3))
+    cache.get("a")
+    cache.evict_excess(threading.Lock())
+    assert cache.in_ram() == ["b", "c", "d", "e", "a"]
+    cache.add("f", index_of(1))
+    cache.evict_excess(threading.Lock())
+    assert "b" not in cache.in_ram()
+    assert cache.in_ram()[-2:] == ["a", "f"]
+    assert cache.weight_bytes <= cache.spill.budget_bytes
+    assert cache.memories == 16
+    cache.close()
 
 
 def test_many_that_need_the_same_namespace_get_one_index(tmp_path):
-    residents = residents_with(Spill(tmp_path, 1), "a", "b")
-    assert residents.in_ram() == ["b"]
+    cache = cache_with(Spill(tmp_path, 1), "a", "b")
+    assert cache.in_ram() == ["b"]
     barrier, found = threading.Barrier(8), []
 
     def load():
         barrier.wait(30)
-        found.append(residents.get("a"))
+        found.append(cache.get("a"))
 
     threads = [threading.Thread(target=load) for _ in range(8)]
     for thread in threads:
@@ -121,17 +124,17 @@ def test_many_that_need_the_same_namespace_get_one_index(tmp_path):
         thread.join(30)
     assert len(found) == 8
     assert len({id(index) for index in found}) == 1
-    residents.close()
+    cache.close()
 
 
 def test_an_index_that_a_reader_holds_is_the_one_that_a_writer_changes(tmp_path):
-    residents = residents_with(Spill(tmp_path, 1), "a", "b")
-    held = residents.get("a")
-    residents.get("b")
-    residents.fit(threading.Lock())
-    assert residents.in_ram() == ["b"]
-    assert residents.to_change("a") is held
-    residents.close()
+    cache = cache_with(Spill(tmp_path, 1), "a", "b")
+    held = cache.get("a")
+    cache.get("b")
+    cache.evict_excess(threading.Lock())
+    assert cache.in_ram() == ["b"]
+    assert cache.get_to_change("a") is held
+    cache.close()
 
 
 def test_a_change_that_is_announced_while_an_index_is_written_keeps_it_in_ram(tmp_path):
@@ -140,37 +143,37 @@ def test_a_change_that_is_announced_while_an_index_is_written_keeps_it_in_ram(tm
     class Meanwhile(Spill):
         def write(self, index):
             written = super().write(index)
-            changed = residents.to_change("a")
+            changed = cache.get_to_change("a")
             changed.remove(np.array([2]))
-            residents.changed(["a"])
+            cache.reweigh(["a"])
             return written
 
     spill = Meanwhile(tmp_path, 1)
-    residents = Residents(DIM, spill)
-    residents.add("a", index_of(1, 2, 3))
-    residents.add("b", index_of(1))
-    residents.fit(threading.Lock())
-    assert set(residents.in_ram()) == {"a", "b"}
-    assert len(residents.get("a")) == 2
+    cache = IndexCache(DIM, spill)
+    cache.add("a", index_of(1, 2, 3))
+    cache.add("b", index_of(1))
+    cache.evict_excess(threading.Lock())
+    assert set(cache.in_ram()) == {"a", "b"}
+    assert len(cache.get("a")) == 2
     assert list(tmp_path.glob("*/*.index")) == []
-    residents.close()
+    cache.close()
 
 
 def test_while_somebody_writes_only_what_is_on_disk_already_is_evicted(tmp_path):
-    residents = Residents(DIM, Spill(tmp_path, 1))
+    cache = IndexCache(DIM, Spill(tmp_path, 1))
     for namespace in "abc":
-        residents.add(namespace, index_of(1, 2))
+        cache.add(namespace, index_of(1, 2))
     writing = threading.Lock()
     with writing:
-        residents.fit(writing)
-        assert residents.in_ram() == ["a", "b", "c"]
-    residents.fit(writing)
-    residents.get("a")
-    residents.get("b")
+        cache.evict_excess(writing)
+        assert cache.in_ram() == ["a", "b", "c"]
+    cache.evict_excess(writing)
+    cache.get("a")
+    cache.get("b")
     with writing:
-        residents.fit(writing)
-    assert residents.in_ram() == ["c", "b"], "the last one never was written"
-    residents.close()
+        cache.evict_excess(writing)
+    assert cache.in_ram() == ["c", "b"], "the last one never was written"
+    cache.close()
 
 
 def test_what_did_not_change_is_not_written_again(tmp_path):
@@ -269,7 +272,7 @@ def test_a_snapshot_amid_writes_to_many_namespaces_is_one_moment_of_them(tmp_pat
     assert len(contents) == 1, "a group of writes is in a snapshot or not"
     for at in range(60):
         [hit] = again.retrieve(Retrieval(query=f"{min(contents)} of {at}", namespace=f"n{at}", mode=Mode.DENSE)).hits
-        assert hit.score == pytest.approx(1)
+        assert hit.score == pytest.approx(1, abs=1e-3)
     again.close()
 
 
@@ -444,24 +447,54 @@ def test_a_worker_that_slept_merges_a_snapshot_without_holding_it_in_ram(tmp_pat
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+WEIGHED = """
+import ctypes
+import numpy as np
+from indexes.group_index import GroupIndex
+from memory_service.clock import Stamp
+from memory_service.namespaces.conversation import Text
+from memory_service.namespaces.index import Entry, NamespaceIndex
+
+class Allocated(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in
+                "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+allocated = ctypes.CDLL(None).mallinfo2
+allocated.restype = Allocated
+
+def in_use():
+    found = allocated()
+    return found.uordblks + found.hblkhd
+
+def made(count, of_it):
+    indexes = [NamespaceIndex(GroupIndex(384)) for _ in range(count)]
+    for index in indexes:
+        for n in range(of_it):
+            content = f"{n} note on pallet {n * 7919 % 997} in the {n % 13}th hall, row {n % 31}"
+            entry = Entry(Text(content, {}, n, Stamp(n, 0, "w")), np.ones((1, 384), np.float32))
+            index.add([(n, entry)])
+    return indexes
+
+made(1, 3_000)
+for count, of_it in ((200, 5), (1, 3_000)):
+    before = in_use()
+    indexes = made(count, of_it)
+    print((in_use() - before) / count, sum(index.nbytes for index in indexes) / count)
+    del indexes
+"""
+
+
 def test_the_estimated_weight_of_small_and_large_indexes_is_near_what_they_take():
-    """Held to what Python's allocator counts; docs/benchmarks.md holds it to the process's memory."""
-    import tracemalloc
-
-    rows = np.ones((1, 384), np.float32)
-
-    def made_of(texts):
-        index = NamespaceIndex(GroupIndex(384))
-        for id, text in enumerate(texts):
-            index.add([(id, Entry(Text(text, {}, id, Stamp(id, 0, "w")), rows))])
-        return index
-
-    for count, of_it in ((200, 5), (1, 3_000)):
-        texts = [f"{n} note on pallet {n * 7919 % 997} in the {n % 13}th hall, row {n % 31}" for n in range(of_it)]
-        made_of(texts)  # what is loaded and kept at the first use is no index's own
-        tracemalloc.start()
-        made = [made_of(texts) for _ in range(count)]
-        taken, _ = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        estimated = sum(index.nbytes for index in made)
-        assert 0.8 < estimated / taken < 1.25, (estimated / count, taken / count)
+    """Held to what glibc's allocator counts, FAISS's memory included, in a process whose Python uses no other."""
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", WEIGHED],
+        env={"PYTHONMALLOC": "malloc", "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    for line in done.stdout.splitlines():
+        taken, estimated = map(float, line.split())
+        assert 0.8 < estimated / taken < 1.25, (estimated, taken)

@@ -1,9 +1,14 @@
 """Snapshots: quick starts that never change what is true."""
 
 import json
+import shutil
+import sqlite3
 import threading
 import time
+from pathlib import Path
 
+import faiss
+import numpy as np
 import pytest
 
 from memory_service.clock import Moment
@@ -14,6 +19,9 @@ from memory_service.settings import MemorySettings
 from vector_memory.errors import NotFound
 from vector_memory.memories import NewMemory
 from vector_memory.retrieval import Mode, Retrieval
+
+FIRST_FORMAT = Path(__file__).parents[1] / "golden" / "first_format"
+"""A data folder without journals, whose snapshot has `groups.i64` and `vectors.f32`, as the first version wrote it."""
 
 COFFEE = "Dana Whitfield drinks an oat flat white, never before ten in the morning."
 
@@ -90,7 +98,9 @@ def test_what_comes_after_a_snapshot_is_replayed_over_it(open_service, tmp_path)
     assert restored.retrieve(Retrieval(query="Stored after the restart.")).hits[0].memory.key == "new"
 
 
-@pytest.mark.parametrize("name", ["catalog.sqlite", "vectors.f32", "groups.i64", "MANIFEST.json"])
+@pytest.mark.parametrize(
+    "name", ["catalog.sqlite", "vectors-000.faiss", "sketches-000.faiss", "texts.msgpack", "MANIFEST.json"]
+)
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_snapshot_falls_back_to_the_one_before_and_says_so(open_service, tmp_path, caplog, name, damage):
     service = open_service(tmp_path / "memory")
@@ -135,6 +145,73 @@ def test_a_snapshot_whose_manifest_counts_other_rows_falls_back_to_the_one_befor
     events = [(record.message, getattr(record, "snapshot", None)) for record in caplog.records]
     assert ("snapshot.rejected", newer.name) in events
     assert ("snapshot.restored", older.name) in events
+
+
+def faiss_index(snapshot):
+    return faiss.read_index(str(snapshot / "vectors-000.faiss"))
+
+
+def test_faiss_opens_a_snapshot_elsewhere_and_its_ids_are_those_of_the_catalog(open_service, tmp_path, minilm):
+    service = open_service(tmp_path / "memory")
+    fill(service, count=5)
+    service.snapshot()
+    [path] = snapshots_in(tmp_path)
+    query = minilm.embed(minilm.windows(f"{COFFEE} Cup 4."))
+    scores, ids = faiss_index(path).search(query, 1)
+    with sqlite3.connect(path / "catalog.sqlite") as catalog:
+        [key] = catalog.execute("SELECT key FROM memory WHERE id = ?", (int(ids[0, 0]),)).fetchone()
+    catalog.close()
+    assert (key, round(float(scores[0, 0]), 3)) == ("cup-4", 1.0)
+
+
+def test_faiss_reads_no_file_whose_checksum_does_not_hold(open_service, tmp_path, monkeypatch):
+    service = open_service(tmp_path / "memory")
+    fill(service, count=5)
+    service.snapshot()
+    for name in ("vectors-000.faiss", "sketches-000.faiss"):
+        path = snapshots_in(tmp_path)[0] / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with monkeypatch.context() as patched:
+            patched.setattr(faiss, "read_index", None)
+            patched.setattr(faiss, "read_index_binary", None)
+            assert list(snapshots.usable(path.parents[1], service.fingerprint)) == []
+        path.write_bytes(whole)
+        assert len(list(snapshots.usable(path.parents[1], service.fingerprint))) == 1
+
+
+def test_a_snapshot_of_the_first_format_is_read_and_the_next_one_has_faiss_files(open_service, tmp_path):
+    shutil.copytree(FIRST_FORMAT, tmp_path / "memory")
+    [first] = snapshots_in(tmp_path)
+    ids, vectors = np.fromfile(first / "groups.i64", "<i8"), np.fromfile(first / "vectors.f32", "<f4")
+    service = open_service(tmp_path / "memory")
+    before = seen(service)
+    assert {key for _, key in [name for name in before if isinstance(name, tuple)]} == {
+        "drink",
+        "launch",
+        "pallet",
+        "versioned",
+    }
+    assert service.get("versioned").content == "The newer version."
+    assert service.retrieve(Retrieval(query="What does Dana drink?")).hits[0].memory.key == "drink"
+    service.snapshot()
+    index = faiss_index(snapshots_in(tmp_path)[-1])
+    np.testing.assert_array_equal(faiss.vector_to_array(index.id_map), ids)
+    held = faiss.downcast_index(index.index).reconstruct_n(0, len(ids))
+    np.testing.assert_allclose(held, vectors.reshape(len(ids), -1), rtol=2**-11, atol=2**-25)
+    service.close()
+    shutil.rmtree(first)
+    assert seen(open_service(tmp_path / "memory")) == before
+
+
+def test_a_damaged_snapshot_of_the_first_format_is_passed_over(tmp_path, open_service):
+    fingerprint = open_service(tmp_path / "other").fingerprint
+    for name in ("groups.i64", "vectors.f32"):
+        shutil.rmtree(tmp_path / "memory", ignore_errors=True)
+        shutil.copytree(FIRST_FORMAT, tmp_path / "memory")
+        path = snapshots_in(tmp_path)[0] / name
+        path.write_bytes(path.read_bytes()[:-8])
+        assert list(snapshots.usable(path.parents[1], fingerprint)) == []
 
 
 def test_a_namespace_without_memories_survives_a_snapshot(open_service, tmp_path):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes.group_index import EXACT_ROWS_MAX, GroupIndex
-from indexes.segments import DEAD_SHARE_MAX, SEGMENT_ROWS, room_for, split
+from indexes.rows import EncodedRows, in_chunks
+from indexes.segments import DEAD_SHARE_MAX, SEGMENT_ROWS, Segment
 
 DIM = 8
 FEW_ROWS = 20
@@ -39,8 +40,15 @@ class Held:
 
 
 def unit(random, count):
+    """Vectors of length 1 with the digits that an index keeps."""
     rows = random.normal(size=(count, DIM)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(np.float16).astype(np.float32)
+
+
+def rows_of(index):
+    """All rows that an index has, as one."""
+    return EncodedRows.join([EncodedRows.empty(0, index.dim), *index.freeze().rows()])
 
 
 def batch(random, first, windows):
@@ -79,11 +87,11 @@ def check(index, held, query, k, among):
 
 def check_kept(index, held):
     assert len(index) == len(np.unique(held.groups))
-    parts = index.freeze().parts()
-    np.testing.assert_array_equal(np.concatenate([np.empty(0, np.int64), *(p.groups() for p in parts)]), held.groups)
-    np.testing.assert_array_equal(np.concatenate([held.rows[:0], *(p.vectors() for p in parts)]), held.rows)
+    kept = rows_of(index)
+    np.testing.assert_array_equal(kept.ids, held.groups)
+    np.testing.assert_array_equal(kept.vectors(), held.rows)
     assert len(index.freeze()) == len(held.groups)
-    allocated = sum(len(segment.rows) for segment in index._segments)
+    allocated = sum(len(segment.alive) for segment in index._segments)
     in_use = sum(segment.count for segment in index._segments)
     assert in_use <= len(held.groups) / (1 - DEAD_SHARE_MAX)
     assert len(index._segments) <= 1 + in_use // (SEGMENT_ROWS // 4)
@@ -172,27 +180,51 @@ def test_the_same_holds_across_segments_and_across_the_bound_of_exactness(steps,
 @given(
     count=st.sampled_from([0, 1, 7, 300, SEGMENT_ROWS, SEGMENT_ROWS + 1, 2 * SEGMENT_ROWS - 1]), more=st.integers(0, 9)
 )
-def test_an_index_over_given_rows_equals_one_that_they_were_added_to(count, more):
+def test_an_index_of_encoded_rows_equals_one_that_their_vectors_were_added_to(count, more):
     """Also when it grows and when rows are removed."""
     random = np.random.default_rng(count)
-    groups, vectors = np.sort(random.integers(0, 2 * count + 1, size=count)), unit(random, count)
-    parts = room_for(count, DIM)
-    for part, some in zip(parts, split(vectors), strict=True):
-        part[: len(some)] = some
-    over, added = GroupIndex.over(DIM, groups, parts), GroupIndex(DIM)
-    added.add(groups, vectors)
-    assert all(segment.rows is part for segment, part in zip(over._segments, parts, strict=True))
+    ids, vectors = np.sort(random.integers(0, 2 * count + 1, size=count)), unit(random, count)
+    added = GroupIndex(DIM)
+    added.add(ids, vectors)
+    made = GroupIndex.of_rows(DIM, in_chunks(added.freeze().rows(), 1_000), count)
     fresh = unit(random, more)
-    for index in (over, added):
+    for index in (made, added):
         index.add(np.arange(more) + 10**6, fresh)
         index.remove(np.arange(0, count, 3))
-    assert len(over) == len(added)
-    for one, other in zip(over.freeze().parts(), added.freeze().parts(), strict=True):
-        np.testing.assert_array_equal(one.groups(), other.groups())
-        np.testing.assert_array_equal(one.vectors(), other.vectors())
+    assert len(made) == len(added)
+    one, other = rows_of(made), rows_of(added)
+    np.testing.assert_array_equal(one.ids, other.ids)
+    np.testing.assert_array_equal(one.halves, other.halves)
+    np.testing.assert_array_equal(one.sketches, other.sketches)
     query = unit(random, 1)[0]
-    for one, other in zip(over.search(query, 9), added.search(query, 9), strict=True):
+    for one, other in zip(made.search(query, 9), added.search(query, 9), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@settings(max_examples=30, deadline=None)
+@given(counts=st.lists(st.integers(0, 40), max_size=8), rows_max=st.integers(1, 50), seed=st.integers(0, 2**32))
+def test_rows_in_chunks_are_the_same_rows_and_all_chunks_but_the_last_are_full(counts, rows_max, seed):
+    random, parts, following = np.random.default_rng(seed), [EncodedRows.empty(0, DIM)], 0
+    for count in counts:
+        parts.append(EncodedRows.encode(np.arange(following, following + count), unit(random, count)))
+        following += count
+    chunks = list(in_chunks(parts, rows_max))
+    assert [len(chunk) for chunk in chunks[:-1]] == [rows_max] * (len(chunks) - 1)
+    assert all(0 < len(chunk) <= rows_max for chunk in chunks)
+    one, other = EncodedRows.join(parts), EncodedRows.join([parts[0], *chunks])
+    np.testing.assert_array_equal(one.ids, other.ids)
+    np.testing.assert_array_equal(one.halves, other.halves)
+
+
+def test_rows_of_an_attempt_that_was_given_up_are_in_no_later_segment():
+    """A batch may fail between two segments; FAISS has its first rows by then, and nothing was published."""
+    random = np.random.default_rng(8)
+    first, given_up, second = (EncodedRows.encode(np.array([id]), unit(random, 1)) for id in (1, 2, 3))
+    segment = Segment.with_room(10, DIM).append(first)
+    segment.append(given_up)
+    kept = segment.append(second).living_rows()
+    np.testing.assert_array_equal(kept.ids, [1, 3])
+    np.testing.assert_array_equal(kept.halves, np.concatenate([first.halves, second.halves]))
 
 
 def test_among_many_the_ten_nearest_are_found_by_their_sketches():
@@ -237,16 +269,21 @@ def test_adding_leaves_all_but_the_last_segment_alone():
         before = index._segments
         index.add(np.arange(number, number + 1_000), unit(random, 1_000))
         assert all(one is other for one, other in zip(before[:-1], index._segments, strict=False))
-        assert before[-1].rows is index._segments[len(before) - 1].rows
+        assert before[-1].vectors_index is index._segments[len(before) - 1].vectors_index
 
 
-def test_rows_that_do_not_fit_their_groups_are_refused():
-    with pytest.raises(ValueError, match="room"):
-        GroupIndex.over(DIM, np.arange(5), room_for(4, DIM))
-    with pytest.raises(ValueError, match="room"):
-        GroupIndex.over(DIM, np.arange(4), room_for(4, DIM + 1))
+def test_encoded_rows_out_of_order_are_refused():
+    rows = EncodedRows.encode(np.array([2, 1]), unit(np.random.default_rng(0), 2))
     with pytest.raises(ValueError, match="ascending"):
-        GroupIndex.over(DIM, np.array([2, 1]), room_for(2, DIM))
+        GroupIndex.of_rows(DIM, [rows], 2)
+
+
+@pytest.mark.parametrize("exact_rows_max", [FEW_ROWS, EXACT_ROWS_MAX])
+def test_a_query_that_is_not_a_number_is_refused(exact_rows_max):
+    index = GroupIndex(DIM, exact_rows_max=exact_rows_max)
+    index.add(np.arange(100), unit(np.random.default_rng(0), 100))
+    with pytest.raises(ValueError, match="not finite"):
+        index.search(np.full(DIM, np.nan, np.float32), 3)
 
 
 def test_an_empty_index_finds_nothing():
@@ -273,11 +310,11 @@ def test_a_reader_that_started_before_a_removal_never_sees_rows_of_another_group
     random = np.random.default_rng(3)
     index.add(np.arange(100), unit(random, 100))
     before = index._segments
-    owners, rows = before[0].owners[:100].copy(), before[0].rows[:100].copy()
+    owners, halves = before[0].owners.copy(), before[0].rows.halves[:100].copy()
     index.remove(np.arange(0, 100, 2))
     index.add(np.arange(100, 300), unit(random, 200))
-    np.testing.assert_array_equal(before[0].owners[:100], owners)
-    np.testing.assert_array_equal(before[0].rows[:100], rows)
+    np.testing.assert_array_equal(before[0].owners, owners)
+    np.testing.assert_array_equal(before[0].rows.halves[:100], halves)
 
 
 def test_what_is_frozen_stays_as_it_was():
@@ -287,8 +324,9 @@ def test_what_is_frozen_stays_as_it_was():
     frozen = index.freeze()
     index.remove(np.arange(0, 29_000))
     index.add(np.array([30_000]), vectors[:1])
-    np.testing.assert_array_equal(np.concatenate([part.groups() for part in frozen.parts()]), np.arange(30_000))
-    np.testing.assert_array_equal(np.concatenate([part.vectors() for part in frozen.parts()]), vectors)
+    rows = EncodedRows.join(frozen.rows())
+    np.testing.assert_array_equal(rows.ids, np.arange(30_000))
+    np.testing.assert_array_equal(rows.vectors(), vectors)
 
 
 @pytest.mark.parametrize("exact_rows_max", [FEW_ROWS, EXACT_ROWS_MAX])

@@ -115,6 +115,6 @@ def test_a_tiny_budget_changes_no_answer_and_no_snapshot(history):
 
 
 def snapshot_files(folder):
-    """The arrays of the newest snapshot, which the order of namespaces decides, too."""
+    """The FAISS files of the newest snapshot, which the order of namespaces decides, too."""
     newest = max((folder / "snapshots").iterdir())
-    return [(newest / name).read_bytes() for name in ("groups.i64", "vectors.f32")]
+    return {path.name: path.read_bytes() for path in newest.glob("*.faiss")}

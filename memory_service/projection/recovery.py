@@ -20,6 +20,11 @@ from vector_memory.errors import StartupError
 
 log = logging.getLogger(__name__)
 
+MAPPED_BYTES_MIN = 10 << 20
+"""Below the 12.6 MB of a segment's vectors, and above what a search of a million memories allocates for a moment."""
+
+_M_MMAP_THRESHOLD = -3
+
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
@@ -60,6 +65,7 @@ def recover(
     folder.require(embedder)
     # On any failure below, the files on local disk are removed again.
     started = time.perf_counter()
+    _keep_large_blocks_apart()
     spill = Spill(cache_dir, index_budget_bytes)
     try:
         projection = _from_snapshot(
@@ -89,8 +95,17 @@ def recover(
     return Recovered(projection, damaged)
 
 
+def _keep_large_blocks_apart() -> None:
+    """Let glibc map blocks of 10 MB and more, such as segments and files: freed, they go back to the system at once.
+
+    Otherwise it raises its limit with the first such block, and holes of that size stay.
+    """
+    with contextlib.suppress(AttributeError):  # of another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
+
+
 def _return_freed_memory() -> None:
-    """Give the system what reading a snapshot freed: 25 MB at 100,000 memories, which glibc would keep for later."""
+    """Give the system what reading a snapshot freed: 20 MB at 100,000 memories, which glibc would keep for later."""
     with contextlib.suppress(AttributeError):  # of another C library
         ctypes.CDLL(None).malloc_trim(0)
 

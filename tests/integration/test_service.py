@@ -347,7 +347,7 @@ def test_concurrent_stores_of_one_key_leave_one_of_them_whole(service):
     hits = service.retrieve(Retrieval(query=COFFEE, k=5)).hits
     assert len(hits) == 1
     expected = float(service.embed([hits[0].memory.content])[0] @ service.embed([COFFEE])[0])
-    assert hits[0].dense == pytest.approx(expected, abs=1e-5)
+    assert hits[0].dense == pytest.approx(expected, abs=5e-4)  # vectors are kept in half precision
 
 
 def test_concurrent_stores_share_one_sync(service, monkeypatch):

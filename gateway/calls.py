@@ -1,12 +1,13 @@
 """The one way into the services: every door has an operation carried out here, and nowhere else.
 
 `call` takes an operation of `vector_memory.operations` and its request, and returns its answer. Whatever holds for all
-calls, such as rights, quotas, counters and the audit log, belongs into `_admitted`. Each function below binds
+calls, such as rights, quotas, counters and the audit log, belongs into `admitted`. Each function below binds
 one operation to the service that carries it out; its docstring is the operation's description in `/openapi.json`.
 """
 
 import inspect
 import time
+from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ from vector_memory.memories import (
     Update,
     either,
 )
-from vector_memory.operations import Operation
+from vector_memory.operations import Action, Operation
 from vector_memory.research import (
     Answer,
     GetTrace,
@@ -98,7 +99,7 @@ A = TypeVar("A", bound=Value)
 R = TypeVar("R")
 
 Door = Literal["http", "tool", "openai"]
-"""Where a call comes in. A RunPod job comes in by HTTP, a call of an MCP client by a tool."""
+"""Where a call comes in. A RunPod job comes in by HTTP, or by OpenAI's routes; an MCP client calls tools."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +144,8 @@ async def call(
     Raises:
         ServiceError: what goes wrong; each door translates it into its own words.
     """
-    with _admitted(services, operation, caller) as handler:
+    handler = HANDLERS[operation.name]
+    with admitted(services, operation, caller):
         started = time.perf_counter()
         if inspect.iscoroutinefunction(handler):
             awaited: A = await handler(services, request, caller)
@@ -158,39 +160,44 @@ async def call(
 
 def call_now(services: Services, operation: Operation[Q, A], request: Q, caller: Caller) -> A:
     """Have an operation carried out in this thread; for callers that are in a thread already."""
-    with _admitted(services, operation, caller) as handler:
-        assert not inspect.iscoroutinefunction(handler), "an asynchronous operation is awaited by `call`"
+    handler = HANDLERS[operation.name]
+    assert not inspect.iscoroutinefunction(handler), "an asynchronous operation is awaited by `call`"
+    with admitted(services, operation, caller):
         started = time.perf_counter()
         answer: A = handler(services, request, caller)
         return _timed(answer, started)
 
 
-async def stream(services: Services, request: ResearchRequest, caller: Caller) -> AsyncGenerator[Step]:
+def stream(services: Services, request: ResearchRequest, caller: Caller) -> AsyncGenerator[Step]:
     """Have a research carried out, and yield its steps as they come."""
-    with _admitted(services, operations.RESEARCH, caller):
-        async with aclosing(services.researcher.research_stream(request)) as steps:
-            async for step in steps:
-                yield step
+    return admitted_stream(services, operations.RESEARCH, caller, lambda: services.researcher.research_stream(request))
+
+
+async def admitted_stream(
+    services: Services, action: Action, caller: Caller, begin: Callable[[], AsyncGenerator[R]]
+) -> AsyncGenerator[R]:
+    """Let a call whose answer streams pass, and yield the parts of its answer."""
+    with admitted(services, action, caller):
+        async with aclosing(begin()) as parts:
+            async for part in parts:
+                yield part
 
 
 @contextmanager
-def _admitted(
-    services: Services, operation: Operation[Any, Any], caller: Caller
-) -> Iterator[Callable[[Services, Any, Caller], Any]]:
-    """Let a call pass, and count how it ended. Every call of every door comes through here.
-
-    Yields:
-        What carries the operation out.
-    """
+def admitted(services: Services, action: Action, caller: Caller) -> Iterator[None]:
+    """Let a call pass, and count how it ended. Every call of every door comes through here."""
     outcome = "internal"
     try:
-        yield HANDLERS[operation.name]
+        yield
         outcome = "ok"
     except ServiceError as error:
         outcome = error.code
         raise
+    except (CancelledError, GeneratorExit):
+        outcome = "cancelled"
+        raise
     finally:
-        services.metrics.count_call(operation.name, caller.door, outcome)
+        services.metrics.count_call(action.name, caller.door, outcome)
 
 
 def _timed(answer: A, started: float) -> A:

@@ -58,8 +58,16 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation(Generic[Q, A]):
-    """One thing that a caller can have done.
+class Action:
+    """One thing that a caller can have done, and the right that it needs."""
+
+    name: str
+    needs: Right
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Action, Generic[Q, A]):
+    """An action with a route and with types of its own.
 
     Attributes:
         path: `{name}` stands for the field of that name.
@@ -71,12 +79,10 @@ class Operation(Generic[Q, A]):
         statuses: the HTTP statuses of errors beyond 422 and 503, for the schema.
     """
 
-    name: str
     method: str
     path: str
     request: type[Q]
     answer: type[A]
-    needs: Right
     summary: str
     repeat: Repeat = Repeat.SAFE
     in_query: frozenset[str] = frozenset()
@@ -435,6 +441,11 @@ HEALTH = Operation(
     needs=Right.READ,
     summary="State and size",
 )
+
+CHAT = Action(name="chat", needs=Right.READ)
+EMBED = Action(name="embed", needs=Right.READ)
+LIST_MODELS = Action(name="list_models", needs=Right.READ)
+"""What OpenAI's routes carry out. Their requests and answers have OpenAI's shapes, so they are no operations."""
 
 OPERATIONS: Mapping[str, Operation[Any, Any]] = {
     operation.name: operation for operation in list(globals().values()) if isinstance(operation, Operation)

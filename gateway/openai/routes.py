@@ -11,11 +11,13 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from gateway.calls import Caller, admitted, admitted_stream
 from gateway.http.errors import RETRY_AFTER_S
 from gateway.http.event_stream import Dialect, stream_response
 from gateway.openai import wire
 from gateway.serving.worker import Worker
 from research.llm.streaming import Chunk
+from vector_memory import operations
 from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, NotFound, ServiceError, Unavailable
 
 EVENTS: Dialect[Chunk] = Dialect(
@@ -50,6 +52,8 @@ _ERRORS = {
     },
 }
 log = logging.getLogger(__name__)
+
+CALLER = Caller(door="openai")
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -99,8 +103,10 @@ def routes(worker: Worker) -> APIRouter:
         """
         request = wire.chat_request(body, namespace)
         if body.get("stream"):
-            return await stream_response(http, worker.chat.stream(request), EVENTS)
-        return Response(wire.written(await worker.chat.complete(request)), media_type="application/json")
+            chunks = admitted_stream(worker, operations.CHAT, CALLER, lambda: worker.chat.stream(request))
+            return await stream_response(http, chunks, EVENTS)
+        with admitted(worker, operations.CHAT, CALLER):
+            return Response(wire.written(await worker.chat.complete(request)), media_type="application/json")
 
     @router.post(
         "/embeddings",
@@ -110,12 +116,13 @@ def routes(worker: Worker) -> APIRouter:
     )
     def embeddings(body: Annotated[dict[str, Any], Body()]) -> JSONResponse:
         """Embed texts with the model that the memories are searched by."""
-        memories = worker.memories
-        name = memories.fingerprint.model
-        asked, texts = wire.embeddings_request(body, (name, name.rpartition("/")[2]), memories.fingerprint.dim)
-        tokens = memories.tokens(texts)
-        wire.check_input_tokens(tokens)
-        return JSONResponse(wire.embeddings_body(asked, name, memories.embed(texts), tokens))
+        with admitted(worker, operations.EMBED, CALLER):
+            memories = worker.memories
+            name = memories.fingerprint.model
+            asked, texts = wire.embeddings_request(body, (name, name.rpartition("/")[2]), memories.fingerprint.dim)
+            tokens = memories.tokens(texts)
+            wire.check_input_tokens(tokens)
+            return JSONResponse(wire.embeddings_body(asked, name, memories.embed(texts), tokens))
 
     @router.get("/models", summary="List models", responses=_documented(503))
     def models() -> JSONResponse:
@@ -134,8 +141,9 @@ def routes(worker: Worker) -> APIRouter:
 
 
 def _models(worker: Worker) -> list[dict[str, Any]]:
-    chat = [wire.model_body(name, "llm") for name in worker.chat.models]
-    return [*chat, wire.model_body(worker.memories.fingerprint.model, "vector-memory")]
+    with admitted(worker, operations.LIST_MODELS, CALLER):
+        chat = [wire.model_body(name, "llm") for name in worker.chat.models]
+        return [*chat, wire.model_body(worker.memories.fingerprint.model, "vector-memory")]
 
 
 def _failed(error: ServiceError) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""MCP over HTTP at /mcp: stateless, so a client goes on after a restart and any worker answers any request."""
+"""MCP over HTTP at /mcp. It is stateless: clients continue after a restart, and any worker answers any request."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -30,16 +30,14 @@ class McpEndpoint:
         self._closing: asyncio.Event | None = None
 
     def install(self, app: FastAPI) -> None:
-        """Serve /mcp; the schema of the HTTP API leaves it out."""
+        """Serve /mcp from this application. The path is left out of /openapi.json."""
         app.router.routes.append(Route(PATH, endpoint=self, include_in_schema=False))
         app.state.mcp = self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one POST.
-
-        There are no streams and no sessions, for which clients try GET and DELETE: an open stream would hold up every
-        stop. Spaces around a header's value do not count (RFC 9110, 5.5), and parsers leave them.
-        """
+        """Serve one POST request. Refuse every other method with status 405."""
+        # Clients send GET to open a stream and DELETE to end a session. The endpoint offers neither of them, because
+        # an open stream would delay every stop of the worker.
         if scope["method"] != "POST":
             refusal = error_response(
                 InvalidInput(f"{PATH} takes POST alone; it has neither streams nor sessions."), 405
@@ -47,26 +45,28 @@ class McpEndpoint:
             refusal.headers["Allow"] = "POST"
             await refusal(scope, receive, send)
             return
+        # Whitespace around a header's value has no meaning (RFC 9110, 5.5), but HTTP parsers leave it in place.
         headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         await (await self.open())({**scope, "headers": headers}, receive, send)
 
     async def open(self) -> ASGIApp:
-        """Load the SDK, once, in the background."""
+        """Return the SDK's application. The first call loads the SDK in a background task."""
         if self._opened is None:
             self._closing = asyncio.Event()
             self._opened = asyncio.get_running_loop().create_future()
             self._opening = asyncio.create_task(self._hold(self._opened, self._closing))
+        # All callers share this future, so one cancelled request must not cancel it for the others.
         return await asyncio.shield(self._opened)
 
     async def close(self) -> None:
-        """End what is served. The endpoint can be opened again."""
+        """Stop the SDK's application and wait until it has ended. The endpoint can be opened again."""
         if self._opening is not None and self._closing is not None:
             self._closing.set()
             await self._opening
         self._opening = self._opened = self._closing = None
 
     async def _hold(self, opened: "asyncio.Future[ASGIApp]", closing: asyncio.Event) -> None:
-        """Keep the SDK's manager running in one task, as its task group wants it."""
+        """Run the SDK's manager until `closing` is set. Its task group must be entered and left in the same task."""
         try:
             manager = await asyncio.to_thread(self._manager)
             async with manager.run():
@@ -75,6 +75,7 @@ class McpEndpoint:
         except Exception as error:
             if opened.done():
                 raise
+            # Everybody who waits gets the error, and the next request tries to load the SDK again.
             opened.set_exception(error)
             self._opened = None
 
@@ -93,11 +94,11 @@ class McpEndpoint:
 
 
 def security(settings: McpSettings, host: str) -> "TransportSecuritySettings":
-    """Which Host and Origin headers are let through: a page in a browser must not reach a server behind its back.
+    """Return which Host and Origin headers are accepted, so that a web page cannot call a local server (DNS rebinding).
 
     Args:
-        settings: the names that the operator adds.
-        host: where the worker listens; clients may use that name too, unless it means every address.
+        settings: the host names that the operator adds. A `*` among them accepts every name.
+        host: the address on which the worker listens. It is accepted too, unless it means every address.
     """
     from mcp.server.transport_security import TransportSecuritySettings
 
@@ -106,6 +107,7 @@ def security(settings: McpSettings, host: str) -> "TransportSecuritySettings":
     bound = () if host in ("0.0.0.0", "::") else (f"[{host}]" if ":" in host else host,)  # noqa: S104 - compared only
     names = [*_LOCAL, *bound, *settings.hosts]
     origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in names]
+    # The SDK compares exact strings. `name:*` is its form for "this name with any port".
     return TransportSecuritySettings(
         allowed_hosts=[each for name in names for each in (name, f"{name}:*")],
         allowed_origins=[each for origin in origins for each in (origin, f"{origin}:*")],

@@ -1,4 +1,7 @@
-"""Prompts that a person picks in an MCP client: a text with what is remembered in it. Knows no protocol."""
+"""Prompts that a person picks in an MCP client. Each is a text that quotes memories.
+
+This module does not know the MCP protocol.
+"""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,15 +17,19 @@ if TYPE_CHECKING:
 
 NAMESPACE = "namespace"
 K = 10
+"""Memories that `recall_context` retrieves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt.
+    """A prompt that clients offer to a person.
 
     Attributes:
-        subject: its one required argument; `namespace` is optional everywhere.
-        render: worker, subject and namespace to the text.
+        name: the name by which clients ask for the prompt.
+        description: one sentence that clients show to the person.
+        subject: the name of the only required argument. Every prompt also takes an optional `namespace`.
+        about: one sentence that describes the required argument.
+        render: the function that makes the text from the worker, the required argument and the namespace.
     """
 
     name: str
@@ -32,10 +39,10 @@ class Prompt:
     render: "Callable[[Worker, str, str], Awaitable[str]]"
 
     async def text(self, worker: "Worker", arguments: Mapping[str, str]) -> str:
-        """The text for these arguments.
+        """Return the prompt's text for these arguments.
 
         Raises:
-            ServiceError: an argument is missing, unknown or out of bounds, or the memories cannot be asked.
+            ServiceError: an argument is missing, unknown or out of bounds, or the memories cannot be read.
         """
         unknown = sorted(arguments.keys() - {self.subject, NAMESPACE})
         if unknown:
@@ -58,7 +65,7 @@ async def _recall_context(worker: "Worker", topic: str, namespace: str) -> str:
 
 
 async def _research_brief(worker: "Worker", question: str, namespace: str) -> str:
-    """The researcher's own prompt, for the client's model instead of ours."""
+    # This is the prompt that research sends to our LLM. Here the client's own model answers it.
     answer = await worker.researcher.research(ResearchRequest(query=question, namespace=namespace, context_only=True))
     return "\n\n".join(message["content"] for message in answer.prompt or ())
 

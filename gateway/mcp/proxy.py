@@ -1,7 +1,7 @@
-"""MCP over stdio for a service that runs elsewhere: each message becomes one request to its /mcp.
+"""MCP over stdio for a service that runs elsewhere. Each message becomes one request to the service's /mcp.
 
-The service keeps no state of a client, so it may be restarted meanwhile. Knows of the protocol what its HTTP transport
-asks for (headers), and how an error looks.
+The service keeps no state about a client, so it may restart while a client is connected. This module knows only two
+parts of the protocol: the headers of its HTTP transport, and the shape of an error.
 """
 
 import asyncio
@@ -16,30 +16,33 @@ import httpx
 from gateway.mcp.greeting import HANDSHAKES, VERSION_KEY, Front
 
 PATIENCE_S = 10.0
-"""How long a service that takes no connections is tried again: a restart takes some seconds."""
+"""How long connecting to the service is retried. A restart takes some seconds."""
 
 PAUSE_S = 0.2
+"""Wait between two attempts to connect."""
+
 ANSWER_S_MAX = 300.0
-"""How long an answer may take: research waits for a model."""
+"""How long an answer may take. Research waits for an LLM."""
 
 _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-"""Requests whose header Mcp-Name repeats this parameter."""
+"""The parameter that the header Mcp-Name repeats, for each method that has this header."""
 
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+"""Visible ASCII without spaces at either end. A header can carry such a value as it is."""
 
 
 def serve(url: str, front: Front) -> None:
-    """Serve until the client goes.
+    """Pass messages on until the client closes its end.
 
     Args:
-        url: of the service, such as http://127.0.0.1:8000, or of its /mcp.
-        front: the client.
+        url: the URL of the service, such as http://127.0.0.1:8000, or the URL of its /mcp.
+        front: the connection to the client.
     """
     asyncio.run(Proxy(url, front).run())
 
 
 class Proxy:
-    """Passes messages on, side by side."""
+    """A proxy that forwards a client's messages to the service. Requests run concurrently."""
 
     def __init__(self, url: str, front: Front) -> None:
         self.url = url.rstrip("/") if url.rstrip("/").endswith("/mcp") else f"{url.rstrip('/')}/mcp"
@@ -48,7 +51,7 @@ class Proxy:
         self._running: dict[object, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Pass on until the client goes, then answer what was asked."""
+        """Forward messages until the client closes its end, then wait for the answers that are still open."""
         timeout = httpx.Timeout(ANSWER_S_MAX, connect=PATIENCE_S)
         async with httpx.AsyncClient(timeout=timeout) as http:
             while (line := await asyncio.to_thread(self._front.line)) is not None:
@@ -65,17 +68,18 @@ class Proxy:
             case {"method": "initialize"} if message == self._front.opening:
                 asked = message["params"]["protocolVersion"]
                 self._version = asked if asked in HANDSHAKES else HANDSHAKES[-1]
-                return  # answered already, and the service keeps no state
+                return  # the front has answered it, and the service keeps no state
             case {"method": "server/discover"} if message == self._front.opening:
                 return
             case {"method": "notifications/cancelled", "params": {"requestId": str() | int() as id}}:
+                # Cancelling the task closes the HTTP request, and the protocol wants no answer to a cancelled request.
                 if id in self._running:
                     self._running[id].cancel()
                 return
             case {"method": str(), "id": str() | int() as id}:
                 pass
             case {"method": str()}:
-                return  # a notification tells the service nothing that it would remember
+                return  # the service is stateless, so a notification has no effect there
             case _:
                 error = {"code": -32600, "message": "This is no request; send one JSON-RPC message a line."}
                 self._send({"jsonrpc": "2.0", "id": None, "error": error})
@@ -101,12 +105,12 @@ class Proxy:
             self._send(answer)
 
     async def _posted(self, http: httpx.AsyncClient, message: dict[str, Any], line: str) -> httpx.Response:
-        """The response; a connection that could not be made is tried again, since nothing was sent."""
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return await http.post(self.url, content=line.encode(), headers=self._headers(message))
             except httpx.ConnectError:
+                # Nothing was sent yet, so a retry cannot carry out the call twice.
                 if time.monotonic() > until:
                     raise
                 await asyncio.sleep(PAUSE_S)
@@ -122,6 +126,7 @@ class Proxy:
             "mcp-protocol-version": _header(version if isinstance(version, str) else self._version),
             "mcp-method": _header(message["method"]),
         }
+        # The service refuses a request whose headers and body differ, so both come from the same message.
         name = params.get(_NAMED.get(message["method"], ""))
         return {**headers, "mcp-name": _header(name)} if isinstance(name, str) else headers
 
@@ -130,14 +135,14 @@ class Proxy:
 
 
 def _header(text: str) -> str:
-    """A value as the transport wants it: base64 in a frame, where a header could not carry it."""
+    """Return a header value in the transport's form. A text that a header cannot carry becomes framed base64."""
     if _PLAIN.fullmatch(text) and not text.startswith("=?"):
         return text
     return f"=?base64?{base64.b64encode(text.encode('utf-8', 'replace')).decode()}?="
 
 
 def _answer(response: httpx.Response) -> dict[str, Any] | None:
-    """The JSON-RPC answer in a response; None when there is none."""
+    """Return the JSON-RPC answer in a response, or None if the response contains no such answer."""
     try:
         answer = response.json()
     except ValueError:
@@ -147,9 +152,9 @@ def _answer(response: httpx.Response) -> dict[str, Any] | None:
 
 
 def _failure(message: dict[str, Any], sentence: str) -> dict[str, Any]:
-    """The sentence where the model sees it: for a tool as its result, otherwise as an error."""
     frame = {"jsonrpc": "2.0", "id": message["id"]}
     if message["method"] == "tools/call":
+        # Clients show a tool's result to the model, but not a protocol error.
         content = [{"type": "text", "text": sentence}]
         return {**frame, "result": {"content": content, "isError": True, "resultType": "complete"}}
     return {**frame, "error": {"code": -32603, "message": sentence}}

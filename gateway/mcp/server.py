@@ -1,7 +1,7 @@
-"""The MCP server: tools, resources and prompts in the words of the protocol, by the official SDK.
+"""The MCP server. It offers tools, resources and prompts through the official SDK.
 
-The same object serves every protocol version and transport. Above: `mcp_http.py` and `mcp_stdio.py`. Below: the
-worker's toolbox. Importing it takes about a second, so it is imported where it is used.
+The same server object serves every protocol version and both transports. Above: `http.py` and `stdio.py`. Below: the
+worker's toolbox. Importing this module takes about a second, so the modules above import it inside functions.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _CRASHED = "Something went wrong inside the service; its log has the details."
 
 
 def build(worker: "Worker") -> Server[Any]:
-    """The server over a worker, which may still be loading."""
+    """Return the MCP server of a worker. The worker may still be loading."""
     handlers = _Handlers(worker)
     return Server(
         NAME,
@@ -47,7 +47,7 @@ def build(worker: "Worker") -> Server[Any]:
 
 
 class _Handlers:
-    """What the server answers. A failing tool answers with a sentence that the model can act on."""
+    """The handlers of the server's requests. A tool that fails answers with a sentence that the model can act on."""
 
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
@@ -56,13 +56,11 @@ class _Handlers:
         return types.ListToolsResult(tools=[_tool(tool) for tool in self._worker.toolbox.tools])
 
     async def call_tool(self, _ctx: object, params: types.CallToolRequestParams) -> types.CallToolResult:
-        """Raises:
-        MCPError: there is no such tool, which the protocol wants as an error of its own.
-        """
         toolbox = self._worker.toolbox
         try:
             toolbox.get(params.name)
         except NotFound as error:
+            # The protocol reports an unknown tool as an error, and the failure of a known tool as a result.
             raise MCPError(types.INVALID_PARAMS, error.message) from error
         try:
             result = await toolbox.invoke(params.name, params.arguments or {})
@@ -73,7 +71,7 @@ class _Handlers:
         return types.CallToolResult(content=[types.TextContent(type="text", text=text)], structured_content=result)
 
     async def list_resources(self, _ctx: object, _params: object) -> types.ListResourcesResult:
-        """None: there may be millions, and the template reaches each."""
+        # There may be millions of memories, so none is listed. The template below reaches each of them.
         return types.ListResourcesResult(resources=[])
 
     async def list_resource_templates(self, _ctx: object, _params: object) -> types.ListResourceTemplatesResult:
@@ -117,13 +115,13 @@ class _Handlers:
 
 
 def _protocol_error(error: ServiceError, event: str, data: dict[str, str] | None = None) -> MCPError:
-    """An error where the protocol has no other way to say it."""
     is_callers = isinstance(error, InvalidInput | NotFound | LimitExceeded)
     _report(error, event)
     return MCPError(types.INVALID_PARAMS if is_callers else types.INTERNAL_ERROR, error.message, data)
 
 
 def _report(error: ServiceError, event: str, tool: str | None = None) -> None:
+    # A caller's own mistake is of no interest to the operator.
     if not isinstance(error, InvalidInput | NotFound | LimitExceeded):
         log.warning(event, extra={"tool": tool, "code": error.code, "reason": error.message})
 
@@ -138,7 +136,7 @@ def _tool(tool: Tool[Any]) -> types.Tool:
         annotations=types.ToolAnnotations(
             read_only_hint=hints.read_only,
             destructive_hint=hints.destructive,
-            idempotent_hint=None if hints.read_only else hints.idempotent,  # means nothing then
+            idempotent_hint=None if hints.read_only else hints.idempotent,  # it has no meaning for a read-only tool
             open_world_hint=hints.open_world,
         ),
     )

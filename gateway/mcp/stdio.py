@@ -1,4 +1,4 @@
-"""MCP over stdio: a process that a client starts, over a data folder that it shares with whichever others there are."""
+"""MCP over stdio. A client starts this process, which may share its data folder with other processes."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from gateway.serving.worker import Worker
 
 
 def serve(worker: Worker, front: Front) -> None:
-    """Serve until the client goes. The model and the memories are loaded meanwhile; calls wait for them.
+    """Serve until the client closes its end. A thread loads the model and the memories, and calls wait for it.
 
     Raises:
         StartupError: the data folder or the tools cannot be used.
@@ -33,25 +33,24 @@ async def _serve(worker: Worker, front: Front, loading: threading.Thread) -> Non
             await server.run(received, sent, server.create_initialization_options())
     finally:
         front.close()
-        # A process that ends under a thread inside ONNX Runtime is aborted; and what loads last would stay open.
+        # Wait for the loading thread. A process that exits while a thread is inside ONNX Runtime is aborted, and what
+        # the thread opens after `close` would stay open.
         await asyncio.to_thread(loading.join)
         await worker.close()
 
 
 class _Lines:
-    """The front as the text file that the SDK reads and writes."""
+    """An adapter that gives the front the methods of a text file. The SDK reads and writes it."""
 
     def __init__(self, front: Front) -> None:
         self._front = front
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        """Lines until the client goes."""
         while (line := await asyncio.to_thread(self._front.line)) is not None:
             yield line
 
     async def write(self, text: str) -> None:
-        """Send one line."""
         await asyncio.to_thread(self._front.write, text.rstrip("\n"))
 
     async def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing, because `write` sends each line at once."""

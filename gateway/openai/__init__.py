@@ -1,1 +1,1 @@
-"""The OpenAI-compatible door: chat completions, embeddings and models, in OpenAI's own shapes."""
+"""The OpenAI-compatible door. It serves chat completions, embeddings and models in OpenAI's own shapes."""

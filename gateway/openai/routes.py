@@ -1,4 +1,4 @@
-"""OpenAI's routes: chat that remembers, embeddings, models. Any client of OpenAI's takes them by its base URL."""
+"""OpenAI's routes: chat with memories, embeddings and models. An OpenAI client uses them by setting its base URL."""
 
 import logging
 from collections.abc import Callable, Coroutine
@@ -23,7 +23,7 @@ from vector_memory.errors import InvalidInput, LimitExceeded, LLMNotConfigured, 
 EVENTS: Dialect[Chunk] = Dialect(
     wire.event, lambda error: wire.event({"error": wire.openai_error(error)}), b"data: [DONE]\n\n"
 )
-"""After an error no [DONE] follows: a client that passes over errors still misses the end."""
+"""How chat events are written. No [DONE] follows an error, so that a client which ignores errors misses the end."""
 
 _NamespaceHeader = Annotated[
     str | None, Header(alias=wire.NAMESPACE_HEADER, description="Another way to name the namespace.")
@@ -59,10 +59,10 @@ _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class OpenAIRoute(APIRoute):
-    """A route whose every failure has OpenAI's shape."""
+    """A route that answers every failure in OpenAI's shape."""
 
     def get_route_handler(self) -> _Handler:
-        """The handler of the route's function, with its errors translated."""
+        """Return the route's handler, with its errors translated."""
         handle = super().get_route_handler()
 
         async def handled(request: Request) -> Response:
@@ -71,13 +71,15 @@ class OpenAIRoute(APIRoute):
             except ServiceError as error:
                 return _failed(error)
             except RequestValidationError as error:
+                # The routes take the body as any JSON object, so only two things can be wrong with it.
                 is_json = error.errors()[0]["type"] != "json_invalid"
                 return _failed(InvalidInput(f"The body is not {'a JSON object' if is_json else 'valid JSON'}."))
             except HTTPException as error:
-                if error.status_code == 413:
+                if error.status_code == 413:  # the body is larger than the service accepts
                     return _failed(LimitExceeded(str(error.detail)))
                 return _failed(InvalidInput("The body is not JSON in UTF-8, or is nested too deeply."))
-            except Exception:  # the LLM may have been paid, so its client must not come again by itself
+            except Exception:
+                # The LLM may already have been paid, so `_failed` tells the client not to retry by itself.
                 log.exception("request.crashed")
                 return _failed(ServiceError("Something went wrong inside the service; its log has the details."))
 
@@ -85,7 +87,7 @@ class OpenAIRoute(APIRoute):
 
 
 def routes(worker: Worker) -> APIRouter:
-    """The routes under /v1 that OpenAI's clients call."""
+    """Return the routes under /v1 that OpenAI's clients call."""
     router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
 
     @router.post(
@@ -97,9 +99,9 @@ def routes(worker: Worker) -> APIRouter:
     async def chat(
         http: Request, body: Annotated[dict[str, Any], Body()], namespace: _NamespaceHeader = None
     ) -> Response:
-        """Go on with a conversation, with the memories added that bear on its last user message.
+        """Continue a conversation. Memories that are relevant to its last user message are added.
 
-        Messages that cite memories have `annotations`. All other parameters go to the LLM as they are.
+        Messages that cite memories have `annotations`. All other parameters are passed to the LLM unchanged.
         """
         request = wire.chat_request(body, namespace)
         if body.get("stream"):
@@ -115,10 +117,11 @@ def routes(worker: Worker) -> APIRouter:
         openapi_extra=_schema(wire.EmbeddingsBody),
     )
     def embeddings(body: Annotated[dict[str, Any], Body()]) -> JSONResponse:
-        """Embed texts with the model that the memories are searched by."""
+        """Embed texts with the model that is used to search the memories."""
         with admitted(worker, operations.EMBED, CALLER):
             memories = worker.memories
             name = memories.fingerprint.model
+            # Clients may name the model with or without the part before the last slash.
             asked, texts = wire.embeddings_request(body, (name, name.rpartition("/")[2]), memories.fingerprint.dim)
             tokens = memories.tokens(texts)
             wire.check_input_tokens(tokens)
@@ -126,12 +129,12 @@ def routes(worker: Worker) -> APIRouter:
 
     @router.get("/models", summary="List models", responses=_documented(503))
     def models() -> JSONResponse:
-        """The models of the LLM's endpoints, the default one first, and the embedding model."""
+        """List the models of the LLM's endpoints, the default one first, and then the embedding model."""
         return JSONResponse({"object": "list", "data": _models(worker)})
 
     @router.get("/models/{id:path}", summary="Get a model", responses=_documented(404, 503))
     def model(id: str) -> JSONResponse:
-        """One of the models."""
+        """Return one of the models."""
         for found in _models(worker):
             if found["id"] == id:
                 return JSONResponse(found)
@@ -152,7 +155,8 @@ def _failed(error: ServiceError) -> JSONResponse:
     if status == wire.openai_status(Unavailable()):
         headers["Retry-After"] = str(error.retry_after_s or RETRY_AFTER_S)
     elif status >= wire.openai_status(LLMNotConfigured()):
-        # OpenAI's clients would send it twice more: another paid request each, or one that nobody could answer.
+        # OpenAI's clients retry such a status twice by default. Each retry would be another paid request, or one that
+        # cannot succeed.
         headers["x-should-retry"] = "false"
     return JSONResponse({"error": wire.openai_error(error)}, status, headers)
 
@@ -162,5 +166,5 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _schema(body: type[BaseModel]) -> dict[str, Any]:
-    """The body's schema; the routes take it raw, since what they do not know goes on as it came."""
+    # FastAPI cannot derive this schema: the routes take the raw body, so that unknown fields reach the LLM unchanged.
     return {"requestBody": {"content": {"application/json": {"schema": body.model_json_schema()}}, "required": True}}

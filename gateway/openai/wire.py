@@ -1,6 +1,6 @@
-"""OpenAI's shapes of bodies and errors, and what of them is for the memories.
+"""OpenAI's bodies and errors, and the fields in them that are meant for the memories.
 
-Whatever a chat's body holds beyond that goes to the LLM as it is, so only the fields that are read here are checked.
+All other fields of a chat's body are passed to the LLM unchanged, so only the fields that are read here are checked.
 """
 
 import base64
@@ -26,17 +26,20 @@ _Body = TypeVar("_Body", bound=BaseModel)
 
 NAMESPACE_HEADER: Final = "X-Memory-Namespace"
 MODEL_PREFIX: Final = "research:"
+"""A model name with this prefix names a namespace, and means the default model."""
 
 INPUTS_MAX: Final = 2_048
+"""Upper bound on the texts of one embeddings request. It is OpenAI's own."""
+
 INPUT_TOKENS_MAX: Final = 300_000
-"""OpenAI's own bounds on one embeddings request."""
+"""Upper bound on the tokens of one embeddings request. It is OpenAI's own."""
 
 STARTED_S: Final = int(time.time())
-"""`created` of every model: nobody knows when a model was made, and clients want a number."""
+"""The value of `created` for every model. Clients expect a number, and the real time is not known."""
 
 
 class MemoryOptions(Request):
-    """What `memory` in a chat's body may say."""
+    """The fields of `memory` in a chat's body."""
 
     k: int = Field(default=DEFAULT_K, description="Memories to add at most.")
     filter: Filter | None = None
@@ -45,7 +48,7 @@ class MemoryOptions(Request):
 
 
 class ChatBody(BaseModel):
-    """OpenAI's body of a chat; what is not named here goes to the LLM too."""
+    """OpenAI's body of a chat. Fields that are not named here are passed to the LLM too."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -64,7 +67,7 @@ class ChatBody(BaseModel):
 
 
 class EmbeddingsBody(BaseModel):
-    """OpenAI's body of embeddings."""
+    """OpenAI's body of an embeddings request."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -76,13 +79,18 @@ class EmbeddingsBody(BaseModel):
 
 
 def chat_request(raw: Mapping[str, Any], header: str | None) -> ChatRequest:
-    """A chat's body, and the value of X-Memory-Namespace, as the domain's value.
+    """Translate a chat's body into the domain's request.
+
+    Args:
+        raw: the body as the caller sent it.
+        header: the value of the header X-Memory-Namespace, or None.
 
     Raises:
         InvalidInput: a field that is read here is wrong, or two fields name different namespaces.
     """
     _check_sendable(raw)
     body = _validated(ChatBody, raw)
+    # A caller may name the namespace in three places. Collect all of them, since they must agree.
     model, named = body.model, [] if header is None else [header]
     metadata = dict(body.metadata or {})
     if "namespace" in metadata:
@@ -95,6 +103,7 @@ def chat_request(raw: Mapping[str, Any], header: str | None) -> ChatRequest:
             f"metadata.namespace, the header {NAMESPACE_HEADER} and model name different namespaces; name one.",
             field="metadata.namespace",
         )
+    # The LLM gets the body without the fields that are meant for this service.
     question = {name: value for name, value in raw.items() if name not in ("model", "memory", "metadata")}
     if metadata:
         question["metadata"] = metadata
@@ -104,16 +113,22 @@ def chat_request(raw: Mapping[str, Any], header: str | None) -> ChatRequest:
             question=question, model=model, namespace=named[0] if named else DEFAULT_NAMESPACE, **dict(options)
         )
     except InvalidInput as error:
+        # Name the field as the caller wrote it, inside its object.
         at = "metadata" if error.field == "namespace" else "memory"
         raise InvalidInput(error.message, field=f"{at}.{error.field}") from error
 
 
 def embeddings_request(raw: Mapping[str, Any], models: Sequence[str], dim: int) -> tuple[EmbeddingsBody, list[str]]:
-    """An embeddings' body and its texts, for an embedder with these names and so many dimensions.
+    """Validate the body of an embeddings request and return it with its texts.
+
+    Args:
+        raw: the body as the caller sent it.
+        models: the names that the embedding model has; the full name comes first.
+        dim: the number of dimensions of the model's vectors.
 
     Raises:
         InvalidInput: a field is wrong.
-        NotFound: there is no such model.
+        NotFound: the body names another model.
     """
     body = _validated(EmbeddingsBody, raw)
     if body.model not in models:
@@ -124,7 +139,15 @@ def embeddings_request(raw: Mapping[str, Any], models: Sequence[str], dim: int) 
 
 
 def embeddings_body(body: EmbeddingsBody, model: str, vectors: Vectors, tokens: int) -> dict[str, Any]:
-    """Embeddings in OpenAI's shape; base64 is of little-endian 32-bit floats."""
+    """Return embeddings in OpenAI's shape. In base64 a vector is its little-endian 32-bit floats.
+
+    Args:
+        body: the request that is answered.
+        model: the name of the embedding model.
+        vectors: one row for each text, shape (texts, dim).
+        tokens: the number of tokens of all texts together.
+    """
+    # On a big-endian machine this swaps bytes; elsewhere it copies nothing if the vectors are float32.
     rows = np.asarray(vectors, "<f4")
     written = [
         base64.b64encode(row.tobytes()).decode() if body.encoding_format == "base64" else row.tolist() for row in rows
@@ -138,19 +161,20 @@ def embeddings_body(body: EmbeddingsBody, model: str, vectors: Vectors, tokens: 
 
 
 def model_body(id: str, owner: str) -> dict[str, Any]:
-    """A model in OpenAI's shape."""
+    """Return a model in OpenAI's shape."""
     return {"id": id, "object": "model", "created": STARTED_S, "owned_by": owner}
 
 
 def openai_status(error: ServiceError) -> int:
-    """The HTTP status of an error on these routes: OpenAI knows no 422, and what an LLM refuses the caller has sent."""
+    """Return the HTTP status of an error on OpenAI's routes."""
+    # OpenAI answers invalid input with 400 instead of 422. An LLM refuses only what the caller sent.
     if isinstance(error, LLMRefused) or type(error) is InvalidInput:
         return HTTPStatus.BAD_REQUEST
     return status_of(error)
 
 
 def openai_error(error: ServiceError) -> dict[str, Any]:
-    """An error in OpenAI's shape."""
+    """Return an error in OpenAI's shape."""
     is_callers = openai_status(error) < HTTPStatus.INTERNAL_SERVER_ERROR
     return {
         "message": error.message,
@@ -161,20 +185,21 @@ def openai_error(error: ServiceError) -> dict[str, Any]:
 
 
 def written(data: object) -> bytes:
-    """As JSON; half surrogate pairs, which an LLM's server may send and UTF-8 has no form for, as question marks."""
+    """Return a value as JSON in UTF-8. Half of a surrogate pair becomes a question mark."""
+    # An LLM's server may send half a pair, and UTF-8 cannot encode it.
     return json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
 def event(data: object) -> bytes:
-    """One server-sent event."""
+    """Return a value as one server-sent event."""
     return b"data: %b\n\n" % written(data)
 
 
 def check_input_tokens(tokens: int) -> None:
-    """Refuse more than one request may hold.
+    """Check the number of tokens of one embeddings request.
 
     Raises:
-        LimitExceeded: it is more.
+        LimitExceeded: there are more than `INPUT_TOKENS_MAX`.
     """
     if tokens > INPUT_TOKENS_MAX:
         raise LimitExceeded(f"input has {tokens:,} tokens; at most {INPUT_TOKENS_MAX:,} fit, split it.", field="input")
@@ -185,6 +210,7 @@ def _inputs(value: object) -> list[str]:
     Items(INPUTS_MAX).check(texts, "input")
     for at, text in enumerate(texts):
         field = f"input[{at}]" if isinstance(value, list) else "input"
+        # OpenAI also takes token numbers. They belong to its tokenizer, so they mean nothing to this model.
         if isinstance(text, int | list):
             raise InvalidInput(f"{field} holds tokens of another model's tokenizer; send the text itself.", field=field)
         Text(CONTENT.chars_max, "split it").check(text, field)
@@ -199,7 +225,7 @@ def _validated(model: type[_Body], raw: Mapping[str, Any]) -> _Body:
 
 
 def _check_sendable(raw: object) -> None:
-    """Refuse what has no form as JSON in UTF-8: it could not be sent on."""
+    """Refuse a body that cannot be written as JSON in UTF-8, because it could not be sent to the LLM."""
     try:
         json.dumps(raw, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:

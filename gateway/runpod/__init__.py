@@ -1,1 +1,1 @@
-"""The RunPod door: it turns a job into a request to the same application. It does not import the RunPod SDK."""
+"""The RunPod door. It turns a job into a request to the same application, and it does not import the RunPod SDK."""

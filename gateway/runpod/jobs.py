@@ -1,18 +1,20 @@
-"""RunPod jobs, each translated into one request of the HTTP application: a job and a request get the same body.
+"""RunPod jobs. Each job becomes one request to the HTTP application, so a job and a request return the same body.
 
 A job's `input` has one of these shapes:
 
-    {"action": "store", "content": ...}                      an action of the table below, and its route's fields
-    {"method": "GET", "path": "/v1/memories", "query": ...}  a route itself, with `query`, `body` and `headers`
-    {"openai_route": "/v1/...", "openai_input": {...}}       what RunPod makes of OpenAI's paths
+    {"action": "store", "content": ...}                      one of `actions()`, with the fields of its operation
+    {"method": "GET", "path": "/v1/memories", "query": ...}  a route, with `query`, `body` and `headers`
+    {"openai_route": "/v1/...", "openai_input": {...}}       how RunPod delivers a call of its OpenAI-compatible URL
 
-A success returns the body of the response; for an OpenAI route a list with it, of which RunPod hands out the first
-item. A failure returns {"error": text}, where text is a JSON object with code, message, status, request_id and, where
-one is to blame, field (param for OpenAI's): RunPod's SDK mishandles errors that are objects.
+A success returns the response's body. For an OpenAI route it returns a list with the body as its only item, because
+RunPod passes on the first item of a list. A failure returns {"error": text}. The text is a JSON object with code,
+message, status and request_id, and with the field that is wrong (OpenAI's routes call it param). It is a text because
+RunPod's SDK mishandles errors that are objects.
 
-Where jobs stream, a chat that asks for it gives server-sent events as texts, and any other job one object.
+If jobs may stream, a chat or a research that asks for a stream yields server-sent events as texts. Any other job
+yields one object.
 
-Knows nothing of that SDK, which `handler.py` owns. Below: the application.
+This module does not know RunPod's SDK; `handler.py` does. Below: the application.
 """
 
 import asyncio
@@ -37,14 +39,17 @@ from vector_memory.operations import OPERATIONS
 log = logging.getLogger(__name__)
 
 RESULT_BYTES_MAX = 20_000_000
-"""What RunPod's operation reference lets /runsync carry (20 MB). A larger result is lost without a word: the SDK sends
-it, the platform refuses it, and the caller waits until the job times out."""
+"""Upper bound on a job's result: 20 MB, the limit of /runsync in RunPod's operation reference.
+
+A larger result is silently lost: the SDK sends it, the platform refuses it, and the caller waits until the job times
+out.
+"""
 
 LOADING_S_MAX = 300.0
-"""How long a job waits for a worker that loads: half of the ten minutes that RunPod gives a job by default."""
+"""How long a job waits for a worker that is loading. By default RunPod ends a job after twice this time."""
 
 TEST_JOB_ID = "local_test"
-"""The SDK's id for every job of `--test_input`. It names no delivery, so it is no idempotency key."""
+"""The id that the SDK gives to every job of `--test_input`. All of them share it, so it is no idempotency key."""
 
 
 _INVOKE_TOOL = "invoke_tool"
@@ -52,27 +57,29 @@ _PING = "ping"
 
 
 def actions() -> list[str]:
-    """Return the actions of jobs: the operations, tools by their envelope, and a look whether the worker is up."""
+    """Return the names that a job's `action` may have: the operations, `invoke_tool` and `ping`."""
+    # `invoke_tool` replaces `call_tool`: its fields say which tool is meant, so a job needs no path.
     return [*(name for name in OPERATIONS if name != operations.CALL_TOOL.name), _INVOKE_TOOL, _PING]
 
 
 _CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
 _STREAMING = frozenset({operations.RESEARCH.path, _CHAT})
+"""Paths that can answer with a stream."""
 
 _SHAPES = (
     'send {"action": "retrieve", "query": ...} or {"method": "POST", "path": "/v1/memories/retrieve", "body": ...}'
 )
 _ROUTE_FIELDS = frozenset({"method", "path", "query", "body", "headers"})
 _OWN_HEADERS = frozenset({"host", "content-length", "content-type", "transfer-encoding"})
-"""Headers that describe the bytes of a request, which are made here and not by the caller."""
+"""Headers that describe the bytes of a request. A caller's values are ignored, because the bytes are made here."""
 
 _SDK_KEYS = frozenset({"error", "refresh_worker"})
-"""Top-level keys that the SDK takes out of an output: the one fails the job, the other restarts the worker."""
+"""Keys that the SDK acts on in a job's output. `error` fails the job, and `refresh_worker` restarts the worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A request as the caller means it; None in `query` and as `body` counts as absent."""
+    """A job's input as the parts of a request. A `body` of None, or a None in `query`, is not sent."""
 
     method: str
     path: str
@@ -82,7 +89,7 @@ class _Call:
 
 
 class JobRunner:
-    """Runs jobs in one event loop: the first of them opens the application, and the end of the loop closes it."""
+    """A runner for all jobs of one event loop. The first job opens the application; the end of the loop closes it."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -92,14 +99,14 @@ class JobRunner:
         self._opened = asyncio.Event()
 
     async def run(self, job: Mapping[str, Any]) -> dict[str, Any] | list[Any]:
-        """Run a job to its output. Nothing but a cancellation is raised."""
+        """Run a job and return its output. A failure is an output too; only a cancellation is raised."""
         async with aclosing(self._items(job, may_stream=False)) as items:
             [output] = [item async for item in items]
         assert isinstance(output, dict), "only events are texts, and there are none"
         return [output] if _is_of_openai(job) and "error" not in output else output
 
     async def stream(self, job: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any] | str]:
-        """Run a job to the items of its output: server-sent events as they come, or one object as `run` gives it."""
+        """Run a job and yield the items of its output: server-sent events as they come, or one object as in `run`."""
         async with aclosing(self._items(job, may_stream=True)) as items:
             async for item in items:
                 yield item
@@ -120,7 +127,7 @@ class JobRunner:
             yield await asyncio.to_thread(_output, response.status_code, content, job_id)
         except ServiceError as error:
             yield _failed(error.body(job_id), status_of(error))
-        except Exception:  # the last edge: the operator gets the traceback, the caller a sentence
+        except Exception:  # this is the last edge: the operator gets the traceback, and the caller a sentence
             log.exception("job.crashed", extra={"job_id": job_id})
             crash = ServiceError(
                 "Something went wrong inside the service; its log has the details under this job's id."
@@ -128,35 +135,41 @@ class JobRunner:
             yield _failed(crash.body(job_id), status_of(crash))
 
     async def _open(self) -> None:
-        """Enter the application's lifespan, which the transport does not do."""
+        """Enter the application's lifespan, because the transport does not do it."""
         if self._holding is None:
             self._holding = asyncio.create_task(self._hold())
         await self._opened.wait()
         if self._holding.done():
+            # The task ends early only if the application could not start. Awaiting it raises the reason.
             await self._holding
 
     async def _hold(self) -> None:
-        """Keep the lifespan open until `asyncio.run` ends: it cancels what still runs then, and waits for it."""
+        """Keep the lifespan open until `asyncio.run` ends. `asyncio.run` cancels this task and waits for it."""
         try:
             async with self._app.router.lifespan_context(self._app):
                 self._opened.set()
                 await asyncio.Event().wait()
         finally:
-            self._opened.set()
+            self._opened.set()  # after a failed start too, so that no job waits for ever
 
     async def _loaded(self) -> None:
-        """Let a job that came early wait instead of failing it; what loads even longer answers for itself."""
+        # A job that comes while the worker loads waits. If the wait is not enough, the application refuses the request.
         if not self._worker.is_ready:
             await asyncio.to_thread(self._worker.wait, LOADING_S_MAX)
 
 
 def translated(job: Mapping[str, Any], *, may_stream: bool = False) -> httpx.Request:
-    """The request that a job stands for; research and OpenAI's chat may ask for a stream, if that can be told.
+    """Translate a job into the request that it describes.
 
-    RunPod delivers a job at least once, so a write that names no idempotency key of its own goes by the job's id.
+    RunPod delivers a job at least once, so the job's id serves as the idempotency key unless the input has its own.
+
+    Args:
+        job: the job as the SDK delivers it, with `id` and `input`.
+        may_stream: whether research and chat may ask for a stream. Other paths never stream.
 
     Raises:
-        InvalidInput: the input has none of the shapes, or cannot be sent.
+        InvalidInput: the input has none of the known shapes, it cannot be sent, or it asks for a stream that jobs do
+            not offer.
 
     """
     delivery = job.get("id")
@@ -168,13 +181,14 @@ def translated(job: Mapping[str, Any], *, may_stream: bool = False) -> httpx.Req
         )
     headers = {"content-type": "application/json", **call.headers}
     if isinstance(delivery, str) and delivery not in ("", TEST_JOB_ID):
-        headers = {"x-request-id": delivery, "idempotency-key": delivery, **headers}
+        headers = {"x-request-id": delivery, "idempotency-key": delivery, **headers}  # the caller's own headers win
     try:
         return httpx.Request(
             call.method,
             f"http://worker{call.path}",
             params={name: _query_text(value) for name, value in call.query.items() if value is not None} or None,
             content=None if call.body is None else _json(call.body),
+            # httpx encodes text headers as ASCII; these are UTF-8.
             headers=[(name.encode(), value.encode()) for name, value in headers.items()],
         )
     except UnicodeEncodeError as error:
@@ -198,6 +212,7 @@ def _call(input: Any) -> _Call:
 
 def _of_action(name: object, fields: dict[str, Any]) -> _Call:
     if name == "delete" and "key" not in fields and fields.keys() & {"keys", "filter"}:
+        # A job may say `delete` for both operations. The fields show which one is meant.
         name = "delete_many"
     if name not in actions():
         raise InvalidInput(f"There is no such action; there are {', '.join(actions())}.", field="action")
@@ -206,6 +221,7 @@ def _of_action(name: object, fields: dict[str, Any]) -> _Call:
     if name == _PING:
         return _Call("GET", "/ping", query=fields)
     if name == _INVOKE_TOOL:
+        # POST /v1/tools takes the action itself in its body.
         return _Call("POST", operations.LIST_TOOLS.path, body={"action": name, **fields}, headers=headers)
     operation = OPERATIONS[str(name)]
     parts = operation.parts(fields)
@@ -229,8 +245,8 @@ def _of_route(route: Mapping[str, Any]) -> _Call:
 
 
 def _of_openai(route: object, body: object) -> _Call:
-    """RunPod does not say how a path was called; of OpenAI's here only that of models is read."""
     path = _path(route, "openai_route")
+    # RunPod does not pass on the HTTP method. Among OpenAI's routes here, only those of models are read with GET.
     if path == _MODELS or path.startswith(f"{_MODELS}/"):
         return _Call("GET", path)
     return _Call("POST", path, body=body)
@@ -274,17 +290,17 @@ def _json(value: object) -> bytes:
 
 
 def _output(status: int, content: bytes, job_id: str) -> dict[str, Any]:
-    """What a job answers for a response of the application.
+    """Return the job's output for a response of the application.
 
     Raises:
-        LimitExceeded: RunPod would not carry it.
-        InvalidInput: it is not JSON.
-        Unavailable: it is empty, as /ping is while the worker loads.
+        LimitExceeded: the response is larger than RunPod carries.
+        InvalidInput: the response is not JSON.
+        Unavailable: the response is empty.
 
     """
     if not content:
-        raise Unavailable
-    _check_size(len(content))
+        raise Unavailable  # /ping answers with an empty body while the worker loads
+    _check_size(len(content))  # refuse a huge body before it is parsed
     try:
         body = json.loads(content)
     except ValueError as error:
@@ -293,7 +309,8 @@ def _output(status: int, content: bytes, job_id: str) -> dict[str, Any]:
         ) from error
     if status >= HTTPStatus.BAD_REQUEST:
         return _failed(body.get("error") or Unavailable().body(job_id), status)
-    _check_size(len(json.dumps({"output": body}, allow_nan=False, ensure_ascii=False).encode()))  # as the SDK posts it
+    # The SDK encodes the body again, with other spacing, so measure the bytes that it will post.
+    _check_size(len(json.dumps({"output": body}, allow_nan=False, ensure_ascii=False).encode()))
     assert isinstance(body, dict), "every response of ours is an object"
     assert not body.keys() & _SDK_KEYS, "no response of ours has a key of the SDK's at its top level"
     return body
@@ -307,5 +324,5 @@ def _check_size(count: int) -> None:
 
 
 def _failed(error: Mapping[str, Any], status: int) -> dict[str, Any]:
-    """An error as the SDK wants it. ASCII, since the SDK fails on half surrogate pairs, which a message may quote."""
+    # The text is ASCII, because the SDK fails on half a surrogate pair and a message may quote one.
     return {"error": json.dumps({**error, "status": status})}

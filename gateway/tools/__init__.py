@@ -1,1 +1,1 @@
-"""The tools that agents call, ours and those of other packages. It does not know MCP or HTTP."""
+"""The tools that agents call: our own, and the tools of other packages. This package does not know MCP or HTTP."""

@@ -1,4 +1,4 @@
-"""The URI of a memory: memory://NAMESPACE/KEY, both percent-encoded."""
+"""The URI of a memory is memory://NAMESPACE/KEY. Namespace and key are percent-encoded."""
 
 from urllib.parse import quote, unquote_to_bytes
 
@@ -9,15 +9,15 @@ TEMPLATE = SCHEME + "{namespace}/{key}"
 
 
 def memory_uri(namespace: str, key: str) -> str:
-    """The URI of a memory."""
+    """Return the URI of a memory."""
     return f"{SCHEME}{quote(namespace, safe='')}/{quote(key, safe='')}"
 
 
 def parsed(uri: str) -> tuple[str, str]:
-    """Namespace and key. A key's own slashes may stand as they are.
+    """Return the namespace and the key that a memory's URI names. Slashes in the key need not be encoded.
 
     Raises:
-        InvalidInput: it is no URI of a memory.
+        InvalidInput: the text is not the URI of a memory.
     """
     namespace, slash, key = uri.removeprefix(SCHEME).partition("/")
     if not uri.startswith(SCHEME) or not (namespace and slash and key):

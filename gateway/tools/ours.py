@@ -1,4 +1,7 @@
-"""Our own tools: the memories and research, as a model calls them. Descriptions are short, since every session pays."""
+"""Our own tools: the memories and research, as a model calls them.
+
+The descriptions are short, because a client puts all of them into the model's context in every session.
+"""
 
 from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
@@ -24,11 +27,16 @@ Q = TypeVar("Q", bound=fields.Request)
 A = TypeVar("A", bound=fields.Value)
 
 K_MAX = 50
-"""Memories that a model may retrieve at once; more would not fit into an answer."""
+"""Upper bound on the memories of one retrieval. More would not fit into an answer."""
 
 LIMIT_MAX = 100
+"""Upper bound on the memories of one page of a listing."""
+
 DELETED_KEYS_MAX = 50
+"""Upper bound on the keys that a deletion shows. The count is always complete."""
+
 ANSWER_TOKENS = 1_000
+"""Upper bound on the tokens of a research answer, unless the caller sends another one."""
 
 Filter = Annotated[
     dict[str, Any] | None,
@@ -38,7 +46,7 @@ Filter = Annotated[
     ),
 ]
 SameFilter = dict[str, Any] | None
-"""Described where a model reads it first."""
+"""A filter without a description. `Filter` describes it once, in retrieve_memory, to save tokens."""
 
 
 class StoreParameters(Parameters):
@@ -146,24 +154,25 @@ class FetchParameters(Parameters):
 
 
 def store(services: Services, asked: StoreParameters) -> dict[str, Any]:
-    """Keep a memory."""
+    """Store a memory."""
     return _answer(services, operations.STORE, NewMemory(**dict(asked))).body()
 
 
 def retrieve(services: Services, asked: RetrieveParameters) -> dict[str, Any]:
-    """Return the memories that answer a query best, as far as they fit."""
+    """Return the memories that answer a query best. Memories that do not fit are named by their keys."""
     WholeNumber(1, K_MAX).check(asked.k, "k")
     _check_size(asked.max_tokens)
     request = Retrieval(**asked.model_dump(exclude={"max_tokens"}))
     retrieved = _answer(services, operations.RETRIEVE, request)
     if retrieved.abstained and retrieved.nearest:
+        # Nothing is relevant enough. The nearest memories get half of the room, as a hint for another query.
         nearest = fitted([hit_shown(hit) for hit in retrieved.nearest], asked.max_tokens // 2)
         return {"memories": [], "truncated": False, "abstained": True, "nearest": nearest["memories"]}
     return fitted([hit_shown(hit) for hit in retrieved.hits], asked.max_tokens)
 
 
 def get(services: Services, asked: GetParameters) -> dict[str, Any]:
-    """Return one memory, or the part of it that fits."""
+    """Return one memory. If it does not fit, return the part of it that begins at the offset."""
     WholeNumber(0, CONTENT.chars_max).check(asked.offset, "offset")
     _check_size(asked.max_tokens)
     memory = _answer(services, operations.GET, memories.Get(key=asked.key, namespace=asked.namespace))
@@ -171,7 +180,7 @@ def get(services: Services, asked: GetParameters) -> dict[str, Any]:
 
 
 def list_(services: Services, asked: ListParameters) -> dict[str, Any]:
-    """Return a page of memories, as many as fit."""
+    """Return a page of memories. It ends early if not all of them fit."""
     WholeNumber(1, LIMIT_MAX).check(asked.limit, "limit")
     _check_size(asked.max_tokens)
     room = asked.max_tokens - _CURSOR
@@ -179,14 +188,14 @@ def list_(services: Services, asked: ListParameters) -> dict[str, Any]:
     page = _answer(services, operations.LIST, listing)
     fitting = max(1, whole([memory_shown(memory) for memory in page.memories], room))
     if fitting < len(page.memories):
-        # The cursor must point behind what is shown, so the page is read again at that size.
+        # The cursor must point behind the last memory that is shown, so read the page again at that size.
         page = _answer(services, operations.LIST, listing.model_copy(update={"limit": fitting}))
     shown = fitted([memory_shown(memory) for memory in page.memories], room)
     return {**shown, "truncated": shown["truncated"] or page.cursor is not None, "next_cursor": page.cursor}
 
 
 _CURSOR = 100
-"""Tokens that are left for a cursor of usual length."""
+"""Tokens reserved for a cursor. A cursor of usual length needs no more."""
 
 
 def update(services: Services, asked: UpdateParameters) -> dict[str, Any]:
@@ -195,7 +204,7 @@ def update(services: Services, asked: UpdateParameters) -> dict[str, Any]:
 
 
 def delete(services: Services, asked: DeleteParameters) -> dict[str, Any]:
-    """Delete one memory, or all that match."""
+    """Delete one memory by its key, or all memories that match a filter."""
     if (asked.key is None) == (asked.filter is None):
         raise InvalidInput("Send either key or filter, and not both.", field="key")
     if asked.key is not None and not asked.dry_run:
@@ -203,6 +212,7 @@ def delete(services: Services, asked: DeleteParameters) -> dict[str, Any]:
         deleted = _answer(services, operations.DELETE, request)
         return {"deleted": 1, "keys": [deleted.key], "truncated": False, "dry_run": False}
     if asked.key is not None:
+        # A bulk deletion passes over missing keys. A dry run of one key must fail as the deletion itself would.
         _answer(services, operations.GET, memories.Get(key=asked.key, namespace=asked.namespace))
     bulk = BulkDelete(
         keys=None if asked.key is None else [asked.key],
@@ -221,7 +231,7 @@ def delete(services: Services, asked: DeleteParameters) -> dict[str, Any]:
 
 
 async def research(services: Services, asked: ResearchParameters) -> dict[str, Any]:
-    """Answer a question, with citations."""
+    """Answer a question from the memories, with citations."""
     request = ResearchRequest(**dict(asked))
     try:
         body = await call(services, operations.RESEARCH, request, Caller(door="tool"), lambda answer: answer.body())
@@ -244,11 +254,12 @@ def _answer(services: Services, operation: Operation[Q, A], request: Q) -> A:
 
 
 _UNCITED = frozenset({"namespace", "score", "created_at"})
-"""Of a citation, what a model has no use for."""
+"""Fields of a citation that a model has no use for."""
 
 
 def status(services: Services, asked: StatusParameters) -> dict[str, Any]:
-    """Size and state. Other namespaces are counted and not named: a namespace is a wall."""
+    """Return the state of the service and the number of memories."""
+    # Other namespaces are counted but never named, because a caller must not learn their names.
     checks.namespace(asked.namespace)
     counts = services.memories.counts()
     problems = list(services.memories.problems())
@@ -265,19 +276,20 @@ def status(services: Services, asked: StatusParameters) -> dict[str, Any]:
 
 
 def resolve_library(services: Services, asked: ResolveLibraryParameters) -> dict[str, Any]:
-    """Return libraries that a name may mean."""
+    """Return the libraries that a name may mean, best first."""
     request = LibrarySearch(name=asked.name, namespace=asked.namespace)
     return _answer(services, operations.RESOLVE_LIBRARY, request).body()
 
 
 def get_docs(services: Services, asked: GetDocsParameters) -> dict[str, Any]:
-    """What a library says, as far as it fits."""
+    """Return the best chunks of a library's documents, as many as fit."""
     _check_size(asked.max_tokens)
     request = LibraryReading(
         library=asked.library, topic=asked.topic, tokens=asked.max_tokens, namespace=asked.namespace
     )
     docs = _answer(services, operations.GET_DOCS, request)
     body = docs.body()
+    # Choose the chunks by score, but show them in reading order within each document.
     best_first = sorted(body["chunks"], key=lambda chunk: -chunk["score"])
     fitting = best_first[: whole(best_first, asked.max_tokens)]
     return {
@@ -288,18 +300,18 @@ def get_docs(services: Services, asked: GetDocsParameters) -> dict[str, Any]:
 
 
 def _chunk_shown(chunk: dict[str, Any]) -> dict[str, Any]:
-    """A chunk for a model; its score says nothing beside its place."""
+    # A model has no use for the score, because the best chunks are chosen already.
     return {name: value for name, value in chunk.items() if name != "score" and value}
 
 
 def search(services: Services, asked: SearchParameters) -> dict[str, Any]:
-    """What ChatGPT's connectors search by."""
+    """Search the memories for ChatGPT's connectors, in the shape that they require."""
     found = services.memories.retrieve(Retrieval(query=asked.query, k=10))
     return {"results": [_document(hit.memory.key, hit.memory.content) for hit in found.hits]}
 
 
 def fetch(services: Services, asked: FetchParameters) -> dict[str, Any]:
-    """What ChatGPT's connectors fetch: the whole text, since they have no pages."""
+    """Return a memory for ChatGPT's connectors. It has the whole text, because they do not read in parts."""
     memory = _answer(services, operations.GET, memories.Get(key=asked.id))
     body = memory.body()
     times = {name: body[name] for name in ("created_at", "updated_at")}
@@ -324,7 +336,7 @@ def _check_size(max_tokens: int) -> None:
 
 
 def _object(**properties: str) -> dict[str, Any]:
-    """A small schema: the names of a result and their types."""
+    """Return a JSON Schema for a result that has these properties. Each value is the JSON type of a property."""
     return {"type": "object", "properties": {name: {"type": type} for name, type in properties.items()}}
 
 
@@ -395,7 +407,8 @@ LIBRARIES: tuple[Tool[Any], ...] = (
         _READS,
     ),
 )
-"""Apart from the eight, since a session pays for each, and only some services keep documents."""
+"""The tools that read documents. They are separate because each tool costs tokens in every session, and only some
+services keep documents."""
 
 SEARCH_FETCH: tuple[Tool[Any], ...] = (
     Tool("search", "Search the memories.", SearchParameters, search, _READS, _object(results="array")),
@@ -403,5 +416,5 @@ SEARCH_FETCH: tuple[Tool[Any], ...] = (
         "fetch", "Read one search result in full.", FetchParameters, fetch, _READS, _object(id="string", text="string")
     ),
 )
-"""The pair that ChatGPT's connectors and deep research call, by these names and shapes
+"""The two tools that ChatGPT's connectors and deep research call. OpenAI prescribes their names and shapes
 (https://platform.openai.com/docs/mcp)."""

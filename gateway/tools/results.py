@@ -1,4 +1,4 @@
-"""What a tool shows of memories, within a number of tokens: whole ones while they fit, and the keys of the others."""
+"""How a tool shows memories within a number of tokens: whole memories while they fit, and the keys of the others."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,21 @@ from vector_memory.retrieval import Hit
 from vector_memory.times import iso_time
 
 TOKENS = 2_000
-"""Of a result by default: a few passages. Larger ones flood a model's context, and some clients cut or refuse them."""
+"""Default bound on a result: a few passages. Larger results fill a model's context, and some clients cut or refuse
+them."""
 
 TOKENS_MIN, TOKENS_MAX = 200, 50_000
+"""The range in which a caller may choose the bound."""
 
 _SHARE_OF_KEYS = 10
-"""A tenth of the tokens is for the keys of what does not fit."""
+"""One part in this many of the tokens is reserved for the keys of the memories that do not fit."""
 
 _AROUND = 40
-"""Tokens of what stands around the memories."""
+"""Tokens reserved for the fields of a result around its memories."""
 
 
 def memory_shown(memory: Memory) -> dict[str, Any]:
-    """A memory for a model: nothing that is empty, no times that say the same."""
+    """Return a memory as a model sees it, without empty fields and without equal times."""
     shown: dict[str, Any] = {"key": memory.key, "content": memory.content}
     if memory.metadata:
         shown["metadata"] = memory.metadata
@@ -36,18 +38,22 @@ def memory_shown(memory: Memory) -> dict[str, Any]:
 
 
 def hit_shown(hit: Hit) -> dict[str, Any]:
-    """A retrieved memory for a model."""
+    """Return a retrieved memory as a model sees it, with its rounded score and relevance."""
     relevance = {} if hit.relevance is None else {"relevance": round(hit.relevance, 3)}
     return {**memory_shown(hit.memory), "score": round(hit.score, 4), **relevance}
 
 
 def tokens_of(value: object) -> int:
-    """The tokens of a value as JSON."""
+    """Estimate the tokens of a value that is written as JSON."""
     return estimate_tokens(json.dumps(value, ensure_ascii=False))
 
 
 def fitted(memories: Sequence[Mapping[str, Any]], max_tokens: int) -> dict[str, Any]:
-    """As many whole memories as fit, and the keys of the others in `more`. Of a first one that does not fit a part."""
+    """Return as many whole memories as fit, and the keys of the others in `more`.
+
+    If not even the first memory fits, a part of it is returned. Fields: `memories`, `truncated`, and if they are needed
+    `more` and `more_omitted`.
+    """
     count = whole(memories, max_tokens)
     shown, rest = list(memories[:count]), memories[count:]
     if rest and not shown:
@@ -57,7 +63,7 @@ def fitted(memories: Sequence[Mapping[str, Any]], max_tokens: int) -> dict[str, 
 
 
 def whole(memories: Sequence[Mapping[str, Any]], max_tokens: int) -> int:
-    """How many of the first memories fit as a whole."""
+    """Return how many memories from the beginning of the sequence fit as a whole."""
     room = _room(max_tokens)
     for count, memory in enumerate(memories):
         room -= tokens_of(memory)
@@ -67,14 +73,19 @@ def whole(memories: Sequence[Mapping[str, Any]], max_tokens: int) -> int:
 
 
 def _room(max_tokens: int) -> int:
-    """What the memories of an answer may have."""
+    """Return the tokens that remain for whole memories, after the reserves for keys and surrounding fields."""
     return max_tokens - max_tokens // _SHARE_OF_KEYS - _AROUND
 
 
 def part(memory: Mapping[str, Any], max_tokens: int, offset: int = 0) -> dict[str, Any]:
-    """A memory with as much of its content, from a character on, as fits; `next_offset` is where the rest begins.
+    """Return a memory with as much of its content as fits. `next_offset` is the character at which the rest begins.
 
-    Metadata that take more than half of the room are left out, which `metadata_omitted` tells.
+    Metadata that take more than half of the room are left out, and then `metadata_omitted` is true.
+
+    Args:
+        memory: the memory as a model sees it.
+        max_tokens: the upper bound on the result's tokens.
+        offset: the character at which the returned content begins.
 
     Raises:
         InvalidInput: the content ends before the offset.
@@ -85,6 +96,7 @@ def part(memory: Mapping[str, Any], max_tokens: int, offset: int = 0) -> dict[st
     rest = content[offset:]
     shown: dict[str, Any] = {**memory, "content": "", "truncated": False}
     room = max_tokens - tokens_of({**shown, "next_offset": len(content)})
+    # `room` is what the metadata leave. If it is less than the metadata take, they take more than half.
     if "metadata" in memory and room < tokens_of(memory["metadata"]):
         del shown["metadata"]
         shown["metadata_omitted"] = True
@@ -97,7 +109,8 @@ def part(memory: Mapping[str, Any], max_tokens: int, offset: int = 0) -> dict[st
 
 
 def _prefix(text: str, max_tokens: int) -> int:
-    """How many characters of a text fit, at least one: each adds to the estimate, so halving finds it."""
+    """Return how many characters of a text fit, but at least one, so that reading in parts always advances."""
+    # Each character adds to the estimate, so a binary search finds the longest prefix that fits.
     low, high = 1, max(1, min(len(text), max_tokens * CHARS_PER_TOKEN_MAX))
     while low < high:
         middle = (low + high + 1) // 2
@@ -106,7 +119,7 @@ def _prefix(text: str, max_tokens: int) -> int:
 
 
 def _more(rest: Sequence[Mapping[str, Any]], max_tokens: int) -> dict[str, Any]:
-    """The keys of what did not fit, as far as they fit; `more_omitted` counts the others."""
+    """Return the keys of the memories that did not fit. If not all keys fit, `more_omitted` counts the others."""
     keys: list[str] = []
     for memory in rest:
         max_tokens -= tokens_of(memory["key"]) + 1

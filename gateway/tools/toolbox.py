@@ -1,7 +1,7 @@
-"""Tools: what an agent may do here. Each is defined once; MCP, HTTP and jobs offer the same ones.
+"""Tools are the actions that an agent may take here. Each is defined once, and MCP, HTTP and jobs offer the same tools.
 
-A tool of your own joins through the entry point group `vector_memory.tools` (docs/tools.md). Knows no protocol. Above:
-the doors. Below: the services, which every tool is given.
+Another package adds a tool through the entry point group `vector_memory.tools` (docs/tools.md). This module knows no
+protocol. Above: the doors. Below: the services, which every tool is given.
 """
 
 import asyncio
@@ -24,35 +24,36 @@ from vector_memory.fields import invalid_input
 log = logging.getLogger(__name__)
 
 GROUP = "vector_memory.tools"
-"""The entry point group of tools that other packages bring."""
+"""The entry point group through which other packages add tools."""
 
 LOADING_S_MAX = 50.0
-"""How long a call waits for a worker that loads: less than the minute that MCP's own clients usually wait."""
+"""How long a call waits for a worker that is loading. MCP's own clients usually wait for 60 seconds."""
 
 idempotency_key: ContextVar[str | None] = ContextVar("idempotency_key", default=None)
-"""The caller's name for this call, of which a repetition is answered as the first; set by a door that has one."""
+"""The idempotency key of the call in progress, or None. A repeated call with the same key returns the first answer.
+A door sets the key if the caller sent one."""
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_-]{0,63}")
-"""Names that every client of MCP and every model's function calling takes."""
+"""Names that every MCP client accepts, and the function calling of every model."""
 
 P = TypeVar("P", bound=BaseModel)
 
 
 class Parameters(BaseModel):
-    """A tool's parameters: strict types, no unknown fields."""
+    """The base class of a tool's parameters. Types are strict, and unknown fields are refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """How a tool behaves, for clients that ask before they call it.
+    """Statements about a tool's behaviour. Clients use them to decide whether to ask a person before a call.
 
     Attributes:
-        read_only: changes nothing.
-        destructive: what it replaces or removes does not come back.
-        idempotent: calling it again with the same parameters changes nothing more.
-        open_world: it reaches beyond this service.
+        read_only: the tool changes nothing.
+        destructive: the tool replaces or removes data that cannot be restored.
+        idempotent: a second call with the same parameters changes nothing more.
+        open_world: the tool reaches beyond this service.
     """
 
     read_only: bool = False
@@ -63,15 +64,17 @@ class Hints:
 
 @dataclass(frozen=True, slots=True)
 class Tool(Generic[P]):
-    """One tool.
+    """An action that an agent can call by name.
 
     Attributes:
-        name: a letter, then up to 63 letters, digits, `_` and `-`.
-        description: one or two sentences for a model: what it does, and when to use it.
-        parameters: the model of its parameters; derive it from `Parameters`.
-        run: gets the services and the parameters; returns a JSON object. An ordinary function runs in a thread, a
-            coroutine function in the event loop. A `ServiceError` reaches the caller as it is, all else as a sentence.
-        output: JSON Schema of the result, where it is worth its tokens.
+        name: a letter, followed by at most 63 letters, digits, `_` and `-`.
+        description: one or two sentences that tell a model what the tool does, and when to use it.
+        parameters: the pydantic model of the parameters. Derive it from `Parameters`.
+        run: the function that gets the services and the parameters, and returns a JSON object. An ordinary function
+            runs in a thread, and a coroutine function in the event loop. A `ServiceError` reaches the caller unchanged;
+            for any other exception the caller gets one general sentence.
+        hints: how the tool behaves, for clients.
+        output: the JSON Schema of the result, or None. Give one if it is worth its tokens.
     """
 
     name: str
@@ -83,7 +86,7 @@ class Tool(Generic[P]):
 
     @property
     def input_schema(self) -> dict[str, Any]:
-        """JSON Schema of the parameters, without what costs tokens and says nothing."""
+        """Return the JSON Schema of the parameters, without parts that cost tokens and say nothing."""
         schema = _lean(self.parameters.model_json_schema())
         assert isinstance(schema, dict), "a model's schema is an object"
         schema.pop("description", None)
@@ -91,11 +94,13 @@ class Tool(Generic[P]):
 
 
 class Toolbox:
-    """The tools of one worker, by name."""
+    """All tools of one worker, by name."""
 
     def __init__(self, services: Services, tools: Iterable[Tool[Any]]) -> None:
-        """Raises:
-        StartupError: two tools have one name, or a name cannot be one.
+        """Collect the tools.
+
+        Raises:
+            StartupError: two tools have the same name, or a name has a form that clients do not accept.
         """
         self._services = services
         self._tools: dict[str, Tool[Any]] = {}
@@ -108,32 +113,32 @@ class Toolbox:
 
     @property
     def tools(self) -> tuple[Tool[Any], ...]:
-        """Every tool, ours first."""
+        """Return every tool, in the order in which the toolbox got them."""
         return tuple(self._tools.values())
 
     def get(self, name: str) -> Tool[Any]:
-        """The tool of a name.
+        """Return the tool with this name.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such tool.
         """
         if name not in self._tools:
             raise NotFound(f"There is no tool {name[:80]!r}; there are {', '.join(self._tools)}.", field="tool_name")
         return self._tools[name]
 
     def described(self) -> list[dict[str, Any]]:
-        """Every tool for a caller, with its JSON Schemas."""
+        """Return a description of every tool for callers, with its JSON Schemas."""
         return [_described(tool) for tool in self._tools.values()]
 
     async def invoke(self, name: str, parameters: object) -> dict[str, Any]:
-        """Call a tool; one that comes while the worker loads waits for it.
+        """Call a tool and return its result. A call that comes while the worker loads waits for it.
 
         Args:
-            name: of the tool.
-            parameters: what the caller sent; null parameters count as left out.
+            name: the name of the tool.
+            parameters: the parameters as the caller sent them. A parameter that is null counts as left out.
 
         Raises:
-            ServiceError: nothing else is raised but a cancellation.
+            ServiceError: the call failed. Apart from a cancellation, no other exception is raised.
         """
         tool = self.get(name)
         checked = _checked(tool, parameters)
@@ -146,17 +151,18 @@ class Toolbox:
             return _sent(result)
         except ServiceError:
             raise
-        # Whoever wrote the tool: the operator gets the traceback, the caller a sentence. `sys.exit()` ends no service.
+        # A tool may come from any package and raise anything. The operator gets the traceback, and the caller a
+        # sentence. `sys.exit()` in a tool must not end the service, so SystemExit is caught too.
         except (Exception, SystemExit) as error:
             log.exception("tool.crashed", extra={"tool": name})
             raise ServiceError(f"The tool {name} failed inside the service; its log has the details.") from error
 
 
 async def ready(services: Services) -> None:
-    """Wait until the worker serves, within bounds.
+    """Wait until the worker has loaded, at most `LOADING_S_MAX` seconds.
 
     Raises:
-        Unavailable: it does not.
+        Unavailable: loading failed.
     """
     if not services.is_ready:
         await asyncio.to_thread(services.wait, LOADING_S_MAX)
@@ -165,19 +171,19 @@ async def ready(services: Services) -> None:
 
 
 def installed(found: Iterable[EntryPoint] | None = None) -> list[Tool[Any]]:
-    """The tools that installed packages bring.
+    """Load the tools that installed packages provide.
 
     Args:
-        found: entry points; default: those of the group `vector_memory.tools`.
+        found: the entry points to load. By default these are all of the group `vector_memory.tools`.
 
     Raises:
-        StartupError: one cannot be loaded, or is no tool; the message names it.
+        StartupError: an entry point cannot be loaded, or is not a tool. The message names it.
     """
     tools: list[Tool[Any]] = []
     for point in entry_points(group=GROUP) if found is None else found:
         try:
             loaded = point.load()
-        except Exception as error:  # whatever a package does when it is imported
+        except Exception as error:  # importing a package runs its code, which may raise anything
             raise StartupError(f"The tool {point.name} ({point.value}) cannot be loaded: {error}") from error
         each = [loaded] if isinstance(loaded, Tool) else loaded
         if not isinstance(each, list | tuple) or not all(isinstance(tool, Tool) for tool in each):
@@ -189,6 +195,7 @@ def installed(found: Iterable[EntryPoint] | None = None) -> list[Tool[Any]]:
 def _checked(tool: Tool[P], parameters: object) -> P:
     if not isinstance(parameters, Mapping):
         raise InvalidInput("parameters must be a JSON object.", field="parameters")
+    # Models often send null for a parameter that they leave out, so null gives the default.
     given = {name: value for name, value in parameters.items() if value is not None}
     try:
         return tool.parameters.model_validate(given)
@@ -197,15 +204,16 @@ def _checked(tool: Tool[P], parameters: object) -> P:
 
 
 def _ran(tool: Tool[P], services: Services, parameters: P) -> object:
-    """What an ordinary function returns. A future can hold no StopIteration: its reader would wait for ever."""
+    """Run a tool's ordinary function and return its result."""
     try:
         return tool.run(services, parameters)
     except StopIteration as error:
+        # A future cannot hold a StopIteration, so the caller would wait for ever.
         raise RuntimeError("the tool raised StopIteration") from error
 
 
 def _sent(result: object) -> dict[str, Any]:
-    """The result as it will be after it was sent: what JSON cannot carry fails here, in the tool's name."""
+    """Return a tool's result as the receiver will decode it. A value that JSON cannot carry fails here."""
     if not isinstance(result, Mapping):
         raise TypeError(f"a tool returns a JSON object, not {type(result).__name__}")
     text = json.dumps(dict(result), allow_nan=False, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
@@ -230,9 +238,13 @@ def _described(tool: Tool[Any]) -> dict[str, Any]:
 
 
 def _lean(schema: Any, *, is_properties: bool = False) -> Any:
-    """A schema without titles, without what is the default, and without the null that an optional field may also be."""
+    """Return a schema without titles, without null defaults, and without the null type of optional fields.
+
+    `is_properties` says that the keys of `schema` are names of properties and not keywords of JSON Schema.
+    """
     match schema:
         case {"anyOf": [only, {"type": "null"}], **rest} if not is_properties:
+            # An optional field. Callers leave it out instead of sending null, so the null type and default say nothing.
             return _lean({**only, **{name: value for name, value in rest.items() if value is not None}})
         case dict():
             kept = schema if is_properties else {name: value for name, value in schema.items() if _says(name, value)}
@@ -243,4 +255,5 @@ def _lean(schema: Any, *, is_properties: bool = False) -> Any:
 
 
 def _says(name: str, value: object) -> bool:
+    # A title repeats the property's name, and `additionalProperties: true` is the default of JSON Schema.
     return name != "title" and (name, value) != ("additionalProperties", True)

@@ -165,7 +165,7 @@ def retrieve(services: Services, asked: RetrieveParameters) -> dict[str, Any]:
     request = Retrieval(**asked.model_dump(exclude={"max_tokens"}))
     retrieved = _answer(services, operations.RETRIEVE, request)
     if retrieved.abstained and retrieved.nearest:
-        # Nothing is relevant enough. The nearest memories get half of the room, as a hint for another query.
+        # Nothing is relevant enough. The nearest memories are only a hint, so they get half of the room.
         nearest = fitted([hit_shown(hit) for hit in retrieved.nearest], asked.max_tokens // 2)
         return {"memories": [], "truncated": False, "abstained": True, "nearest": nearest["memories"]}
     return fitted([hit_shown(hit) for hit in retrieved.hits], asked.max_tokens)

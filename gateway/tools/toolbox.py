@@ -195,7 +195,7 @@ def installed(found: Iterable[EntryPoint] | None = None) -> list[Tool[Any]]:
 def _checked(tool: Tool[P], parameters: object) -> P:
     if not isinstance(parameters, Mapping):
         raise InvalidInput("parameters must be a JSON object.", field="parameters")
-    # Models often send null for a parameter that they leave out, so null gives the default.
+    # A parameter that is null gets its default, as if it was left out.
     given = {name: value for name, value in parameters.items() if value is not None}
     try:
         return tool.parameters.model_validate(given)

@@ -408,7 +408,7 @@ class AsyncClient:
         topic: str | None = None,
         metadata: Mapping[str, JSON] | None = None,
     ) -> Uploaded:
-        """Store a document in chunks, each of which is a memory.
+        """Store a document as chunks. Each chunk is a memory.
 
         Storing a document again under its id replaces only the chunks that changed.
 
@@ -562,7 +562,7 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 
 def _content(source: Source, form: str | None) -> dict[str, Any]:
-    """Return the fields that hold a document and its form; bytes travel in base64.
+    """Return the fields that hold a document and its form. Bytes are sent as base64.
 
     Raises:
         InvalidInput: the file cannot be read, or its name does not tell its form.

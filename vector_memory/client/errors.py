@@ -54,6 +54,7 @@ def failure(response: WireResponse) -> ServiceError:
         )
     if isinstance(response.body, dict) and response.body.get("status") == "loading":
         return _with_origin(errors.Unavailable("The service is loading its memories; try again soon."), response)
+    # Not an answer of the service: only the status is known.
     kind = _BY_STATUS.get(response.status, ServiceError)
     return _with_origin(kind(f"The answer was status {response.status} and not of a vector-memory service."), response)
 
@@ -66,6 +67,7 @@ def job_failure(error: object) -> tuple[int, dict[str, Any]]:
         told = None
     if isinstance(told, dict) and isinstance(told.get("status"), int):
         return told["status"], {"error": {name: value for name, value in told.items() if name != "status"}}
+    # The worker crashed or RunPod failed, so there is no error of the service to pass on.
     return 500, {"error": {"code": "internal", "message": "The job failed; the worker's log on RunPod says why."}}
 
 

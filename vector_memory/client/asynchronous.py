@@ -571,6 +571,7 @@ def _content(source: Source, form: str | None) -> dict[str, Any]:
         case str():
             return _given(content=source, form=form)
         case Path():
+            # Unlike a text or bytes, a file has no default form: a wrong guess would store unreadable chunks.
             form = form or FORM_OF_SUFFIX.get(source.suffix.lower())
             if form is None:
                 raise InvalidInput(f"The form of {source} cannot be told from its name; pass one of {', '.join(Form)}.")

@@ -86,7 +86,7 @@ class RunPodTransport:
             # The job ended without streaming anything, so its result is the whole answer.
             return self._outcome(await self._http.post_or_get("GET", f"/status/{job_id}"))
         except BaseException:
-            await told.aclose()  # cancels the job
+            await told.aclose()  # its `finally` cancels the job
             raise
         return WireResponse(200, None, request_id=job_id, events=_events(first, told))
 

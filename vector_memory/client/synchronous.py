@@ -88,6 +88,7 @@ class _Loop:
         try:
             asyncio.run_coroutine_threadsafe(self._ended(last), self._loop).result()
         finally:
+            # The thread ends even if the clean-up failed or was interrupted.
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -104,6 +105,7 @@ class _Loop:
             # it raises `cancelling()` for a moment. So a task that still runs is cancelled whatever the count says.
             for task in running:
                 task.cancel()
+        # `last` closes the connections, so it runs after the calls that use them.
         await last
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ENDING_S_MAX):

@@ -1,4 +1,4 @@
-"""Bounds on what callers send, each with its message. A check that is not passed raises `InvalidInput`."""
+"""Checks of what callers send. A check that fails raises `InvalidInput` with the field, the bound and the remedy."""
 
 import hashlib
 
@@ -14,7 +14,7 @@ DAY_MS = 24 * 3600 * 1000
 
 
 def created_at(value: str, now_ms: int) -> int:
-    """An ISO 8601 time from 1970 to now, in milliseconds; a minute in the future is let through and taken as now."""
+    """Parse an ISO 8601 time from 1970 to now into milliseconds. A time up to a minute in the future counts as now."""
     at_ms = time_ms(value, "created_at")
     if not 0 <= at_ms <= now_ms + MINUTE_MS:
         raise InvalidInput(
@@ -24,7 +24,7 @@ def created_at(value: str, now_ms: int) -> int:
 
 
 def expires_at(value: str, now_ms: int) -> int:
-    """An ISO 8601 time in the future, in milliseconds."""
+    """Parse an ISO 8601 time in the future into milliseconds since the Unix epoch."""
     at_ms = time_ms(value, "expires_at")
     if not now_ms < at_ms <= now_ms + TTL_SECONDS.most * 1000:
         raise InvalidInput(
@@ -36,7 +36,7 @@ def expires_at(value: str, now_ms: int) -> int:
 
 
 def derived_key(content: str) -> str:
-    """The key of a memory that was stored without one: the same content has the same key."""
+    """Derive the key of a memory that was stored without one. The same content has the same key."""
     return f"sha256-{hashlib.sha256(content.encode()).hexdigest()[:32]}"
 
 
@@ -51,9 +51,15 @@ def namespace(value: str) -> None:
 
 
 def as_of(value: str | None, now_ms: int, kept_ms: int) -> int | None:
-    """An ISO 8601 time, not in the future and not longer ago than superseded versions are kept; in milliseconds.
+    """Parse an ISO 8601 time of the past into milliseconds.
 
-    A minute in the future is let through, since callers' clocks differ.
+    It must lie within the time for which superseded versions are kept. A time up to a minute in the future is accepted,
+    since the clocks of callers differ.
+
+    Args:
+        value: the time as sent, or None for now.
+        now_ms: the present, in milliseconds since the Unix epoch.
+        kept_ms: how long superseded versions are kept, in milliseconds.
     """
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Metadata: JSON objects that callers attach to memories, checked and brought into one canonical text."""
+"""Checks the JSON objects that callers attach to memories, and serializes them as canonical text."""
 
 import json
 import math
@@ -10,15 +10,17 @@ from vector_memory.fields import check_text
 from vector_memory.memories import METADATA_BYTES_MAX, Metadata
 
 DEPTH_MAX = 16
+"""Most levels of nesting. It is far above what labels and facts need, and far below Python's recursion limit."""
+
 INTEGER_MAX = 2**63 - 1
-"""Integers are kept exactly in 64 bits, here and in filters."""
+"""Largest integer, positive or negative. Metadata and filters keep integers exactly in 64 bits."""
 
 
 def canonical(metadata: Metadata | None) -> str:
-    """The metadata as compact JSON with sorted keys: equal metadata give equal text.
+    """Check metadata and serialize it as compact JSON with sorted keys. Equal metadata gives equal text.
 
     Raises:
-        InvalidInput: not a JSON object, too large, too deep, or with a value that JSON cannot carry.
+        InvalidInput: the metadata is not a JSON object, is too large or too deep, or has a value that JSON lacks.
     """
     if metadata is None:
         return "{}"
@@ -34,29 +36,29 @@ def canonical(metadata: Metadata | None) -> str:
 
 
 def merged(held: str, changes: Metadata) -> str:
-    """Metadata changed key by key at the top level: a value replaces the one that is there, null removes it.
+    """Merge changes into metadata key by key at the top level. A value replaces the old value. None removes its key.
 
     Args:
-        held: canonical JSON text.
-        changes: checked already.
+        held: the metadata as canonical JSON text.
+        changes: the new values, checked already.
 
     Raises:
-        InvalidInput: it would become too large.
+        InvalidInput: the merged metadata is too large.
     """
     kept = {name: value for name, value in json.loads(held).items() if name not in changes}
     return canonical({**kept, **{name: value for name, value in changes.items() if value is not None}})
 
 
 def canonical_json(value: Any) -> str:
-    """Compact JSON with sorted keys, for a value that `check` accepted."""
+    """Serialize a value that `check` accepted as compact JSON with sorted keys."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 
 def check(value: Any, path: str, depth: int = 0) -> None:
-    """Refuse what JSON cannot carry exactly.
+    """Refuse a value that JSON cannot carry exactly.
 
     Raises:
-        InvalidInput: naming the path of the value, the bound and the remedy.
+        InvalidInput: it names the path of the value, the bound and the remedy.
     """
     if depth > DEPTH_MAX:
         raise InvalidInput(f"{path} is nested deeper than {DEPTH_MAX} levels.", field=path)

@@ -7,7 +7,7 @@
         print(memories.retrieve("what does Dana drink?").hits[0].content)
 
 `Client.runpod(endpoint_id, api_key=...)` and `Client.local(folder)` have the same methods, and so has `AsyncClient`.
-This package imports nothing of the service; a name is imported when it is first used.
+This package imports nothing of the service. Each name is imported when it is first used.
 """
 
 import importlib

@@ -33,7 +33,7 @@ NamespaceSizes = Annotated[
         }
     ),
 ]
-"""The number of memories by namespace: a mapping in Python, a list of objects on the wire."""
+"""The number of memories by namespace. It is a mapping in Python and a list of objects in JSON."""
 
 
 class EmbedderShown(Value):
@@ -54,7 +54,7 @@ class Stats(Value):
 
     @property
     def revision(self) -> str:
-        """The revision of the embedder's weights; equal revisions make equal vectors."""
+        """The revision of the embedder's weights. Equal revisions make equal vectors."""
         return self.embedder.revision
 
 

@@ -27,10 +27,10 @@ TITLE = Text(300, "use a shorter one", blank="leave it out")
 LIBRARY = Text(200, "use a shorter one", blank="leave it out")
 TOPIC = Text(200, "use a shorter one", blank="leave it out")
 METADATA_BYTES_MAX = 4_096
-"""Bound of the caller's own metadata as JSON in UTF-8: it is kept with every chunk."""
+"""Bound of the caller's metadata as JSON in UTF-8. It is smaller than a memory's, since every chunk holds a copy."""
 
 LIBRARIES_MAX = 10
-"""Most libraries in an answer; each one is read separately."""
+"""Most libraries in an answer. Each one is read separately."""
 
 
 class Form(StrEnum):
@@ -75,7 +75,7 @@ class DocumentFields(Request):
     )
 
     def model_post_init(self, _context: Any, /) -> None:
-        """Check the id, which parts the document from the chunk in a key."""
+        """Check the id. A chunk's key joins it to the chunk's number with `#`, so the id must not hold one."""
         if self.id is not None and ("#" in self.id or not self.id.isprintable() or not self.id.strip()):
             raise InvalidInput("id must be printable text without #.", field="id")
 
@@ -95,7 +95,7 @@ Base64 = Annotated[
     PlainSerializer(lambda data: base64.b64encode(data).decode(), return_type=str),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
-"""Bytes in Python, base64 on the wire."""
+"""Bytes in Python, and base64 in JSON."""
 
 
 class StoreDocument(DocumentFields):
@@ -198,7 +198,7 @@ class Uploaded(Document):
 
     @property
     def document(self) -> Document:
-        """The document itself: this same value."""
+        """Return this value itself, which is a document with more fields."""
         return self
 
 
@@ -220,7 +220,7 @@ class PlacedDocument(Document):
 
     @property
     def document(self) -> Document:
-        """The document itself: this same value."""
+        """Return this value itself, which is a document with more fields."""
         return self
 
 
@@ -242,7 +242,7 @@ class DeletedDocument(Value):
 
     @property
     def count(self) -> int:
-        """The number of chunks deleted, as of a bulk delete."""
+        """The number of deleted chunks, under the name that a bulk delete uses."""
         return self.chunks
 
 

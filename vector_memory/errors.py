@@ -1,24 +1,24 @@
-"""What can go wrong, in a closed set of words.
+"""The errors of the service. Their codes are a closed set.
 
     ServiceError
     ├── InvalidInput          invalid          the request itself is wrong
-    │   └── UnsupportedForm                    a document of a form that is not read here
+    │   └── UnsupportedForm                    the service does not read documents of this form
     ├── Unauthorized          unauthorized     the platform in front of the service wants another key
     ├── LimitExceeded         limit_exceeded   the request is larger than a stated bound
     ├── NotFound              not_found
     ├── Conflict              conflict         it contradicts what was stored or asked before
-    ├── RateLimited           rate_limited     too many requests, as the platform in front of the service finds
-    ├── Unavailable           unavailable      not now: loading, stopping, overloaded, out of reach
-    │   └── StorageUnavailable                 the data folder takes no writes; reads go on
+    ├── RateLimited           rate_limited     the platform in front of the service counts too many requests
+    ├── Unavailable           unavailable      the service is loading, stopping, overloaded or out of reach
+    │   └── StorageUnavailable                 the data folder accepts no writes; reads go on
     ├── LLMNotConfigured      llm_not_configured
-    ├── LLMUnreachable        upstream         no answer from the LLM endpoint
-    ├── LLMReplyInvalid       upstream         an answer that is no completion
+    ├── LLMUnreachable        upstream         the LLM endpoint does not answer
+    ├── LLMReplyInvalid       upstream         its answer is not a completion
     └── LLMTimeout            upstream_timeout
 
-The tree knows nothing of HTTP, jobs or the command line: each of those edges owns one table from these
-classes to its own words. A class's docstring is its message when none is given.
+The tree knows nothing of HTTP, jobs or the command line. Each of those edges has one table from these classes to its
+own words. The docstring of a class is its message if the caller gives none.
 
-`StartupError` stands apart: it ends the process with its one line before anything is served.
+`StartupError` is not part of the tree. It ends the process with one line before any request is served.
 """
 
 from collections.abc import Mapping
@@ -48,24 +48,28 @@ class ServiceError(Exception):
     code: ClassVar[Code] = "internal"
 
     status: int | None = None
-    """Status of the response that carried the error. Only a client sets it, as it sets `request_id`."""
+    """HTTP status of the response that carried the error. Only a client sets it."""
 
     request_id: str | None = None
+    """Id of the request in the service's log. Only a client sets it."""
 
     SCHEMA: ClassVar[dict[str, Any]] = {
         "type": "object",
         "required": ["code", "message"],
         "properties": {name: {"type": "string"} for name in ("code", "message", "field", "request_id")},
     }
-    """JSON Schema of `body`."""
+    """JSON Schema of what `body` returns."""
 
     def __init__(
         self, message: str | None = None, *, field: str | None = None, retry_after_s: int | None = None
     ) -> None:
-        """Args:
-        message: one sentence for the caller: what is wrong, the bound, the remedy.
-        field: path of the offending part of the request, such as `metadata.price` or `filter.$and[1]`.
-        retry_after_s: whole seconds after which the same request is worth another try, where that can be told.
+        """Build the error.
+
+        Args:
+            message: one sentence for the caller that says what is wrong, the bound and the remedy. By default it is the
+                docstring of the class.
+            field: path of the offending part of the request, such as `metadata.price` or `filter.$and[1]`.
+            retry_after_s: whole seconds after which the same request is worth another try, or None if unknown.
         """
         self.retry_after_s = retry_after_s
         self.message = _encodable(message or type(self).__doc__ or type(self).__name__)
@@ -73,13 +77,13 @@ class ServiceError(Exception):
         super().__init__(self.message)
 
     def body(self, request_id: str | None = None) -> dict[str, Any]:
-        """Return the error as it travels: `code`, `message`, and `field` and `request_id` where there are any."""
+        """Return the error as a JSON object: `code` and `message`, and `field` and `request_id` if they are known."""
         parts = {"code": self.code, "message": self.message, "field": self.field, "request_id": request_id}
         return {name: part for name, part in parts.items() if part is not None}
 
 
 def _encodable(text: str) -> str:
-    """A text that every edge can send: what it quotes of a request may hold halves of surrogate pairs."""
+    """Replace lone surrogates, which a message may quote from a request. Every edge can then send the text."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -185,8 +189,8 @@ def error_of(body: Mapping[str, Any], status: int | None = None) -> ServiceError
     """Return the error that `ServiceError.body` describes.
 
     Args:
-        body: what a service sent; unknown codes make a plain ServiceError.
-        status: HTTP status of the response, which tells some classes of one code apart.
+        body: the object that a service sent. An unknown code makes a plain ServiceError.
+        status: HTTP status of the response. It tells classes apart that share a code.
     """
     code = body.get("code")
     kind = _BY_CODE_AND_STATUS.get((str(code), status)) or _BY_CODE.get(str(code), ServiceError)
@@ -200,7 +204,7 @@ def _text(value: object) -> str | None:
 def look_up(table: Mapping[type[ServiceError], T], error: ServiceError) -> T:
     """Return the entry of the error's class, or of its nearest base class that has one.
 
-    An edge's table thereby covers subclasses that it does not know, such as those of installed tools.
+    So the table of an edge covers subclasses that it does not know, such as the errors of installed tools.
     """
     return next(table[kind] for kind in type(error).__mro__ if kind in table)
 

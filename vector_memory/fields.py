@@ -34,7 +34,7 @@ class Bound:
     """A check of one field's value that also shows its bound in the JSON Schema."""
 
     def check(self, value: Any, field: str) -> None:
-        """Raise InvalidInput, which names the field, the bound and the remedy, unless the value is within the bound."""
+        """Raise InvalidInput unless the value is within the bound. The error names field, bound and remedy."""
         raise NotImplementedError
 
     def shown(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Number(Bound):
 
     def check(self, value: Any, field: str) -> None:  # noqa: D102
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not self.least <= value <= self.most:  # NaN is not within the bounds either
+        if not is_number or not self.least <= value <= self.most:  # a comparison with NaN is false, so NaN is refused
             raise InvalidInput(f"{field} must be a number from {self.least:g} to {self.most:g}.", field=field)
 
     def shown(self) -> dict[str, Any]:  # noqa: D102
@@ -144,7 +144,7 @@ def check_text(text: str, path: str) -> None:
 
 
 class Request(BaseModel):
-    """The fields of one operation: strict types, no unknown fields, bounds checked on construction.
+    """The fields of one operation. Types are strict, unknown fields are refused, and construction checks every bound.
 
     Raises:
         InvalidInput: it names the field, the bound and the remedy.
@@ -173,13 +173,13 @@ class Request(BaseModel):
             raise invalid_input(error) from error
 
     def arguments(self) -> dict[str, Any]:
-        """Return every field by its name, values as they are: the keyword arguments of a service's method."""
+        """Return every field by its name, with Python values. They are the keyword arguments of a service's method."""
         return dict(self)
 
     def sent(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as JSON values.
 
-        The service then decides about defaults, and an older service is not asked for what it does not know.
+        The service then applies its own defaults, and an older service receives no fields that it does not know.
         """
         return self.model_dump(mode="json", exclude_defaults=True)
 
@@ -202,12 +202,12 @@ class Value(BaseModel):
         return cls.model_validate(body)
 
     def body(self) -> dict[str, Any]:
-        """Return the answer as it travels: JSON values under the names of the wire."""
+        """Return the answer as JSON values under the names that the wire uses."""
         return self.model_dump(mode="json")
 
 
 def is_none(value: object) -> bool:
-    """Tell whether a field has no value; such a field is left out of the answer's JSON."""
+    """Tell whether a field has no value. Such a field is left out of the answer's JSON."""
     return value is None
 
 
@@ -221,17 +221,17 @@ Timestamp = Annotated[
     PlainSerializer(iso_time, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""Milliseconds since the Unix epoch in Python; ISO 8601 in UTC on the wire."""
+"""A time: milliseconds since the Unix epoch in Python, and ISO 8601 in UTC in JSON."""
 
 
 def invalid_input(error: ValidationError, field: str | None = None) -> InvalidInput:
-    """Return the first of pydantic's errors as one of ours, which names the field (or the one that is given)."""
+    """Translate the first of pydantic's errors. The result names the field of that error, or `field` if it is given."""
     first = error.errors(include_url=False)[0]
     return first_as_ours(first if field is None else {**first, "loc": (field,)})
 
 
 def first_as_ours(error: Mapping[str, Any]) -> InvalidInput:
-    """Return one entry of `ValidationError.errors()` as an error of ours, which names the field."""
+    """Translate one entry of `ValidationError.errors()`. The result names the field of that entry."""
     field = _path(error["loc"])
     match error["type"]:
         case "missing":

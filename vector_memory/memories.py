@@ -19,8 +19,8 @@ DEFAULT_NAMESPACE = "default"
 NAMESPACE = Text(128, "use a shorter one")
 KEY = Text(512, "use a shorter one")
 CONTENT = Text(100_000, "store a longer text in parts", blank="send the text to remember")
-"""100,000 characters are about 100 windows of the model and some seconds of embedding. Store a longer text as a
-document, which is kept in chunks."""
+"""Bounds of a memory's text. 100,000 characters are about 100 windows of the model and take some seconds to embed. A
+longer text can be stored as a document, which is kept in chunks."""
 
 METADATA_BYTES_MAX = 16_384
 """Bound of the metadata as JSON in UTF-8. Metadata hold labels and facts; long text belongs into the content."""
@@ -28,13 +28,13 @@ METADATA_BYTES_MAX = 16_384
 TTL_SECONDS = WholeNumber(1, 10 * 365 * 24 * 3600)
 LIMIT = WholeNumber(1, 1_000)
 BATCH = Items(1_000)
-"""A batch of 1,000 long texts takes about as long to embed as a client waits."""
+"""Bounds of a batch. Embedding 1,000 long texts takes about as long as a client waits."""
 
 DUPLICATES_THRESHOLD = Number(0.5, 1)
-"""Memories with a lower cosine have little to do with each other."""
+"""Bounds of the cosine from which two memories count as near-duplicates. Below 0.5 they have little in common."""
 
 DELETED_KEYS_MAX = 1_000
-"""Keys that the answer to a bulk delete lists; its count is always complete."""
+"""Most keys that the answer to a bulk delete lists. Its count is always complete."""
 
 Namespace = Annotated[str, NAMESPACE, Field(description="A hard wall between tenants.")]
 Key = Annotated[str, KEY, Field(description="Your name for the memory, unique in its namespace.")]
@@ -242,7 +242,7 @@ class Memory(Value):
 
     @property
     def memory(self) -> "Memory":
-        """The same value: a hit and a near-duplicate are memories with more fields."""
+        """Return this value itself. Hits and near-duplicates are memories with more fields."""
         return self
 
 
@@ -278,7 +278,7 @@ ErrorBody = Annotated[
     PlainSerializer(_error_body, return_type=dict[str, Any]),
     WithJsonSchema(ServiceError.SCHEMA),
 ]
-"""An error of `vector_memory.errors` in Python; an object with `code`, `message` and perhaps `field` on the wire."""
+"""An error of `vector_memory.errors` in Python, and an object with `code`, `message` and `field` in JSON."""
 
 
 def _as_utf8(text: str | None) -> str | None:
@@ -309,7 +309,7 @@ class StoredBatch(Value):
 
     @classmethod
     def of(cls, results: Sequence[Stored | Refused]) -> Self:
-        """Count the results."""
+        """Build the answer to a batch from its results, and count them by status."""
         counts = dict.fromkeys(("stored", "updated", "unchanged", "refused"), 0)
         for result in results:
             counts[str(result.status)] += 1
@@ -329,7 +329,7 @@ class Event(Value):
 
     @classmethod
     def of(cls, memory: Memory) -> Self:
-        """Build the event that left a memory as it is: its store, or its last update."""
+        """Build the event that gave a memory its present state: its store, or its last update."""
         kind = EventKind.STORED if memory.created_at_ms == memory.updated_at_ms else EventKind.UPDATED
         fields = {name: value for name, value in memory if name not in ("namespace", "key", "embedding")}
         return cls(kind=kind, at_ms=memory.updated_at_ms, **fields)
@@ -382,12 +382,12 @@ class Deleted(Value):
 
     @property
     def count(self) -> int:
-        """The number of memories deleted, as of a bulk delete."""
+        """The number of deleted memories, under the name that a bulk delete uses."""
         return 1
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys deleted, as of a bulk delete."""
+        """The deleted keys, under the name that a bulk delete uses."""
         return (self.key,)
 
 

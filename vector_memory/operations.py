@@ -1,4 +1,4 @@
-"""The one table of operations. HTTP routes, job actions, client calls, metrics and logs are derived from it.
+"""The table of operations. HTTP routes, job actions, client calls, metrics and logs are derived from it.
 
 An operation is declared here once: its name, method and path, its request and answer types, the right it needs, and how
 it may be repeated. `gateway/calls.py` binds each one to the service that carries it out.
@@ -34,20 +34,22 @@ class Repeat(StrEnum):
     """Whether an operation may be sent again when its answer was lost."""
 
     SAFE = "safe"
-    """It changes nothing, or the same change twice is the same as once."""
+    """The operation changes nothing, or doing it twice has the same effect as doing it once."""
 
     KEYED = "keyed"
-    """It is repeated under an idempotency key: the first answer comes again."""
+    """A repetition under the same idempotency key returns the first answer."""
 
     NEVER = "never"
+    """A repetition may do the same thing twice, so the client does not retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """An HTTP request's parts, neither encoded nor serialized.
+    """The parts of an HTTP request before it is serialized.
 
     Attributes:
-        path: percent-encoded, without the query.
+        path: the path, percent-encoded and without the query.
+        query: the names and values of the query, not encoded.
         body: a JSON object, or None for no body.
     """
 
@@ -59,7 +61,7 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One thing that a caller can have done, and the right that it needs."""
+    """Something that a caller can ask for, and the right that it needs."""
 
     name: str
     needs: Right
@@ -67,16 +69,16 @@ class Action:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(Action, Generic[Q, A]):
-    """An action with a route and with types of its own.
+    """An action with a route, a request type and an answer type.
 
     Attributes:
-        path: `{name}` stands for the field of that name.
-        summary: a short imperative, for the schema.
-        in_query: fields that travel in the query although the method has a body.
-        whole_body: the field that is the whole body, instead of an object of all fields.
-        passes_key: an idempotency key is passed on although the operation is never sent again.
-        streams: with its field `stream`, the answer is a stream of server-sent events.
-        statuses: the HTTP statuses of errors beyond 422 and 503, for the schema.
+        path: the path, in which `{name}` stands for the field of that name.
+        summary: a short imperative for `/openapi.json`.
+        in_query: fields that are sent in the query although the method has a body.
+        whole_body: the field that is the whole body. Without it, the body is an object of all fields.
+        passes_key: whether an idempotency key is passed on although the client never retries the operation.
+        streams: whether the field `stream` asks for an answer of server-sent events.
+        statuses: the HTTP statuses of errors other than 422 and 503, for `/openapi.json`.
     """
 
     method: str
@@ -103,23 +105,23 @@ class Operation(Action, Generic[Q, A]):
 
     @cached_property
     def has_body(self) -> bool:
-        """Whether fields travel in a JSON body."""
+        """Whether fields are sent in a JSON body."""
         return self.method in ("POST", "PATCH", "PUT") and bool(self.body_fields)
 
     @cached_property
     def body_fields(self) -> tuple[str, ...]:
-        """The fields that travel in the body, if the method has one."""
+        """The fields that are sent in the body, if the method has one."""
         return tuple(name for name in self.request.model_fields if name not in {*self.in_path, *self.in_query})
 
     @cached_property
     def query_fields(self) -> tuple[str, ...]:
-        """The fields that travel in the query."""
+        """The fields that are sent in the query."""
         if self.has_body:
             return tuple(self.in_query)
         return tuple(name for name in self.request.model_fields if name not in self.in_path)
 
     def parts(self, fields: Mapping[str, Any]) -> Parts:
-        """Return the HTTP request that carries these fields. It is not checked: the service does that.
+        """Return the HTTP request that carries these fields. The service checks the fields, not this method.
 
         Raises:
             InvalidInput: a field of the path is missing or is not text.
@@ -134,7 +136,7 @@ class Operation(Action, Generic[Q, A]):
 
 
 def path_part(text: object, name: str) -> str:
-    """Return a text as one segment of a path. Dots are encoded too: one or two alone would mean a way upwards.
+    """Return a text as one percent-encoded segment of a path.
 
     Raises:
         InvalidInput: it is not text, or has no UTF-8 form.
@@ -146,6 +148,7 @@ def path_part(text: object, name: str) -> str:
     if not text:
         raise InvalidInput(f"{name} is empty; it needs at least 1 character.", field=name)
     try:
+        # Dots are encoded too, since clients and proxies resolve the segments `.` and `..`.
         return quote(text, safe="").replace(".", "%2E")
     except UnicodeEncodeError as error:
         raise InvalidInput(f"{name} holds half of a surrogate pair, which is not text.", field=name) from error
@@ -395,7 +398,7 @@ CALL_TOOL = Operation(
     request=administration.ToolCall,
     answer=administration.ToolAnswer,
     needs=Right.WRITE,
-    repeat=Repeat.NEVER,  # what a tool of another package does twice is not known
+    repeat=Repeat.NEVER,  # a tool of another package may not be safe to repeat
     passes_key=True,
     whole_body="parameters",
     summary="Call a tool",
@@ -445,9 +448,9 @@ HEALTH = Operation(
 CHAT = Action(name="chat", needs=Right.READ)
 EMBED = Action(name="embed", needs=Right.READ)
 LIST_MODELS = Action(name="list_models", needs=Right.READ)
-"""What OpenAI's routes carry out. Their requests and answers have OpenAI's shapes, so they are no operations."""
+"""The actions of the OpenAI routes. Requests and answers have OpenAI's shapes, so these are not operations."""
 
 OPERATIONS: Mapping[str, Operation[Any, Any]] = {
     operation.name: operation for operation in list(globals().values()) if isinstance(operation, Operation)
 }
-"""Every operation by its name, in the order in which routes are tried: `/v1/memories/delete` before `{key}`."""
+"""Every operation by name, in the order in which routes are matched: `/v1/memories/delete` before `{key}`."""

@@ -17,18 +17,18 @@ MAX_TOKENS = WholeNumber(100, 4_000)
 TEMPERATURE = Number(0, 2)
 CONTEXT_TOKENS = WholeNumber(1_024, 1_048_576)
 TIMEOUT_S = Number(1, 300)
-"""300 s stay below what RunPod lets a request run: 5.5 minutes behind a load balancer, 10 minutes as a job."""
+"""Bounds of a timeout in seconds. RunPod ends a request to a load balancer after 330 s, and a job after 600 s."""
 
 Verdict = Literal["supported", "weak", "unsupported"]
 Provenance = Literal["user", "agent", "tool", "document", "model"]
 PROVENANCES: Final[tuple[Provenance, ...]] = get_args(Provenance)
-"""Where a memory may come from, as its metadata `provenance` says; any other value counts as none."""
+"""Values of the metadata `provenance`, which says where a memory comes from. Any other value counts as none."""
 
 NotRemembered = Literal["context_only", "abstained", "degraded", "quoted", "truncated", "unsupported", "not stored"]
-"""Why an answer was not made a memory: `quoted` when no LLM wrote it, `not stored` when the memories took no writes."""
+"""Why an answer did not become a memory: `quoted` if no LLM wrote it, `not stored` if the service took no writes."""
 
 Span: TypeAlias = tuple[int, int]
-"""Characters [start, end) of a text."""
+"""A range of characters in a text, as [start, end)."""
 
 
 class ChatMessage(TypedDict):
@@ -209,8 +209,8 @@ class Context(Value):
 class Token(Value):
     """The next piece of the answer's text, not empty.
 
-    All pieces together are `Answer.result`, except that marks of unknown passages, and with `strict` unsupported
-    sentences, are taken out of that.
+    All pieces together are the text from which `Answer.result` is made. The result leaves out the marks of unknown
+    passages. With `strict` it also leaves out unsupported sentences.
     """
 
     text: str
@@ -229,7 +229,7 @@ class Failed(Value):
 
 
 Step: TypeAlias = Context | Token | Cited | Answer | Failed
-"""What a streamed research sends: Context once, then Token and Cited as they come, then Answer or Failed."""
+"""A step of a streamed research: Context once, then Token and Cited in any number, then Answer or Failed."""
 
 
 def step_event(step: Step) -> tuple[str, dict[str, Any]]:
@@ -242,7 +242,7 @@ def step_event(step: Step) -> tuple[str, dict[str, Any]]:
 
 
 def read_step(name: str, data: Any) -> Step | None:
-    """Return the step that a server-sent event carries; None for an event that only a newer service sends."""
+    """Return the step that a server-sent event carries, or None for an event that only a newer service sends."""
     match name:
         case "context":
             return Context.read(data)
@@ -260,7 +260,7 @@ def read_step(name: str, data: Any) -> Step | None:
 # -- traces ------------------------------------------------------------------------------------------------------------
 
 Fate = Literal["unchanged", "updated", "deleted", "expired"]
-"""What became of a memory since it was used."""
+"""What happened to a memory since it was used."""
 
 
 class GetTrace(Request):

@@ -28,7 +28,7 @@ COSINE = Number(-1, 1)
 PER_SESSION = WholeNumber(1, 1_000)
 MAX_TOKENS = WholeNumber(1, 1_000_000)
 RETRIEVALS = Items(100)
-"""100 queries are half a second of embedding on two cores."""
+"""Bounds of a batch of retrievals. Embedding 100 queries takes half a second on two cores."""
 
 
 class Mode(StrEnum):
@@ -107,7 +107,7 @@ class Retrieval(Request):
             raise InvalidInput("min_relevance works in hybrid mode only; leave it out here.", field="min_relevance")
 
     def _check_looking_back(self) -> None:
-        # Words, sessions and times are indexed of the present only, so the past is searched by meaning alone.
+        # Words, sessions and times are indexed only for the present, so the past is searched by meaning alone.
         if self.mode not in (None, Mode.DENSE):
             raise InvalidInput(
                 f"mode {self.mode} cannot be used with as_of; leave it out, or send dense.", field="mode"

@@ -1,6 +1,6 @@
-"""Reads server-sent events as they arrive (WHATWG HTML, section 9.2.6); their data are JSON.
+"""Reads server-sent events as they arrive (WHATWG HTML, section 9.2.6). Their data is JSON.
 
-Lines are split as bytes: a text may hold separators such as U+2028, which a decoder of text would take for a line end.
+Lines are split as bytes. Text may hold separators such as U+2028, at which `str.splitlines` would split it.
 """
 
 import json
@@ -13,7 +13,8 @@ class ServerSentEvent:
     """One event of a stream.
 
     Attributes:
-        data: parsed JSON; None if it is not JSON.
+        name: the event's type, or "" if the stream names none.
+        data: the parsed JSON, or None if the data is not JSON.
     """
 
     name: str
@@ -21,7 +22,7 @@ class ServerSentEvent:
 
 
 class EventReader:
-    """Builds events from the pieces of a stream, which may be cut anywhere. An event without an end does not count."""
+    """Builds events from the pieces of a stream, which may be cut anywhere. An incomplete last event is dropped."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -31,7 +32,7 @@ class EventReader:
     def feed(self, piece: bytes) -> list[ServerSentEvent]:
         """Return the events that this piece completes, in order."""
         lines = (self._rest + piece).splitlines(keepends=True)
-        # A line that ends in \r may be waiting for its \n.
+        # Keep an unfinished line. One that ends in \r counts as unfinished, since its \n may follow.
         self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         return [event for line in lines if (event := self._line(line.rstrip(b"\r\n"))) is not None]
 
@@ -45,7 +46,7 @@ class EventReader:
                 self._name = value.decode("utf-8", "replace")
             case b"data":
                 self._data.append(value)
-        return None  # a comment, which keeps the connection alive, or a field that means nothing here
+        return None  # a comment that keeps the connection alive, or a field without a use here
 
     def _ended(self) -> ServerSentEvent | None:
         data, name = b"\n".join(self._data), self._name

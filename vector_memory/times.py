@@ -1,4 +1,4 @@
-"""Times: whole milliseconds since the Unix epoch inside, ISO 8601 in UTC on the wire."""
+"""Converts times between whole milliseconds since the Unix epoch and ISO 8601 in UTC."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,14 +12,14 @@ def iso_time(ms: int) -> str:
 
 
 def time_ms(raw: Any, path: str) -> int:
-    """Return an ISO 8601 time as milliseconds since the Unix epoch; a date alone is its midnight in UTC.
+    """Return an ISO 8601 time as milliseconds since the Unix epoch. A date alone means its midnight in UTC.
 
     Args:
         raw: the value that the caller sent.
         path: the name of its field, for the error.
 
     Raises:
-        InvalidInput: the value is not such a string, or has a time of day without its offset from UTC.
+        InvalidInput: the value is not an ISO 8601 string, or has a time of day without an offset from UTC.
     """
     remedy = f'{path} must be an ISO 8601 time such as "2026-09-14T08:00:00Z" or a date such as "2026-09-14".'
     if not isinstance(raw, str):

@@ -1,4 +1,4 @@
-"""Reads the bodies of requests: JSON objects, and documents as JSON or as uploads."""
+"""Reads request bodies: JSON objects, and documents as JSON or as uploads."""
 
 import json
 from pathlib import PurePosixPath
@@ -26,12 +26,12 @@ async def json_object(http: Request) -> dict[str, Any]:
     """Return the body of a request, which must be a JSON object.
 
     Raises:
-        MalformedBody: it is not JSON in UTF-8.
-        InvalidInput: it is not sent as JSON, or is something else than an object.
+        MalformedBody: the body is not JSON in UTF-8.
+        InvalidInput: the body is not sent as JSON, or is not an object.
     """
     kind = _kind(http)
     raw = await http.body()
-    # A page of another origin can send a form or plain text without asking first, but not JSON.
+    # A page of another origin can post a form or plain text at once, but JSON only after a preflight request.
     is_json = kind == _JSON or kind.endswith("+json")
     if raw and not is_json:
         raise InvalidInput("The body must be a JSON object, sent with Content-Type: application/json.")
@@ -39,7 +39,7 @@ async def json_object(http: Request) -> dict[str, Any]:
         body = json.loads(raw) if raw else None
     except json.JSONDecodeError as error:
         raise MalformedBody(f"The body is not valid JSON: {error.msg}.") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, or a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # not UTF-8, or a number with thousands of digits
         raise MalformedBody(
             "The body is not JSON in UTF-8, or is nested too deeply, or has a number that is too long."
         ) from error
@@ -49,10 +49,10 @@ async def json_object(http: Request) -> dict[str, Any]:
 
 
 async def read_document(http: Request) -> dict[str, Any]:
-    """Return the fields of a document, from either kind of body that may carry one.
+    """Return the fields of a document from a JSON body or from an upload.
 
     Raises:
-        UnsupportedForm: it is another kind of body, or a file whose format cannot be told.
+        UnsupportedForm: the body is of another kind, or the format of the file cannot be told.
     """
     kind = _kind(http)
     if kind == _JSON:
@@ -78,7 +78,7 @@ def _parsed_metadata(text: str) -> Any:
 
 
 def _form_of(upload: Upload) -> Form:
-    """Return the format of a file by its ending, since many callers send one type for everything, or by its type."""
+    # The name's ending decides first, since many callers send one content type for every file.
     form = FORM_OF_SUFFIX.get(PurePosixPath(upload.filename).suffix.lower()) or _TYPES.get(upload.content_type)
     if form is None:
         raise UnsupportedForm(

@@ -39,10 +39,10 @@ STATUS: dict[type[ServiceError], int] = {
     errors.LLMReplyInvalid: 502,
     errors.LLMTimeout: 504,
 }
-
-"""Statuses of errors. A class that is not listed has the status of its nearest base class."""
+"""HTTP status of each error class. A class that is not listed has the status of its nearest base class."""
 
 RETRY_AFTER_S = 1
+"""Seconds in the Retry-After header if the error itself names none."""
 
 
 def status_of(error: ServiceError) -> int:
@@ -67,27 +67,28 @@ _ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error"
 
 
 def documented(operation: Operation[Any, Any]) -> dict[int | str, dict[str, Any]]:
-    """Return the error responses of an operation, for its schema."""
+    """Return the error responses of an operation, for its part of `/openapi.json`."""
     of_body = (400, 413) if operation.has_body else ()
     return documented_statuses(*sorted({422, 503, *of_body, *operation.statuses}))
 
 
 def documented_statuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return error responses by status, for a schema."""
+    """Return the error responses by status, for `/openapi.json`."""
     content = {"application/json": {"schema": _ERROR_SCHEMA}}
     return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
 
 
 def error_response(error: ServiceError, status: int | None = None) -> JSONResponse:
-    """An error as a response."""
+    """Build the response for an error. `status` overrides the status of its class."""
     status = status or status_of(error)
     is_passing = status == STATUS[errors.Unavailable]
+    # Only 503 passes by itself, so only it invites the caller to try again.
     headers = {"Retry-After": str(error.retry_after_s or RETRY_AFTER_S)} if is_passing else None
     return JSONResponse({"error": error.body(request_id.get())}, status, headers)
 
 
 def install(app: FastAPI) -> None:
-    """Make every failure of the app answer in our shape."""
+    """Register the handlers that answer every failure of the application in the shape of `ServiceError.body`."""
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
@@ -102,26 +103,26 @@ async def _service_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError), "registered for this class"
-    first = error.errors()[0]
+    first = error.errors()[0]  # one error at a time, as the operations report them
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
         return error_response(MalformedBody(f"The body is not valid JSON: {reason}."))
-    return error_response(first_as_ours({**first, "loc": first["loc"][1:]}))
+    return error_response(first_as_ours({**first, "loc": first["loc"][1:]}))  # without `body` or `query`
 
 
 def _methods(request: Request) -> set[str]:
-    """Every method that the path takes, on whichever route; Starlette names those of the first route alone."""
+    """Return every method that the path supports, on any route. Starlette names only those of the first route."""
     app: FastAPI = request.app
     found: set[str] = set()
     for path, methods in app.openapi()["paths"].items():
-        keyed = re.escape(path).replace(r"\{key\}", ".+")  # a key alone may have slashes in it
+        keyed = re.escape(path).replace(r"\{key\}", ".+")  # a key may hold slashes
         if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", keyed), request.url.path):
             found |= {method.upper() for method in methods}
     return found
 
 
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
-    """What Starlette and FastAPI raise themselves."""
+    """Answer for the errors that Starlette and FastAPI raise themselves."""
     assert isinstance(error, HTTPException), "registered for this class"
     match error.status_code:
         case 404:

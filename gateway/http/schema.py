@@ -1,4 +1,4 @@
-"""The OpenAPI description of the operations, from their request types; FastAPI adds the answer types."""
+"""Describes the operations for `/openapi.json` from their request types. FastAPI adds the answer types."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from vector_memory.operations import OPERATIONS, Operation
 _COMPONENT = "#/components/schemas/{model}"
 
 EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-"""The other form of an answer that may stream."""
+"""The second form of an answer that may stream: server-sent events."""
 
 _HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {
@@ -30,7 +30,7 @@ _CACHED = (operations.RETRIEVE.name, operations.RESEARCH.name)
 
 
 def openapi_extra(operation: Operation[Any, Any]) -> dict[str, Any]:
-    """Return the parameters and the body of an operation."""
+    """Return the parameters and the request body of an operation in the form of OpenAPI."""
     properties = operation.request.model_json_schema(ref_template=_COMPONENT)["properties"]
     parameters = [_parameter(name, "path", properties[name], is_required=True) for name in operation.in_path]
     for name in operation.query_fields:
@@ -61,7 +61,7 @@ def _header(name: str) -> dict[str, Any]:
 
 def _content(operation: Operation[Any, Any], properties: dict[str, Any]) -> dict[str, Any]:
     if operation.in_path or operation.in_query:
-        # The type has fields that travel elsewhere, so the body is described by the others.
+        # Some fields of the type are in the path or the query, so the body has a schema of its own with the others.
         names = operation.body_fields
         required = [name for name in names if operation.request.model_fields[name].is_required()]
         schema: dict[str, Any] = {"type": "object", "properties": {name: properties[name] for name in names}}
@@ -69,6 +69,7 @@ def _content(operation: Operation[Any, Any], properties: dict[str, Any]) -> dict
     else:
         schema = {"$ref": _COMPONENT.format(model=operation.request.__name__)}
     content = {"application/json": {"schema": schema}}
+    # A document may also be an upload: the file, and every other field as text.
     if operation is operations.STORE_DOCUMENT:
         texts = {name: {"type": "string"} for name in properties if not name.startswith("content")}
         file = {FILE_FIELD: {"type": "string", "format": "binary"}}
@@ -78,7 +79,7 @@ def _content(operation: Operation[Any, Any], properties: dict[str, Any]) -> dict
 
 
 def install(app: FastAPI) -> None:
-    """Add the request types to the application's schema, which refers to them."""
+    """Add the request types to the application's schema. The descriptions of the operations refer to them."""
     without = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The HTTP application: routes over a worker. What serves it decides when the worker loads and closes."""
+"""The HTTP application: all routes over one worker. The caller decides when the worker loads."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,13 +21,13 @@ DESCRIPTION = "Long-term memory for AI agents: store, retrieve and delete memori
 
 
 class _AnyText(PathConvertor):
-    """A key or an id in a path, whatever is in it: Starlette's own stops at a line end, and so finds another key."""
+    """Matches any key or id in a path. Starlette's own convertor stops at a line end and so finds another key."""
 
     regex = "(?s:.*)"
 
 
 def create_app(worker: Worker) -> FastAPI:
-    """The application over a worker, which it closes when it ends."""
+    """Build the application over a worker. The application closes the worker when it ends."""
     register_url_convertor("path", _AnyText())
     mcp = McpEndpoint(worker)
 
@@ -46,7 +46,7 @@ def create_app(worker: Worker) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,
+        redirect_slashes=False,  # a key may end in a slash
     )
     http_errors.install(app)
     schema.install(app)
@@ -56,6 +56,7 @@ def create_app(worker: Worker) -> FastAPI:
     app.include_router(openai_routes.routes(worker))
     app.include_router(tool_routes.routes(worker))
     mcp.install(app)
+    # The middleware that is added last runs first. So every response, also a refusal, is counted and has a request id.
     app.add_middleware(BodyLimit, bytes_max=worker.settings.gateway.request_bytes_max)
     metrics.install(app, worker, worker.metrics)
     app.add_middleware(RequestId)

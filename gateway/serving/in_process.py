@@ -1,6 +1,6 @@
-"""An ASGI application as a transport of httpx whose responses can be read while they are made.
+"""An httpx transport that calls an ASGI application and returns each response while it is still being produced.
 
-The transport of httpx itself collects the whole response first.
+httpx's own ASGI transport collects the whole response first.
 """
 
 import asyncio
@@ -13,20 +13,20 @@ from starlette.types import ASGIApp, Message
 log = logging.getLogger(__name__)
 
 _WAITING_MAX = 64
-"""Parts that may wait for a slow reader. When there are more, the application waits too."""
+"""Most parts of a response that wait for a slow reader. The application waits while there are that many."""
 
 _PART_BYTES_MAX = 500_000
-"""Half of what RunPod accepts as one part of a stream (1 MB)."""
+"""Size from which waiting parts are no longer joined: half of what RunPod accepts as one part of a stream (1 MB)."""
 
 
 class InProcessTransport(httpx.AsyncBaseTransport):
-    """Runs each request as a task over an application in this process."""
+    """Runs each request as a task in an application of this process."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Pass a request to the application, and return when the response has begun.
+        """Pass a request to the application and return when the response has begun.
 
         Closing the response before its end cancels the application, as a client that disconnects does.
 
@@ -39,7 +39,7 @@ class InProcessTransport(httpx.AsyncBaseTransport):
 
 
 class _Exchange(httpx.AsyncByteStream):
-    """One request and the body of its response, in parts. Parts that have piled up are joined to one."""
+    """One request and the body of its response. Parts that wait for a slow reader are joined into one."""
 
     def __init__(self, app: ASGIApp, request: httpx.Request, body: bytes) -> None:
         self._body: bytes | None = body
@@ -48,7 +48,7 @@ class _Exchange(httpx.AsyncByteStream):
         self._running = asyncio.create_task(self._run(app, request))
 
     async def response_start(self) -> Message:
-        """Wait for the status and headers of the response, and return them."""
+        """Wait for the status and the headers of the response and return them."""
         try:
             return await self._start
         except BaseException:
@@ -58,6 +58,7 @@ class _Exchange(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         part = await self._waiting.get()
         while part is not None:
+            # Join the parts that are waiting. None marks the end, so it stops both loops.
             joined, part = part, b""
             while not self._waiting.empty() and len(joined) < _PART_BYTES_MAX:
                 part = self._waiting.get_nowait()
@@ -76,7 +77,7 @@ class _Exchange(httpx.AsyncByteStream):
     async def _run(self, app: ASGIApp, request: httpx.Request) -> None:
         try:
             await app(_scope(request), self._receive, self._send)
-        except Exception:  # the application has no response for it, so the body ends early
+        except Exception:  # no handler answered it, so the body ends early
             log.exception("request.crashed")
         if not self._start.done():
             self._start.set_exception(httpx.RemoteProtocolError("The application ended without a response."))
@@ -84,7 +85,8 @@ class _Exchange(httpx.AsyncByteStream):
 
     async def _receive(self) -> Message:
         if self._body is None:
-            await asyncio.Event().wait()  # a client that disconnects cancels the task instead
+            # Wait forever: no disconnect message is sent, since a client that disconnects cancels this task.
+            await asyncio.Event().wait()
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
 

@@ -1,7 +1,7 @@
-"""How requests reach a service in this very process: through the same HTTP application that the other doors lead to.
+"""The transport to a service in this process. It calls the same HTTP application as a server does.
 
-Errors, bounds and bodies are therefore the same. What the transport opens it closes; a worker that it is given is its
-owner's.
+Errors, bounds and bodies are therefore the same as over HTTP. The transport closes what it opens. It does not close a
+worker that somebody else opened.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from vector_memory.client.requests import WireRequest, WireResponse
 from vector_memory.client.transports import HTTPTransport
 
-if TYPE_CHECKING:  # imported where they are used: the other transports do without
+if TYPE_CHECKING:  # heavy, so they are imported where they are used
     from gateway.serving.worker import Worker
 
 
 class LocalTransport:
-    """The application over a worker."""
+    """Carries requests to the application over a worker. `is_owner` says that it loads and closes that worker."""
 
     def __init__(self, worker: "Worker", *, is_owner: bool, timeout_s: float) -> None:
         self._worker = worker
@@ -28,7 +28,9 @@ class LocalTransport:
 
     @classmethod
     def over(cls, folder: "Path | str | Worker", settings: Mapping[str, Any], *, timeout_s: float) -> "LocalTransport":
-        """Over a folder, whose worker is loaded by the first request, or over a worker that somebody else closes.
+        """Return a transport over a data folder or over a worker.
+
+        The first request loads the memories of the folder. A worker is closed by its owner.
 
         Raises:
             StartupError: the folder cannot be used, or a setting is wrong.
@@ -59,6 +61,7 @@ class LocalTransport:
         return await (await self._door()).stream(request)
 
     async def _door(self) -> HTTPTransport:
+        # Several requests may arrive before the first has loaded the memories.
         async with self._opening:
             if self._http is None:
                 self._http = await self._opened()
@@ -76,7 +79,7 @@ class LocalTransport:
         return HTTPTransport("http://local", timeout_s=self._timeout_s, transport=application)
 
     async def close(self) -> None:
-        """Close what was opened here."""
+        """Close what this transport opened."""
         if self._http is not None:
             await self._http.close()
         if self._is_owner:

@@ -1,4 +1,4 @@
-"""Serves the application with uvicorn: the port opens at once, and the worker loads in the background."""
+"""Serves the application with uvicorn. The port opens at once, and the worker loads in the background."""
 
 import asyncio
 import gc
@@ -17,22 +17,22 @@ from vector_memory.errors import StartupError
 log = logging.getLogger(__name__)
 
 SHUTDOWN_S_MAX = 30
-"""Seconds that running requests may still take after a signal to stop."""
+"""Seconds that running requests may still take after a stop signal."""
 
 KEEP_ALIVE_S = 75
-"""Seconds that an idle connection stays open: more than the 60 s of usual proxies and clients, so they close first."""
+"""Seconds that an idle connection stays open. Common proxies and clients use 60 s, so they close first."""
 
 SWITCH_S = 0.0005
-"""Seconds that a thread may keep the interpreter while others wait: a tenth of Python's default. So background work
-(importing MCP's SDK, packing a snapshot) delays a request by less each time. Throughput stays the same."""
+"""Seconds that a thread may hold the interpreter while others wait: a tenth of Python's default. Background work, such
+as importing MCP's SDK or packing a snapshot, then delays a request by less each time. Throughput stays the same."""
 
 
 def serve(worker: Worker, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        worker: is loaded and closed here.
-        listener: an open port; default: opens the one of the settings.
+        worker: the worker, which is loaded and closed here.
+        listener: an open port. By default the port of the settings is opened.
 
     Raises:
         StartupError: the data folder or the port cannot be used, or the worker could not load.
@@ -64,8 +64,8 @@ def open_listener(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        # Connections inherit this option. Without it an answer waits 40 ms for the client to acknowledge its first part
-        # (Nagle's algorithm). uvloop sets it always, asyncio only for sockets that it opened itself.
+        # Connections inherit this option. Without it, an answer waits 40 ms until the client acknowledges the first
+        # part (Nagle's algorithm). uvloop always sets it. asyncio sets it only for sockets that it opened itself.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise StartupError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
@@ -80,7 +80,7 @@ async def _serve(worker: Worker, listener: socket.socket, server: uvicorn.Server
     log.info("http.listening", extra={"host": host, "port": port})
     await server.serve(sockets=[listener])
     await loading
-    await worker.close()  # again: the worker may still have been loading when it was told to stop
+    await worker.close()  # once more, since the worker may still have been loading at the first close
 
 
 async def _load(worker: Worker, server: uvicorn.Server, app: FastAPI) -> None:

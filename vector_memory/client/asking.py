@@ -1,4 +1,4 @@
-"""Types of the client's methods: their keywords are the fields of a request type, and a second client derives them."""
+"""Types for client methods whose keywords are the fields of a request type. `Client` derives its methods from them."""
 
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
@@ -11,7 +11,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Ask(Protocol[P, R_co]):
-    """A method that takes a query, which may be positional, and the fields of a request type."""
+    """A client method that takes the fields of a request type. The query may be its first positional argument."""
 
     @overload
     def __call__(self, query: str, /, *args: P.args, **fields: P.kwargs) -> R_co: ...
@@ -20,7 +20,7 @@ class Ask(Protocol[P, R_co]):
 
 
 class Asking(Generic[P, R]):
-    """A method in its class, which becomes an `Ask` on an instance."""
+    """A descriptor that holds a client method. Reading it on an instance returns the bound method as an `Ask`."""
 
     def __init__(self, method: Callable[..., R]) -> None:
         self.method = method
@@ -35,5 +35,5 @@ class Asking(Generic[P, R]):
 
 
 def asks(_request: Callable[P, Request]) -> Callable[[Callable[..., R]], Asking[P, R]]:
-    """Give a method the keywords of a request type, so that its fields are declared once."""
+    """Give a method the keywords of a request type, so that the fields are declared in one place."""
     return Asking

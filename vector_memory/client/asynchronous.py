@@ -1,4 +1,4 @@
-"""The client for asynchronous programs."""
+"""The asynchronous client. It has one method for each operation of the service."""
 
 import base64
 import importlib
@@ -60,20 +60,21 @@ Source: TypeAlias = str | bytes | Path
 """A document's text, its bytes, or the path of its file."""
 
 ResearchEvent: TypeAlias = Context | Token | Cited | Answer
-"""A step of a streamed research; a failure is raised."""
+"""A step of a streamed research. A failure is not a step: it is raised."""
 
 TIMEOUT_S = 120.0
-"""Seconds for a whole answer: research waits a minute for its LLM, and a batch of 1,000 long texts takes as long."""
+"""Default seconds for one attempt. Research waits a minute for its LLM; storing 1,000 long texts takes as long."""
 
 
 class AsyncClient:
-    """A vector-memory service, reached over HTTP.
+    """A client of a vector-memory service over HTTP, for asynchronous programs.
 
         async with AsyncClient("http://127.0.0.1:8000") as memories:
             await memories.store("Dana drinks an oat flat white.", key="dana/coffee")
 
-    Every method raises an error of `vector_memory.errors`. Its `field` names the field to blame, `status` and
-    `request_id` are set when the service answered. `Unavailable` without a status means that it cannot be reached.
+    Every method raises an error of `vector_memory.errors`. Its `field` names the field to blame. Its `status` and
+    `request_id` are set if the service answered. `Unavailable` without a status means that the service cannot be
+    reached.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class AsyncClient:
         timeout_s: float = TIMEOUT_S,
         retries: Retries | None = None,
     ) -> None:
-        """Nothing is sent yet.
+        """Prepare the client. Nothing is sent yet.
 
         Args:
             url: the service's address.
@@ -127,12 +128,13 @@ class AsyncClient:
         settings: Mapping[str, Any] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Self:
-        """Return a client of a service in this process, over a data folder. It needs the package `vector-memory`.
+        """Return a client of a service in this process, over a data folder. This needs the package `vector-memory`.
 
         Args:
-            folder: made if it is missing; the first call loads its memories. A worker is left open at the end.
-            settings: values by the names of variables, such as `LLM_FALLBACK`; they override the environment.
-            timeout_s: unused in this process.
+            folder: the path of the data folder, or a worker. A missing folder is created, and the first call loads its
+                memories. A worker stays open when the client closes.
+            settings: values by the names of variables, such as `LLM_FALLBACK`. They override the environment.
+            timeout_s: has no effect on a service in this process.
 
         Raises:
             StartupError: the folder cannot be used, a setting is wrong, or `vector-memory` is not installed. The first
@@ -156,18 +158,18 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Release connections, and what `local` opened."""
+        """Close the connections, and what `local` opened."""
         await self._transport.close()
 
     async def call(
         self, operation: Operation[Q, A], request: Q | Mapping[str, Any], *, idempotency_key: str | None = None
     ) -> A:
-        """Have any operation of `vector_memory.operations` carried out; the other methods are shorter ways to it.
+        """Call any operation of `vector_memory.operations`. The other methods are shorthands for this one.
 
         Args:
-            operation: such as `operations.RETRIEVE`.
-            request: a value of its request type, or the fields as they are to be sent.
-            idempotency_key: your name for this write; repeating it within a day gives the first answer again.
+            operation: the operation, such as `operations.RETRIEVE`.
+            request: a value of the operation's request type, or the fields as JSON values.
+            idempotency_key: your name for this write. Repeating the write within a day returns the first answer.
         """
         fields = request.sent() if isinstance(request, Request) else request
         wire = _wire(operation, fields, idempotency_key)
@@ -184,28 +186,29 @@ class AsyncClient:
         ttl_seconds: int | None = None,
         idempotency_key: str | None = None,
     ) -> Stored:
-        """Store one memory; it is durable and retrievable when this returns."""
+        """Store one memory. It is durable and retrievable when this returns."""
         fields = _given(content=content, key=key, namespace=namespace, metadata=metadata, ttl_seconds=ttl_seconds)
         return await self.call(operations.STORE, fields, idempotency_key=idempotency_key)
 
     async def store_batch(
         self, memories: Iterable[NewMemory | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> Sequence[Stored | Refused]:
-        """Store up to 1,000 memories, each judged on its own; the results are in their order."""
+        """Store up to 1,000 memories and return their results in order. A refused memory does not affect the others."""
         items = [memory.sent() if isinstance(memory, NewMemory) else dict(memory) for memory in memories]
         batch = await self.call(operations.STORE_BATCH, {"memories": items}, idempotency_key=idempotency_key)
         return batch.results
 
     @asks(Retrieval)
     async def retrieve(self, query: str | None = None, **fields: Any) -> Retrieved:
-        """Find the memories that answer a query best (or are `like` one), among those that match.
+        """Find the memories that answer a query best, or those most similar to the memory that `like` names.
 
-        The keywords are the fields of `Retrieval`.
+        Only memories that match `filter` and the other conditions are candidates. The keywords are the fields of
+        `Retrieval`.
         """
         return await self.call(operations.RETRIEVE, _given(query=query, **fields))
 
     async def retrieve_batch(self, retrievals: Sequence[Retrieval]) -> Sequence[Retrieved]:
-        """Answer up to 100 retrievals, whose queries are embedded together; the results are in their order."""
+        """Answer up to 100 retrievals in one request and return their results in order. Their queries share a batch."""
         queries = [retrieval.sent() for retrieval in retrievals]
         return (await self.call(operations.RETRIEVE_BATCH, {"queries": queries})).results
 
@@ -218,7 +221,7 @@ class AsyncClient:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> DuplicatesPage:
-        """Report page by page which memories say almost the same as an earlier one; nothing is merged."""
+        """Return one page of the memories that say almost the same as an earlier memory. Nothing is merged."""
         fields = _given(namespace=namespace, filter=filter, threshold=threshold, limit=limit, cursor=cursor)
         return await self.call(operations.DUPLICATES, fields)
 
@@ -230,10 +233,10 @@ class AsyncClient:
         as_of: str | None = None,
         consistency: Consistency | str | None = None,
     ) -> Memory:
-        """Return one memory, as it is or as it was at a time (ISO 8601).
+        """Return one memory as it is now, or as it was at the time `as_of` (ISO 8601).
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such memory.
         """
         fields = _given(key=key, namespace=namespace, as_of=as_of, consistency=consistency)
         return await self.call(operations.GET, fields)
@@ -256,7 +259,7 @@ class AsyncClient:
         consistency: Consistency | str | None = None,
         embeddings: bool = False,
     ) -> Page:
-        """Return one page of a listing, newest first; with `embeddings` each memory has its vectors."""
+        """Return one page of a listing, newest first. With `embeddings`, each memory has its vectors."""
         fields = _given(
             namespace=namespace,
             filter=filter,
@@ -277,7 +280,7 @@ class AsyncClient:
         as_of: str | None = None,
         consistency: Consistency | str | None = None,
     ) -> AsyncGenerator[Memory]:
-        """Yield every memory that matches, newest first; pages are fetched as they are needed."""
+        """Yield every memory that matches, newest first. Each page is fetched when it is needed."""
         cursor: str | None = None
         while True:
             page = await self.page(
@@ -304,10 +307,12 @@ class AsyncClient:
         ttl_seconds: int | None = None,
         idempotency_key: str | None = None,
     ) -> Stored:
-        """Change the text, the metadata (merged key by key, null removes one) or the lifetime of a memory.
+        """Change the text, the metadata or the lifetime of a memory.
+
+        Metadata is merged key by key. A null removes its key.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such memory.
         """
         fields = _given(key=key, namespace=namespace, content=content, metadata=metadata, ttl_seconds=ttl_seconds)
         return await self.call(operations.UPDATE, fields, idempotency_key=idempotency_key)
@@ -323,7 +328,7 @@ class AsyncClient:
         """Delete one memory.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such memory.
         """
         fields = _given(key=key, namespace=namespace, receipt=receipt or None)
         return await self.call(operations.DELETE, fields, idempotency_key=idempotency_key)
@@ -338,7 +343,7 @@ class AsyncClient:
         receipt: bool = False,
         idempotency_key: str | None = None,
     ) -> Deletion:
-        """Delete up to 1,000 keys, or everything in the namespace that matches a filter."""
+        """Delete up to 1,000 keys, or every memory in the namespace that matches a filter."""
         fields = _given(
             keys=None if keys is None else [*keys],
             filter=filter,
@@ -349,7 +354,7 @@ class AsyncClient:
         return await self.call(operations.DELETE_MANY, fields, idempotency_key=idempotency_key)
 
     async def receipt(self, id: str) -> Receipt:
-        """Return which files still hold the bytes of what a delete removed."""
+        """Return which files still hold the bytes of deleted memories. `id` comes from the receipt of the delete."""
         return await self.call(operations.RECEIPT, {"receipt": id})
 
     @asks(ResearchRequest)
@@ -359,18 +364,20 @@ class AsyncClient:
 
     @asks(ResearchRequest)
     async def research_stream(self, query: str | None = None, **fields: Any) -> AsyncGenerator[ResearchEvent]:
-        """Answer a question, and yield what happens on the way. Closing the iterator ends the LLM's work.
+        """Answer a question and yield each step. Closing the iterator stops the LLM.
 
         Yields:
-            Context, then Token for each piece of text and Cited for each citation of a complete sentence, then the
-            whole Answer.
+            Context first. Then Token for each piece of text and Cited for each citation of a complete sentence. The
+            whole Answer last.
 
         Raises:
-            InvalidInput: also on a queue endpoint of RunPod that does not stream.
-            ServiceError: as `research`; it may come after the answer has begun, which is then not an answer.
+            InvalidInput: a field is wrong, or the RunPod queue endpoint does not stream.
+            ServiceError: the research failed. Tokens that were yielded before are then not an answer.
         """
         wire = _wire(operations.RESEARCH, _given(query=query, **fields, stream=True), None)
         response = await self._retries.send(wire, self._transport.stream)
+        # Without events the request failed, and `answered` raises the reason. A success that does not stream is an
+        # error too, since a stream was asked for.
         if response.events is None:
             answered(response)
             raise failure(response)
@@ -380,6 +387,7 @@ class AsyncClient:
                     if event.name == "error":
                         raise failure(WireResponse(SUCCESS.start, event.data))
                     step = _read(lambda sent: read_step(sent.name, sent.data), event)
+                    # None is an event of a newer service, which this client passes over.
                     if step is not None and not isinstance(step, Failed):
                         yield step
                     if isinstance(step, Answer):
@@ -400,17 +408,20 @@ class AsyncClient:
         topic: str | None = None,
         metadata: Mapping[str, JSON] | None = None,
     ) -> Uploaded:
-        """Store a document in chunks, which are memories; storing it again under its id replaces only what changed.
+        """Store a document as chunks. Each chunk is a memory.
+
+        Storing a document again under its id replaces only the chunks that changed.
 
         Args:
-            source: its text, its bytes, or the path of its file.
-            form: `text`, `markdown`, `html` or `pdf`; default: by the file's name, otherwise text, and pdf for bytes.
-            id: default: derived from the source, so that the same source is the same document.
-            namespace: the namespace of its chunks.
-            title: default: its own, or its id.
-            library: the library whose documentation it is part of.
-            topic: what it is about.
-            metadata: metadata of all its chunks.
+            source: the document's text, its bytes, or the path of its file.
+            form: `text`, `markdown`, `html` or `pdf`. The default is the form of the file's name for a path, text for a
+                text, and pdf for bytes.
+            id: your name for the document. The default is derived from the source, so the same source has the same id.
+            namespace: the namespace of the chunks.
+            title: the document's title. The default is the title in the document, or its id.
+            library: the library whose documentation the document is part of.
+            topic: what the document is about.
+            metadata: the metadata of every chunk.
         """
         fields = _given(id=id, namespace=namespace, title=title, library=library, topic=topic, metadata=metadata)
         return await self.call(operations.STORE_DOCUMENT, _content(source, form) | fields)
@@ -436,7 +447,7 @@ class AsyncClient:
         page_size: int = 100,
         consistency: Consistency | str | None = None,
     ) -> AsyncGenerator[Document]:
-        """Yield every document, in order of id; pages are fetched as they are needed."""
+        """Yield every document, in order of id. Each page is fetched when it is needed."""
         cursor: str | None = None
         while True:
             page = await self.documents_page(
@@ -451,7 +462,7 @@ class AsyncClient:
     async def document(
         self, id: str, *, namespace: str = DEFAULT_NAMESPACE, consistency: Consistency | str | None = None
     ) -> PlacedDocument:
-        """Return one document, and where its chunks stand."""
+        """Return one document and the places of its chunks."""
         return await self.call(operations.GET_DOCUMENT, _given(id=id, namespace=namespace, consistency=consistency))
 
     async def delete_document(
@@ -462,10 +473,10 @@ class AsyncClient:
         receipt: bool = False,
         idempotency_key: str | None = None,
     ) -> DeletedDocument:
-        """Delete a document with all its chunks, at once.
+        """Delete a document and all its chunks in one step.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such document.
         """
         fields = _given(id=id, namespace=namespace, receipt=receipt or None)
         return await self.call(operations.DELETE_DOCUMENT, fields, idempotency_key=idempotency_key)
@@ -478,7 +489,7 @@ class AsyncClient:
         limit: int | None = None,
         consistency: Consistency | str | None = None,
     ) -> Sequence[Library]:
-        """Return libraries that a name may mean, best first; without a name all, in order of id."""
+        """Return the libraries that a name may mean, best first. Without a name, return all in order of id."""
         fields = _given(name=name, namespace=namespace, limit=limit, consistency=consistency)
         return (await self.call(operations.RESOLVE_LIBRARY, fields)).libraries
 
@@ -491,7 +502,9 @@ class AsyncClient:
         namespace: str = DEFAULT_NAMESPACE,
         consistency: Consistency | str | None = None,
     ) -> Docs:
-        """Return a library's best chunks on a topic that fit `tokens`; without a topic, how its documents begin.
+        """Return a library's best chunks on a topic, as many as fit into `tokens`.
+
+        Without a topic, the chunks are the beginnings of its documents.
 
         Raises:
             NotFound: there is no library of this id.
@@ -500,13 +513,13 @@ class AsyncClient:
         return await self.call(operations.GET_DOCS, fields)
 
     async def tools(self) -> Sequence[ToolDescription]:
-        """Return the tools that the service has: its own, and those that packages bring."""
+        """Return the tools of the service and of the packages installed with it."""
         return (await self.call(operations.LIST_TOOLS, {})).result.tools
 
     async def invoke_tool(
         self, name: str, parameters: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
     ) -> dict[str, Any]:
-        """Call a tool, and return its result.
+        """Call a tool and return its result.
 
         Raises:
             NotFound: there is no such tool.
@@ -519,7 +532,7 @@ class AsyncClient:
         return (await self.call(operations.SNAPSHOT, {})).snapshot
 
     async def compact(self) -> Compacted:
-        """Remove journals that snapshots cover, so that no file holds deleted texts any more."""
+        """Remove the journals that snapshots cover, so that no file still holds deleted texts."""
         return await self.call(operations.COMPACT, {})
 
     async def health(self) -> Health:
@@ -527,7 +540,7 @@ class AsyncClient:
         return await self.call(operations.HEALTH, {})
 
     async def stats(self) -> Stats:
-        """Return how many memories each namespace has."""
+        """Return the number of memories in each namespace."""
         return await self.call(operations.STATS, {})
 
 
@@ -538,7 +551,7 @@ def _wire(operation: Operation[Any, Any], fields: Mapping[str, Any], idempotency
         parts.path,
         parts.query,
         parts.body,
-        # A write gets a key of its own, so that it can be sent again without being carried out again.
+        # Each write has a key, so that a retry returns the first answer and does not write twice.
         idempotency_key=(idempotency_key or uuid.uuid4().hex) if operation.is_keyed else None,
         is_repeatable=operation.repeat is not Repeat.NEVER,
     )
@@ -549,7 +562,7 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 
 def _content(source: Source, form: str | None) -> dict[str, Any]:
-    """Return the fields that hold a document and its form; bytes travel in base64.
+    """Return the fields that hold a document and its form. Bytes are sent as base64.
 
     Raises:
         InvalidInput: the file cannot be read, or its name does not tell its form.
@@ -558,6 +571,7 @@ def _content(source: Source, form: str | None) -> dict[str, Any]:
         case str():
             return _given(content=source, form=form)
         case Path():
+            # Unlike a text or bytes, a file has no default form: a wrong guess would store unreadable chunks.
             form = form or FORM_OF_SUFFIX.get(source.suffix.lower())
             if form is None:
                 raise InvalidInput(f"The form of {source} cannot be told from its name; pass one of {', '.join(Form)}.")

@@ -1,6 +1,6 @@
-"""From what a door answered to the errors of `vector_memory/errors.py`, with status and request id.
+"""Turns responses into the errors of `vector_memory/errors.py`, with status and request id.
 
-An error that never was an answer (the service is out of reach) is `Unavailable` with no status.
+A request without a response is not translated here: it raises `Unavailable` without a status.
 """
 
 import json
@@ -21,18 +21,18 @@ _BY_STATUS: dict[int, type[ServiceError]] = {
     502: errors.Unavailable,
     503: errors.Unavailable,
     504: errors.Unavailable,
-    524: errors.Unavailable,  # a proxy that gave up waiting
+    524: errors.Unavailable,  # a proxy stopped waiting for the service
 }
-"""For answers of something in front of the service, which know nothing of our codes."""
+"""Errors by status, for responses of a proxy in front of the service, which does not know our codes."""
 
 SUCCESS = range(200, 300)
 
 
 def answered(response: WireResponse) -> Any:
-    """The body of a success.
+    """Return the body of a successful response.
 
     Raises:
-        ServiceError: what the answer says went wrong.
+        ServiceError: the response reports a failure, or its body is not a JSON object.
     """
     if response.status not in SUCCESS:
         raise failure(response)
@@ -44,8 +44,9 @@ def answered(response: WireResponse) -> Any:
 
 
 def failure(response: WireResponse) -> ServiceError:
-    """The error that a response stands for."""
+    """Return the error that a response describes."""
     told = response.body.get("error") if isinstance(response.body, dict) else None
+    # An object with a code is the service's own error. Everything else comes from `/health` or from a proxy.
     if isinstance(told, dict) and isinstance(told.get("code"), str):
         request_id = told.get("request_id")
         return _with_origin(
@@ -53,18 +54,20 @@ def failure(response: WireResponse) -> ServiceError:
         )
     if isinstance(response.body, dict) and response.body.get("status") == "loading":
         return _with_origin(errors.Unavailable("The service is loading its memories; try again soon."), response)
+    # Not an answer of the service: only the status is known.
     kind = _BY_STATUS.get(response.status, ServiceError)
     return _with_origin(kind(f"The answer was status {response.status} and not of a vector-memory service."), response)
 
 
 def job_failure(error: object) -> tuple[int, dict[str, Any]]:
-    """Status and body of a job that failed; the job's `error` is a JSON text when it is the service's."""
+    """Return the status and the body of a failed job. Its `error` is JSON text if the service wrote it."""
     try:
         told = json.loads(error) if isinstance(error, str) else error
     except ValueError:
         told = None
     if isinstance(told, dict) and isinstance(told.get("status"), int):
         return told["status"], {"error": {name: value for name, value in told.items() if name != "status"}}
+    # The worker crashed or RunPod failed, so there is no error of the service to pass on.
     return 500, {"error": {"code": "internal", "message": "The job failed; the worker's log on RunPod says why."}}
 
 

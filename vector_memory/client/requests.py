@@ -1,4 +1,4 @@
-"""A request of an operation and the response to it, as every transport carries them: JSON in, JSON out."""
+"""Requests and responses as every transport carries them. Their bodies are JSON values."""
 
 import json
 from collections.abc import AsyncGenerator, Mapping
@@ -11,15 +11,16 @@ from vector_memory.server_sent import ServerSentEvent
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """What is asked of the service.
+    """A request to the service.
 
     Attributes:
-        path: percent-encoded, without a query.
-        query: names and values; neither is encoded yet.
+        method: the HTTP method.
+        path: the path, percent-encoded and without a query.
+        query: the names and values of the query, not encoded.
         body: any JSON value, or None for no body.
-        idempotency_key: the caller's name for this write; None for what writes no memory.
-        is_repeatable: sending it again does no harm, even if it was carried out before: a read, or a write under an
-            idempotency key.
+        idempotency_key: the caller's name for this write, or None for a request that writes no memory.
+        is_repeatable: whether sending the request again does no harm, even if it was carried out before. This is true
+            of a read, and of a write under an idempotency key.
     """
 
     method: str
@@ -31,21 +32,21 @@ class WireRequest:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Those that mean something to the service."""
+        """The headers that the service reads."""
         return {} if self.idempotency_key is None else {"Idempotency-Key": self.idempotency_key}
 
 
 @dataclass(frozen=True, slots=True)
 class WireResponse:
-    """What came back.
+    """A response of the service.
 
     Attributes:
-        status: as HTTP has it.
-        body: parsed JSON; None where there was none.
-        retry_after_s: how long to wait before asking again, if the answerer said so.
-        request_id: by which the service's log knows it.
-        events: what follows, where the answer streams, until the one who asked closes it; it raises `Unanswered`
-            where it is cut off.
+        status: the HTTP status.
+        body: the parsed JSON, or None if the body is not JSON.
+        retry_after_s: seconds to wait before the next attempt, if the response names them.
+        request_id: the id of the request in the service's log.
+        events: the events of an answer that streams, or None. The caller closes this generator. It raises
+            `Unanswered` if the stream is cut off.
     """
 
     status: int
@@ -59,8 +60,9 @@ class Unanswered(Exception):
     """No response came.
 
     Attributes:
-        was_sent: the service may have carried the request out.
-        is_final: asking again is of no use, as after the whole time has passed.
+        reason: one sentence that says what went wrong.
+        was_sent: whether the service may have carried the request out.
+        is_final: whether another attempt is useless, as after the whole timeout has passed.
     """
 
     def __init__(self, reason: str, *, was_sent: bool, is_final: bool = False) -> None:
@@ -71,10 +73,10 @@ class Unanswered(Exception):
 
 
 def json_bytes(body: object) -> bytes:
-    """A body as it travels.
+    """Serialize a body as JSON in UTF-8.
 
     Raises:
-        InvalidInput: JSON cannot express it.
+        InvalidInput: JSON cannot express the body.
     """
     try:
         return json.dumps(body, allow_nan=False).encode()

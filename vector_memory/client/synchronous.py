@@ -1,4 +1,4 @@
-"""The client for ordinary programs: the asynchronous one, whose event loop runs in a thread of its own."""
+"""The synchronous client. It runs the asynchronous client on an event loop in a thread of its own."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 _CLOSED = "The client is closed."
 _ENDING_S_MAX = 1.0
-"""Seconds for what ends by itself. A call that goes on is cancelled again; other tasks are left."""
+"""Seconds to wait for running work at the end. A call that still goes on is cancelled again. Other tasks are left."""
 
 
 class _Loop:
-    """An event loop in a thread that does not keep the process alive."""
+    """An event loop in a daemon thread, so that a client that nobody closed does not keep the process alive."""
 
     def __init__(self) -> None:
         self._submitting = threading.Lock()
@@ -38,26 +38,27 @@ class _Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work; interrupted, it is cancelled.
+        """Run a coroutine on the loop and return its result. An interrupt cancels the coroutine.
 
         Raises:
-            RuntimeError: the client is closed, or was meanwhile.
+            RuntimeError: the client is closed, or another thread closes it before the coroutine ends.
         """
+        # Submitting under the lock queues each accepted call before `_ended`, which then finds its task.
         with self._submitting:
             if self._is_ending:
-                work.close()
+                work.close()  # a coroutine that is never awaited would warn
                 raise RuntimeError(_CLOSED)
             done = asyncio.run_coroutine_threadsafe(self._noted(work), self._loop)
         try:
             return done.result()
         except CancelledError as error:
-            raise RuntimeError(_CLOSED) from error
+            raise RuntimeError(_CLOSED) from error  # only `_ended` cancels a call whose thread still waits
         except BaseException:
-            done.cancel()
+            done.cancel()  # after KeyboardInterrupt the call still runs; an error of the call itself has ended it
             raise
 
     async def _noted(self, work: Coroutine[Any, Any, T]) -> T:
-        """Work that the end of the loop cancels: otherwise whoever waits for it would wait for ever."""
+        """Run a coroutine as a task that `_ended` can cancel. Otherwise the waiting thread would wait forever."""
         task = asyncio.current_task()
         assert task is not None, "runs in a task of its own"
         self._tasks.add(task)
@@ -67,18 +68,18 @@ class _Loop:
             self._tasks.discard(task)
 
     def each(self, values: AsyncGenerator[T]) -> Generator[T]:
-        """The values as they come; closing this closes what makes them."""
+        """Yield the values of an asynchronous generator. Closing this iterator closes that generator."""
         try:
             while (value := self.run(_next(values))) is not None:
                 yield value[0]
         finally:
-            with contextlib.suppress(
-                RuntimeError
-            ):  # the client is closed, or interrupted: then they are ending already
+            # A RuntimeError says that the client is closed, or that an interrupted call still runs the generator.
+            # In both cases the generator is ending already.
+            with contextlib.suppress(RuntimeError):
                 self.run(values.aclose())
 
     def close(self, last: Coroutine[Any, Any, None]) -> None:
-        """Cancel what runs, do the last work, and end loop and thread."""
+        """Cancel the running calls, run the last coroutine, and end the loop and its thread."""
         with self._submitting:
             if self._is_ending:
                 last.close()
@@ -87,6 +88,7 @@ class _Loop:
         try:
             asyncio.run_coroutine_threadsafe(self._ended(last), self._loop).result()
         finally:
+            # The thread ends even if the clean-up failed or was interrupted.
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -94,12 +96,16 @@ class _Loop:
     async def _ended(self, last: Coroutine[Any, Any, None]) -> None:
         running = set(self._tasks)
         for task in running:
-            if not task.cancelling():  # an interrupted one is ending already; twice would break off how it ends
+            # An interrupted call is cancelled already. Cancelling it again would break off its clean-up.
+            if not task.cancelling():
                 task.cancel()
         while running:
             _, running = await asyncio.wait(running, timeout=_ENDING_S_MAX)
-            for task in running:  # not interrupted: for a moment a scope of anyio's that ends counts as that too
+            # A task may have been passed over above without being cancelled: while a cancel scope of anyio ends,
+            # it raises `cancelling()` for a moment. So a task that still runs is cancelled whatever the count says.
+            for task in running:
                 task.cancel()
+        # `last` closes the connections, so it runs after the calls that use them.
         await last
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ENDING_S_MAX):
@@ -109,9 +115,9 @@ class _Loop:
     async def _alone(self) -> None:
         """Wait until no other task is left.
 
-        A generator that nobody holds any more ends in a task of its own, which is made one turn of the loop after it
-        was dropped and may drop the next generator, inside it. Such a chain can hide from one look, never from two in
-        neighbouring turns.
+        asyncio closes an abandoned generator in a new task. That task starts one turn of the loop after the generator
+        was dropped, and it may drop another generator in turn. Such a chain can escape one look at the tasks. It
+        cannot escape two looks in consecutive turns.
         """
         looks = 0
         while looks < 2:
@@ -131,7 +137,7 @@ async def _next(values: AsyncGenerator[T]) -> tuple[T] | None:
 def _waits(
     method: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate["Client", P], T]:
-    """Derive a method that waits for the asynchronous one, with the same signature and docstring."""
+    """Derive a method that waits for the asynchronous one. It keeps the signature and the docstring."""
 
     @functools.wraps(method)
     def waiting(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -143,7 +149,7 @@ def _waits(
 def _iterates(
     method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[T]],
 ) -> Callable[Concatenate["Client", P], Iterator[T]]:
-    """Derive a method that iterates over what the asynchronous one yields."""
+    """Derive a method that iterates over the values which the asynchronous one yields."""
 
     @functools.wraps(method)
     def iterating(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
@@ -161,10 +167,15 @@ def _iterates_asking(method: Asking[P, AsyncGenerator[T]]) -> Asking[P, Iterator
 
 
 class Client:
-    """A vector-memory service, over HTTP. Thread-safe.
+    """A client of a vector-memory service over HTTP. It is thread-safe.
 
-    Every method raises an error of `vector_memory.errors`, with `field` where one is to blame, and with `status` and
-    `request_id` where the service answered. `Unavailable` with no status: it cannot be reached.
+        with Client("http://127.0.0.1:8000") as memories:
+            memories.store("Dana drinks an oat flat white.", key="dana/coffee")
+            print(memories.retrieve("what does Dana drink?").hits[0].content)
+
+    Every method raises an error of `vector_memory.errors`. Its `field` names the field to blame. Its `status` and
+    `request_id` are set if the service answered. `Unavailable` without a status means that the service cannot be
+    reached.
     """
 
     def __init__(
@@ -175,12 +186,19 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         retries: Retries | None = None,
     ) -> None:
-        """As `AsyncClient`."""
+        """Prepare the client. Nothing is sent yet.
+
+        Args:
+            url: the service's address.
+            api_key: the key that the service, or a proxy in front of it, asks for.
+            timeout_s: seconds for one attempt.
+            retries: how often a request that may safely be repeated is sent again.
+        """
         self._begin(AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries))
 
     @classmethod
     def over(cls, transport: Transport, retries: Retries | None = None) -> Self:
-        """Over a transport of your own."""
+        """Return a client over a transport of your own."""
         return cls._of(AsyncClient.over(transport, retries))
 
     @classmethod
@@ -193,7 +211,7 @@ class Client:
         retries: Retries | None = None,
         url: str | None = None,
     ) -> Self:
-        """Over a queue endpoint of RunPod, whose cold start may take minutes. `url` is RunPod's own by default."""
+        """Return a client of a RunPod queue endpoint, whose cold start may take minutes. `url` defaults to RunPod's."""
         return cls._of(AsyncClient.runpod(endpoint_id, api_key=api_key, timeout_s=timeout_s, retries=retries, url=url))
 
     @classmethod
@@ -204,7 +222,7 @@ class Client:
         settings: Mapping[str, Any] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Self:
-        """In this process, over a data folder or a worker that is there already; see `AsyncClient.local`."""
+        """Return a client of a service in this process, over a data folder or a worker. See `AsyncClient.local`."""
         return cls._of(AsyncClient.local(folder, settings=settings, timeout_s=timeout_s))
 
     @classmethod
@@ -226,9 +244,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Release connections, and what `local` opened. What other threads still wait for ends in a RuntimeError."""
+        """Close the connections, and what `local` opened. A call that another thread waits for raises RuntimeError."""
         self._loop.close(self._client.close())
 
+    # Each method is derived from the asynchronous one, so signatures and docstrings exist once.
     call = _waits(AsyncClient.call)
     store = _waits(AsyncClient.store)
     store_batch = _waits(AsyncClient.store_batch)

@@ -1,4 +1,4 @@
-"""How requests reach the service over HTTP, and what every transport is."""
+"""The interface of every transport, and the transport over HTTP."""
 
 import contextlib
 import json
@@ -16,36 +16,45 @@ USER_AGENT = "vector-memory"
 _EVENT_STREAM = "text/event-stream"
 
 _USER_INFO = re.compile(r"//[^/?#]*@")
-"""A password in a URL is in no message."""
+"""Matches the user and password in a URL. They are removed before a URL appears in a message."""
 
 _PORT_MAX = 65_535
 
 
 class Transport(Protocol):
-    """A way to the service."""
+    """Carries requests to the service and returns its responses.
+
+        transport: Transport = HTTPTransport("http://127.0.0.1:8000", timeout_s=10)
+        async with AsyncClient.over(transport) as memories:
+            print(await memories.health())
+
+    A class with these three methods reaches the service in another way.
+    """
 
     async def send(self, request: WireRequest) -> WireResponse:
         """Send a request and wait for the response.
 
         Raises:
-            Unanswered: none came.
-            InvalidInput: it cannot be sent.
+            Unanswered: no response came.
+            InvalidInput: the request cannot be sent.
         """
 
     async def stream(self, request: WireRequest) -> WireResponse:
-        """Send a request whose answer streams, and wait until its `events` begin. A failure before has none.
+        """Send a request whose answer streams, and wait until its `events` begin.
+
+        The response to a request that failed before has no `events`.
 
         Raises:
             Unanswered: no response came.
-            InvalidInput: it cannot be sent, or nothing streams here.
+            InvalidInput: the request cannot be sent, or this transport does not stream.
         """
 
     async def close(self) -> None:
-        """Release what is held."""
+        """Release the connections, and whatever else the transport holds."""
 
 
 class HTTPTransport:
-    """The HTTP API at a base URL."""
+    """Carries requests to the HTTP API at a base URL."""
 
     def __init__(
         self,
@@ -70,11 +79,11 @@ class HTTPTransport:
     async def post_or_get(
         self, method: str, path: str, *, query: Any = None, body: Any = None, headers: dict[str, str] | None = None
     ) -> WireResponse:
-        """One HTTP exchange below the base URL.
+        """Send a request to a path below the base URL and wait for the response.
 
         Raises:
-            Unanswered: there was none.
-            InvalidInput: it cannot be sent.
+            Unanswered: no response came.
+            InvalidInput: the request cannot be sent.
         """
         with self._unanswered():
             request = self._built(method, path, query=query, body=body, headers=headers)
@@ -92,6 +101,7 @@ class HTTPTransport:
                 return WireResponse(
                     answer.status_code, None, request_id=answer.headers.get("x-request-id"), events=events
                 )
+            # No stream: the request failed, or something in front of the service answered.
             await answer.aread()
             return _response(answer)
 
@@ -103,15 +113,17 @@ class HTTPTransport:
                     for event in reader.feed(piece):
                         yield event
         finally:
-            await answer.aclose()
+            await answer.aclose()  # also when the caller stops early, which tells the service to stop
 
     def _built(self, method: str, path: str, *, query: Any, body: Any, headers: dict[str, str] | None) -> httpx.Request:
         content = None if body is None else json_bytes(body)
+        # httpx encodes text in headers as ASCII, but an idempotency key may hold any character.
         sent = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         if content is not None:
             sent.append((b"Content-Type", b"application/json"))
         params = dict(query) if query else None
         request = self._http.build_request(method, self._url + path, params=params, content=content, headers=sent)
+        # Refuse a port that cannot be connected to here, where the error can name the field.
         if request.url.port is not None and not 0 < request.url.port <= _PORT_MAX:
             raise InvalidInput(f"The port in {self._shown} must be from 1 to {_PORT_MAX}.", field="url")
         return request
@@ -121,7 +133,7 @@ class HTTPTransport:
 
     @property
     def _shown(self) -> str:
-        """The base URL without a password."""
+        """The base URL without user and password, for messages."""
         return _USER_INFO.sub("//", self._url)
 
     async def close(self) -> None:
@@ -131,7 +143,7 @@ class HTTPTransport:
 
 @contextlib.contextmanager
 def _unanswered(url: str) -> Iterator[None]:
-    """Translates httpx's errors: what matters is whether the request may have been carried out."""
+    """Translate httpx's errors. What matters is whether the service may have carried the request out."""
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -140,13 +152,16 @@ def _unanswered(url: str) -> Iterator[None]:
         raise InvalidInput("The idempotency key holds characters that no header takes.") from error
     except UnicodeEncodeError as error:
         raise InvalidInput("The request holds half of a surrogate pair, which is no text.") from error
-    except UnicodeError as error:  # a name of a host that IDNA cannot express
+    except UnicodeError as error:  # IDNA cannot express the host's name
         raise InvalidInput(f"{url!r} names no host.", field="url") from error
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        # There was no connection, so the request never left.
         raise Unanswered(f"{url} cannot be reached: {_reason(error)}.", was_sent=False) from error
     except httpx.TimeoutException as error:
+        # The whole time has passed, so another attempt would come too late.
         raise Unanswered(f"{url} did not answer in time.", was_sent=True, is_final=True) from error
     except httpx.HTTPError as error:
+        # The connection broke, perhaps after the request had arrived.
         raise Unanswered(f"{url} did not answer: {_reason(error)}.", was_sent=True) from error
 
 
@@ -167,6 +182,6 @@ def _json(content: bytes) -> Any:
 
 
 def _seconds(headers: httpx.Headers) -> float | None:
-    """The Retry-After of an answer, where it is a number of seconds and not a date."""
+    """Return the Retry-After header in seconds, or None if it is absent or a date."""
     text = headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() else None

@@ -1,1 +1,1 @@
-"""The HTTP routes, one module per subject. A route translates a request and holds no domain rule."""
+"""The HTTP routes, one module for each subject. A route translates a request and holds no domain rule."""

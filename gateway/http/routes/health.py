@@ -1,4 +1,4 @@
-"""What the worker says about itself. None of it waits for the services, so probes are answered while they load."""
+"""Routes that report the state of the worker. None waits for the services, so probes are answered while they load."""
 
 from importlib.metadata import version
 from typing import Any
@@ -19,24 +19,24 @@ SERVICE = "vector-memory"
 
 
 def service_version() -> str:
-    """The installed version."""
+    """Return the installed version."""
     return version(SERVICE)
 
 
 def routes(worker: Worker, app: FastAPI) -> APIRouter:
-    """`/` and the health routes."""
+    """Return the route `/` and the health routes."""
     router = APIRouter(tags=["health"])
 
     @router.get("/", summary="Name, version and routes")
     async def root() -> dict[str, Any]:
-        """What this service is and where its routes are."""
+        """Return what this service is and where its routes are."""
         paths = app.openapi()["paths"]
         endpoints = [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
         return {"service": SERVICE, "version": service_version(), "docs": "/docs", "endpoints": endpoints}
 
     @router.get("/ping", summary="Readiness as RunPod's load balancer asks for it", responses={204: {}})
     async def ping() -> Response:
-        """204 while loading, then 200."""
+        """Answer 204 while the service loads, then 200."""
         if not worker.is_ready:
             return Response(status_code=204)
         return JSONResponse(
@@ -50,7 +50,7 @@ def routes(worker: Worker, app: FastAPI) -> APIRouter:
 
     @router.get("/health", summary=operations.HEALTH.summary, responses={200: {"model": operations.HEALTH.answer}})
     async def health() -> Response:
-        """Whether requests are served, and how many memories there are. 503 while loading."""
+        """Report whether requests are served and how many memories there are. Answer 503 while the service loads."""
         if not worker.is_ready:
             return JSONResponse({"status": "loading", "service": SERVICE, "version": service_version()}, 503)
         return Response(
@@ -60,12 +60,12 @@ def routes(worker: Worker, app: FastAPI) -> APIRouter:
 
     @router.get("/health/live", summary="Is the process alive?")
     async def live() -> dict[str, str]:
-        """200 whenever the process can answer at all."""
+        """Answer 200 whenever the process can answer at all."""
         return {"status": "alive"}
 
     @router.get("/health/ready", summary="Are requests served?", responses={503: {}})
     async def ready() -> JSONResponse:
-        """200 when requests are served, 503 before and after. `degraded` when writes fail or not all can be read."""
+        """Answer 200 while requests are served, else 503. `degraded` means that writes fail or not all can be read."""
         if not worker.is_ready:
             return JSONResponse({"status": "loading", "reads": False, "writes": False, "problems": []}, 503)
         return JSONResponse(await run_in_threadpool(_ready, worker))

@@ -1,4 +1,4 @@
-"""The routes of the operations, derived from the one table of `vector_memory.operations`."""
+"""The routes of the operations. They are derived from the table in `vector_memory.operations`."""
 
 import json
 import re
@@ -27,10 +27,10 @@ from vector_memory.operations import OPERATIONS, Operation
 from vector_memory.research import ResearchRequest
 
 _OWN_ROUTES = frozenset({operations.HEALTH.name, operations.LIST_TOOLS.name, operations.CALL_TOOL.name})
-"""Operations whose routes answer in a shape of their own: while loading, or in the envelope of the tools."""
+"""Operations with routes elsewhere. Health answers while the service loads, and tools answer in an envelope."""
 
 _WITH_SLASHES = ("key", "id", "library")
-"""Fields of paths that may hold slashes, which a caller need not encode."""
+"""Path fields that may hold slashes. A caller need not encode those slashes."""
 
 
 def routes(services: Services) -> APIRouter:
@@ -71,7 +71,7 @@ def _add(router: APIRouter, services: Services, operation: Operation[Any, Any]) 
 
 
 def caller_of(http: HTTPRequest) -> Caller:
-    """Return who calls by HTTP, as the headers say."""
+    """Return the caller of an HTTP request, as its headers describe it."""
     return Caller(
         door="http",
         idempotency_key=http.headers.get("idempotency-key"),
@@ -80,7 +80,7 @@ def caller_of(http: HTTPRequest) -> Caller:
 
 
 def json_bytes(answer: Value) -> bytes:
-    """Return an answer as it travels."""
+    """Serialize an answer as JSON in UTF-8."""
     return answer.model_dump_json().encode()
 
 
@@ -94,14 +94,14 @@ def _tag(operation: Operation[Any, Any]) -> str:
 
 
 class OperationRoute(APIRoute):
-    """A route that reads the path as it was sent.
+    """A route that matches the path as it was sent, before it is decoded.
 
-    A key that itself ends in `/history` comes with that slash as `%2F`, and a key that is not UTF-8 is refused; a path
-    that is decoded first shows neither.
+    A caller encodes the slash of a key that ends in `/history` as `%2F`. The decoded path no longer tells that key from
+    the route of its history. It also hides that a key is not UTF-8, and such a key must be refused.
     """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Tell whether the path is this route's, and the method too."""
+        """Tell whether the path belongs to this route, and whether the method does too."""
         found = _pattern(self.path_format).fullmatch(_sent_path(scope))
         if scope["type"] != "http" or found is None:
             return Match.NONE, {}
@@ -111,7 +111,7 @@ class OperationRoute(APIRoute):
 
 @cache
 def _pattern(path: str) -> re.Pattern[str]:
-    """Return what matches a percent-encoded path; one segment for each field, or several where slashes may be."""
+    """Return the pattern of a percent-encoded path. A field is one segment, or several if it may hold slashes."""
     many = "|".join(_WITH_SLASHES)
     return re.compile(re.sub(r"{(\w+)}", lambda name: f"(?P<{name[1]}>{'.+' if name[1] in many else '[^/]+'})", path))
 
@@ -125,7 +125,7 @@ async def _fields(operation: Operation[Any, Any], http: HTTPRequest) -> dict[str
     """Return the fields of a request by name, from its path, its query and its body.
 
     Raises:
-        InvalidInput: a part cannot be read.
+        InvalidInput: the path, the query or the body cannot be read.
     """
     path = {name: _decoded(name, value) for name, value in http.path_params.items()}
     query = _query(operation, http)
@@ -148,13 +148,13 @@ def _decoded(name: str, value: str) -> str:
 def _query(operation: Operation[Any, Any], http: HTTPRequest) -> dict[str, Any]:
     names = operation.query_fields
     if operation.has_body:
-        # Whatever else stands in the query of a request with a body belongs to a proxy, as RunPod's balancer adds it.
+        # Other parameters of a request with a body come from a proxy, such as RunPod's load balancer. Pass over them.
         return {name: _parsed(operation, name, http.query_params[name]) for name in names if name in http.query_params}
     return {name: _parsed(operation, name, value) for name, value in http.query_params.items()}
 
 
 def _parsed(operation: Operation[Any, Any], name: str, text: str) -> Any:
-    """Return a query parameter's value as its field's type: a filter is JSON, a number and a truth are their texts."""
+    """Parse a query parameter as the type of its field. A filter is JSON; a number or a boolean is its text."""
     field = operation.request.model_fields.get(name)
     if field is None or name in operation.in_path:
         raise InvalidInput(f"{name} is not a field of this request; check its spelling.", field=name)

@@ -1,4 +1,4 @@
-"""HTTP routes of the tools: the list, a call by name, and both in one envelope."""
+"""The HTTP routes of the tools: the list, a call by name, and both in one envelope."""
 
 import logging
 import time
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 
 class ToolChoice(fields.Request):
-    """The tool to call and its parameters; nothing to list the tools."""
+    """The tool to call and its parameters; both are left out to list the tools."""
 
     tool_name: str | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class Envelope(fields.Request):
-    """List the tools, or call one."""
+    """A request that lists the tools or calls one."""
 
     action: Literal["list_tools", "invoke_tool"]
     data: dict[str, Any] = Field(
@@ -68,7 +68,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.post("", summary="List or call tools", responses=documented(operations.CALL_TOOL))
     async def envelope(http: Request) -> Response:
-        """Carry out the actions `list_tools` and `invoke_tool` of one envelope."""
+        """Carry out the action of an envelope: `list_tools` or `invoke_tool`."""
         started = time.perf_counter()
         body = Envelope.read(await json_object(http))
         choice = ToolChoice.read(body.data)

@@ -3,11 +3,11 @@
 import hashlib
 
 from vector_memory.errors import InvalidInput
-from vector_memory.fields import Text
+from vector_memory.fields import BoundedText
 from vector_memory.memories import KEY, NAMESPACE, TTL_SECONDS
 from vector_memory.times import iso_time, time_ms
 
-IDEMPOTENCY_KEY = Text(255, "use a shorter one")
+IDEMPOTENCY_KEY = BoundedText(255, "use a shorter one")
 
 MINUTE_MS = 60 * 1000
 DAY_MS = 24 * 3600 * 1000

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from vector_memory.errors import InvalidInput
-from vector_memory.fields import Request, Text, Timestamp, Value, WholeNumber, is_none
+from vector_memory.fields import BoundedText, Request, Timestamp, Value, WholeNumber, is_none
 from vector_memory.memories import (
     DEFAULT_NAMESPACE,
     LIMIT,
@@ -22,10 +22,10 @@ from vector_memory.memories import (
 )
 from vector_memory.retrieval import MAX_TOKENS
 
-ID = Text(200, "use a shorter one")
-TITLE = Text(300, "use a shorter one", blank="leave it out")
-LIBRARY = Text(200, "use a shorter one", blank="leave it out")
-TOPIC = Text(200, "use a shorter one", blank="leave it out")
+ID = BoundedText(200, "use a shorter one")
+TITLE = BoundedText(300, "use a shorter one", blank="leave it out")
+LIBRARY = BoundedText(200, "use a shorter one", blank="leave it out")
+TOPIC = BoundedText(200, "use a shorter one", blank="leave it out")
 METADATA_BYTES_MAX = 4_096
 """Bound of the caller's metadata as JSON in UTF-8. It is smaller than a memory's, since every chunk holds a copy."""
 

@@ -2,7 +2,7 @@
 
 A bound is declared once, on the field. The type checks it, `/openapi.json` shows it, and the error names it:
 
-    Key = Annotated[str, Text(512, "use a shorter one")]
+    Key = Annotated[str, BoundedText(512, "use a shorter one")]
 
     class GetRequest(Request):
         key: Key
@@ -53,7 +53,7 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class Text(Bound):
+class BoundedText(Bound):
     """Text of 1 to `chars_max` characters that has a UTF-8 form.
 
     Attributes:

@@ -10,15 +10,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, SkipValidation, WithJsonSchema
 
 from vector_memory.errors import InvalidInput, ServiceError, error_of
-from vector_memory.fields import JSON, Items, Number, Request, Text, Timestamp, Value, WholeNumber, is_none
+from vector_memory.fields import JSON, BoundedText, Items, Number, Request, Timestamp, Value, WholeNumber, is_none
 
 Metadata: TypeAlias = Mapping[str, JSON]
 
 DEFAULT_NAMESPACE = "default"
 
-NAMESPACE = Text(128, "use a shorter one")
-KEY = Text(512, "use a shorter one")
-CONTENT = Text(100_000, "store a longer text in parts", blank="send the text to remember")
+NAMESPACE = BoundedText(128, "use a shorter one")
+KEY = BoundedText(512, "use a shorter one")
+CONTENT = BoundedText(100_000, "store a longer text in parts", blank="send the text to remember")
 """Bounds of a memory's text. 100,000 characters are about 100 windows of the model and take some seconds to embed. A
 longer text can be stored as a document, which is kept in chunks."""
 

@@ -6,11 +6,11 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from vector_memory.errors import Code
-from vector_memory.fields import Number, Request, Text, Value, WholeNumber, is_none
+from vector_memory.fields import BoundedText, Number, Request, Value, WholeNumber, is_none
 from vector_memory.memories import DEFAULT_NAMESPACE, ErrorBody, Filter, Namespace
 from vector_memory.retrieval import COSINE, SHARE, Explanation, Hit, Mode, Relevance, Scores
 
-QUERY = Text(5_000, "ask for less at once", blank="say what to look for")
+QUERY = BoundedText(5_000, "ask for less at once", blank="say what to look for")
 K = WholeNumber(1, 50)
 DEFAULT_K = 8
 MAX_TOKENS = WholeNumber(100, 4_000)

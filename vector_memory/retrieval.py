@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from vector_memory.errors import InvalidInput
-from vector_memory.fields import Items, Number, Request, Text, Value, WholeNumber, is_none
+from vector_memory.fields import BoundedText, Items, Number, Request, Value, WholeNumber, is_none
 from vector_memory.memories import (
     DEFAULT_NAMESPACE,
     KEY,
@@ -20,7 +20,7 @@ from vector_memory.memories import (
 )
 from vector_memory.times import time_ms
 
-QUERY = Text(10_000, "ask for less at once", blank="say what to look for")
+QUERY = BoundedText(10_000, "ask for less at once", blank="say what to look for")
 K = WholeNumber(1, 1_000)
 HALF_LIFE_DAYS = Number(0.01, 36_500)
 SHARE = Number(0, 1)

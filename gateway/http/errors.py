@@ -1,7 +1,6 @@
 """The one table from errors to HTTP statuses, and the handlers that use it."""
 
 import logging
-import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from gateway.http.paths import path_pattern
 from gateway.observability.logs import request_id
 from vector_memory import errors
 from vector_memory.errors import InvalidInput, NotFound, ServiceError, look_up
@@ -115,8 +115,7 @@ def _methods(request: Request) -> set[str]:
     app: FastAPI = request.app
     found: set[str] = set()
     for path, methods in app.openapi()["paths"].items():
-        keyed = re.escape(path).replace(r"\{key\}", ".+")  # a key may hold slashes
-        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", keyed), request.url.path):
+        if path_pattern(path).fullmatch(request.url.path):
             found |= {method.upper() for method in methods}
     return found
 

@@ -18,7 +18,7 @@ from memory_service.embedding.embedder import Vectors
 from research.chat import ChatRequest
 from research.llm.errors import LLMRefused
 from vector_memory.errors import InvalidInput, LimitExceeded, NotFound, ServiceError
-from vector_memory.fields import Items, Request, Text, invalid_input
+from vector_memory.fields import BoundedText, Items, Request, invalid_input
 from vector_memory.memories import CONTENT, DEFAULT_NAMESPACE, Filter
 from vector_memory.research import DEFAULT_K
 
@@ -213,7 +213,7 @@ def _inputs(value: object) -> list[str]:
         # OpenAI also takes token numbers. They belong to its tokenizer, so they mean nothing to this model.
         if isinstance(text, int | list):
             raise InvalidInput(f"{field} holds tokens of another model's tokenizer; send the text itself.", field=field)
-        Text(CONTENT.chars_max, "split it").check(text, field)
+        BoundedText(CONTENT.chars_max, "split it").check(text, field)
     return texts
 
 

@@ -11,7 +11,7 @@ from memory_service.service import MemoryService
 from memory_service.tokens import estimate_tokens
 from vector_memory.documents import LIBRARIES_MAX, LIBRARY, Docs, DocsChunk, Library
 from vector_memory.errors import NotFound
-from vector_memory.fields import JSON, Text, WholeNumber
+from vector_memory.fields import JSON, BoundedText, WholeNumber
 from vector_memory.memories import DEFAULT_NAMESPACE, LIMIT, Consistency, Memory
 from vector_memory.retrieval import MAX_TOKENS, Hit, Retrieval
 
@@ -57,7 +57,7 @@ class LibraryService:
         checks.namespace(namespace)
         WholeNumber(1, LIBRARIES_MAX).check(limit, "limit")
         if name is not None:
-            Text(NAME_CHARS_MAX, "use a shorter one").check(name, "name")
+            BoundedText(NAME_CHARS_MAX, "use a shorter one").check(name, "name")
         known = [id for id, _ in self._values("document.library", namespace, KNOWN_MAX, None, consistency)]
         if name is None:
             return [self._library(id, namespace, "all") for id in known[:limit]]

@@ -315,6 +315,7 @@ def test_unknown_routes_methods_and_query_fields_are_refused_in_the_same_shape(c
     error(client.put("/v1/memories", json={}), 405)
     assert client.put("/v1/memories", json={}).headers["allow"] == "GET, POST"
     assert client.put("/v1/memories/some/key").headers["allow"] == "DELETE, GET, PATCH"
+    assert client.put("/v1/documents/some/guide").headers["allow"] == "DELETE, GET"
     assert error(client.get("/v1/memories", params={"namspace": "x"}), 422)["field"] == "namspace"
     assert error(client.get("/v1/memories", params={"filter": "{"}), 422)["field"] == "filter"
     assert error(client.get("/v1/memories", params={"limit": "many"}), 422)["field"] == "limit"

@@ -18,6 +18,7 @@ from gateway.calls import Caller, call, description, stream
 from gateway.http.bodies import json_object, read_document
 from gateway.http.errors import documented
 from gateway.http.event_stream import RESEARCH, stream_response
+from gateway.http.paths import WITH_SLASHES, path_pattern
 from gateway.http.schema import EVENTS, openapi_extra
 from gateway.serving.services import Services
 from vector_memory import operations
@@ -28,9 +29,6 @@ from vector_memory.research import ResearchRequest
 
 _OWN_ROUTES = frozenset({operations.HEALTH.name, operations.LIST_TOOLS.name, operations.CALL_TOOL.name})
 """Operations with routes elsewhere. Health answers while the service loads, and tools answer in an envelope."""
-
-_WITH_SLASHES = ("key", "id", "library")
-"""Path fields that may hold slashes. A caller need not encode those slashes."""
 
 
 def routes(services: Services) -> APIRouter:
@@ -51,7 +49,7 @@ def _add(router: APIRouter, services: Services, operation: Operation[Any, Any]) 
         content = await call(services, operation, request, caller, json_bytes)
         return Response(content, media_type="application/json")
 
-    path = re.sub(rf"{{({'|'.join(_WITH_SLASHES)})}}", r"{\1:path}", operation.path)
+    path = re.sub(rf"{{({'|'.join(WITH_SLASHES)})}}", r"{\1:path}", operation.path)
     router.add_api_route(
         path,
         endpoint,
@@ -102,18 +100,11 @@ class OperationRoute(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Tell whether the path belongs to this route, and whether the method does too."""
-        found = _pattern(self.path_format).fullmatch(_sent_path(scope))
+        found = path_pattern(self.path_format).fullmatch(_sent_path(scope))
         if scope["type"] != "http" or found is None:
             return Match.NONE, {}
         child = {"endpoint": self.endpoint, "path_params": found.groupdict(), "route": self}
         return (Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL), child
-
-
-@cache
-def _pattern(path: str) -> re.Pattern[str]:
-    """Return the pattern of a percent-encoded path. A field is one segment, or several if it may hold slashes."""
-    many = "|".join(_WITH_SLASHES)
-    return re.compile(re.sub(r"{(\w+)}", lambda name: f"(?P<{name[1]}>{'.+' if name[1] in many else '[^/]+'})", path))
 
 
 def _sent_path(scope: Scope) -> str:

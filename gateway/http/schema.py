@@ -1,8 +1,13 @@
-"""Describes the operations for `/openapi.json` from their request types. FastAPI adds the answer types."""
+"""Describes the operations for `/openapi.json` from their request and answer types.
 
-from typing import Any
+The description is made when somebody asks for it, because building the schemas of all types would delay the start.
+"""
+
+from collections.abc import Collection
+from typing import Any, Literal
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.http.uploads import FILE_FIELD
@@ -11,9 +16,6 @@ from vector_memory import operations
 from vector_memory.operations import OPERATIONS, Operation
 
 _COMPONENT = "#/components/schemas/{model}"
-
-EVENTS: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-"""The second form of an answer that may stream: server-sent events."""
 
 _HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {
@@ -29,21 +31,31 @@ _HEADERS: dict[str, dict[str, Any]] = {
 _CACHED = (operations.RETRIEVE.name, operations.RESEARCH.name)
 
 
-def openapi_extra(operation: Operation[Any, Any]) -> dict[str, Any]:
-    """Return the parameters and the request body of an operation in the form of OpenAPI."""
-    properties = operation.request.model_json_schema(ref_template=_COMPONENT)["properties"]
-    parameters = [_parameter(name, "path", properties[name], is_required=True) for name in operation.in_path]
-    for name in operation.query_fields:
-        is_required = operation.request.model_fields[name].is_required()
-        parameters.append(_parameter(name, "query", properties[name], is_required=is_required))
+def _describe(item: dict[str, Any], operation: Operation[Any, Any], schema: dict[str, Any], answer: Any) -> None:
+    """Add the parameters, the body and the answer of an operation to what FastAPI says of its route.
+
+    Args:
+        item: the route's entry under `paths`.
+        operation: the one that the route carries out.
+        schema: JSON Schema of its request type.
+        answer: reference to the schema of its answer type.
+    """
+    properties = schema.get("properties", {})
+    required = schema.get("required", ())
+    places = [(name, "path") for name in operation.in_path] + [(name, "query") for name in operation.query_fields]
+    parameters = [_parameter(name, place, properties[name], is_required=name in required) for name, place in places]
     if operation.is_keyed:
         parameters.append(_header("Idempotency-Key"))
     if operation.name in _CACHED:
         parameters.append(_header("Cache-Control"))
-    extra: dict[str, Any] = {"parameters": parameters} if parameters else {}
+    if parameters:
+        item["parameters"] = parameters
     if operation.has_body:
-        extra["requestBody"] = {"required": True, "content": _content(operation, properties)}
-    return extra
+        item["requestBody"] = {"required": True, "content": _content(operation, properties, required)}
+    content: dict[str, Any] = {"application/json": {"schema": answer}}
+    if operation.streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    item["responses"]["200"] = {"description": "The answer.", "content": content}
 
 
 def _parameter(name: str, place: str, schema: dict[str, Any], *, is_required: bool) -> dict[str, Any]:
@@ -59,13 +71,16 @@ def _header(name: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, **_HEADERS[name]}
 
 
-def _content(operation: Operation[Any, Any], properties: dict[str, Any]) -> dict[str, Any]:
-    if operation.in_path or operation.in_query:
-        # Some fields of the type are in the path or the query, so the body has a schema of its own with the others.
+def _content(operation: Operation[Any, Any], properties: dict[str, Any], required: Collection[str]) -> dict[str, Any]:
+    if operation.whole_body is not None:
+        schema: dict[str, Any] = properties[operation.whole_body]
+    elif operation.in_path or operation.in_query:
+        # Some fields of the type travel elsewhere, so the body is described by the others.
         names = operation.body_fields
-        required = [name for name in names if operation.request.model_fields[name].is_required()]
-        schema: dict[str, Any] = {"type": "object", "properties": {name: properties[name] for name in names}}
-        schema |= {"additionalProperties": False, **({"required": required} if required else {})}
+        schema = {"type": "object", "properties": {name: properties[name] for name in names}}
+        schema |= {"additionalProperties": False, "required": [name for name in names if name in required]}
+        if not schema["required"]:
+            del schema["required"]
     else:
         schema = {"$ref": _COMPONENT.format(model=operation.request.__name__)}
     content = {"application/json": {"schema": schema}}
@@ -79,16 +94,22 @@ def _content(operation: Operation[Any, Any], properties: dict[str, Any]) -> dict
 
 
 def install(app: FastAPI) -> None:
-    """Add the request types to the application's schema. The descriptions of the operations refer to them."""
-    without = app.openapi
+    """Make the application describe its operations."""
+    by_fastapi = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            types = [(operation.request, "validation") for operation in OPERATIONS.values()]
-            _, described = models_json_schema(types, ref_template=_COMPONENT)  # type: ignore[arg-type]
-            schemas = without().setdefault("components", {}).setdefault("schemas", {})
-            for name, schema in described.get("$defs", {}).items():
-                schemas.setdefault(name, schema)
-        return without()
+            types: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = []
+            for operation in OPERATIONS.values():
+                types += [(operation.request, "validation"), (operation.answer, "serialization")]
+            references, described = models_json_schema(types, ref_template=_COMPONENT)
+            document = by_fastapi()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas |= described["$defs"]
+            for operation in OPERATIONS.values():
+                item = document["paths"][operation.path][operation.method.lower()]
+                name = references[operation.request, "validation"]["$ref"].rpartition("/")[2]
+                _describe(item, operation, schemas[name], references[operation.answer, "serialization"])
+        return by_fastapi()
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -48,7 +48,7 @@ def routes(worker: Worker, app: FastAPI) -> APIRouter:
             }
         )
 
-    @router.get("/health", summary=operations.HEALTH.summary, responses={200: {"model": operations.HEALTH.answer}})
+    @router.get("/health", summary=operations.HEALTH.summary)
     async def health() -> Response:
         """Report whether requests are served and how many memories there are. Answer 503 while the service loads."""
         if not worker.is_ready:

@@ -19,7 +19,6 @@ from gateway.http.bodies import json_object, read_document
 from gateway.http.errors import documented
 from gateway.http.event_stream import RESEARCH, stream_response
 from gateway.http.paths import WITH_SLASHES, path_pattern
-from gateway.http.schema import EVENTS, openapi_extra
 from gateway.serving.services import Services
 from vector_memory import operations
 from vector_memory.errors import InvalidInput
@@ -59,11 +58,7 @@ def _add(router: APIRouter, services: Services, operation: Operation[Any, Any]) 
         summary=operation.summary,
         description=description(operation),
         tags=[_tag(operation)],
-        responses={
-            200: {"model": operation.answer, "description": "The answer.", **(EVENTS if operation.streams else {})},
-            **documented(operation),
-        },
-        openapi_extra=openapi_extra(operation),
+        responses=documented(operation),
         route_class_override=OperationRoute,
     )
 

@@ -12,7 +12,6 @@ from gateway.calls import call, description
 from gateway.http.bodies import json_object
 from gateway.http.errors import documented, status_of
 from gateway.http.routes.operations import caller_of, json_bytes
-from gateway.http.schema import openapi_extra
 from gateway.observability.logs import request_id
 from gateway.serving.services import Services
 from vector_memory import fields, operations
@@ -62,8 +61,7 @@ def routes(services: Services) -> APIRouter:
             operation_id=operation.name,
             summary=operation.summary,
             description=description(operation),
-            responses={200: {"model": operation.answer, "description": "The answer."}, **documented(operation)},
-            openapi_extra=openapi_extra(operation),
+            responses=documented(operation),
         )
 
     @router.post("", summary="List or call tools", responses=documented(operations.CALL_TOOL))

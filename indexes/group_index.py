@@ -118,7 +118,7 @@ class GroupIndex:
         self._append(EncodedRows.encode(groups, vectors), capacity)
 
     def _append(self, rows: EncodedRows, capacity: int) -> None:
-        """Append rows, the first of which may be of the last group; a new segment is made with this capacity."""
+        """Append rows. The first of them may be of the last group. A new segment is made with this capacity."""
         if len(rows) == 0:
             return
         last = self._last()

@@ -154,7 +154,7 @@ def _reserved(vector: Any, size: int) -> NDArray[Any]:
 
 
 def roomy(count: int) -> int:
-    """Return the capacity of a segment that begins with so many rows: a quarter more, within the limit."""
+    """Return the capacity of a segment that begins with `count` rows: a quarter more, within the limit."""
     return min(SEGMENT_ROWS, count + max(ROWS_MIN, count // 4))
 
 

@@ -1,4 +1,4 @@
-"""The metadata of chunks: what an upload writes into them, and what a document looks like when it is read from them.
+"""Writes the metadata of chunks, and reads documents back from them.
 
 The first chunk of a document, its *head*, also has the field `document`, which lists the other chunks by a digest.
 """
@@ -14,7 +14,7 @@ from vector_memory.fields import JSON
 from vector_memory.memories import Memory
 
 HEADINGS_MAX, HEADING_CHARS_MAX = 6, 200
-"""Innermost headings kept with a chunk, and characters of each, so that metadata stay small."""
+"""Most headings kept with a chunk, the innermost ones, and most characters of each. They keep metadata small."""
 
 
 def common_metadata(document: NewDocument, id: str, extracted: Extracted) -> dict[str, JSON]:
@@ -64,7 +64,7 @@ def head_entry(document: NewDocument, data: bytes, keys: Sequence[str]) -> dict[
 
 
 def number_of(memory: Memory) -> int:
-    """Return the number that orders a chunk in its document; 0 if somebody changed it."""
+    """Return the number that orders a chunk in its document; 0 if a caller changed it to no number."""
     number = memory.metadata.get("chunk")
     return number if isinstance(number, int) else 0
 
@@ -82,7 +82,7 @@ def place_chunks(chunks: Sequence[Memory]) -> list[PlacedChunk]:
 
 
 def updated_at_ms(memory: Memory) -> int:
-    """Return when a memory was written last, as a key for sorting."""
+    """Return the time at which a memory was written last. `max` and `sorted` use it as a key."""
     return memory.updated_at_ms
 
 

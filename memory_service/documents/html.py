@@ -1,4 +1,4 @@
-"""Reads HTML: the main text with its headings, code and tables. Scripts, styles and navigation are left out."""
+"""Reads the main text of HTML with its headings, code and tables. Scripts, styles and navigation are left out."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -127,14 +127,14 @@ def _finish(writer: _BlockWriter, tag: str, kinds: list[tuple[BlockKind, int]]) 
 
 
 def _collapse_spaces(text: str) -> str:
-    """The text with one space for any white space, and a new line for each break."""
+    """Return the text with one space for any white space, and a new line for each break."""
     lines = (" ".join(line.split()) for line in text.split(_BREAK))
     shown = "\n".join(lines).strip()
     return "" if shown == "-" else shown
 
 
 def _join_table_rows(blocks: list[Block]) -> list[Block]:
-    """The blocks, with the adjacent rows of a table as one block."""
+    """Return the blocks, with the adjacent rows of a table as one block."""
     joined: list[Block] = []
     for block in blocks:
         last = joined[-1] if joined else None

@@ -1,4 +1,4 @@
-"""Explaining: how an answer came about, and why a memory is not in it."""
+"""Explains how an answer came about, and why a memory is not in it."""
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def _signals(ranking: Ranking, position: int) -> dict[str, float]:
 def _why_not(
     projection: Projection, query: PreparedQuery, result: SearchResult, returned: Positions, key: str
 ) -> WhyNot:
-    """The first reason, in the order in which the search leaves memories out."""
+    """Return the first reason why a memory is missing, in the order in which the search leaves memories out."""
     namespace = query.retrieval.namespace
     index = projection.index(namespace)
     pair = projection.catalog.find(namespace, key)
@@ -87,7 +87,7 @@ def _why_not(
 def _why_not_chosen(
     retrieval: Retrieval, result: SearchResult, returned: Positions, everything: Ranking, position: int
 ) -> tuple[str, str]:
-    """The reason and a sentence for the candidate at a position of the ranking of all candidates."""
+    """Return the reason and a sentence for one candidate, which is at `position` in the ranking of all candidates."""
     id, rank, score = everything.ids[position], position + 1, float(everything.scores[position])
     chosen = result.ranking.ids[result.chosen]
     if id in result.ranking.ids[returned]:
@@ -108,13 +108,13 @@ def _why_not_chosen(
 
 
 def _last_rank(everything: Ranking, chosen: Groups) -> int:
-    """The rank, from 1, of the lowest chosen memory; 0 if none is chosen."""
+    """Return the rank, from 1, of the lowest chosen memory; 0 if none is chosen."""
     positions = np.flatnonzero(np.isin(everything.ids, chosen))
     return int(positions[-1]) + 1 if len(positions) else 0
 
 
 def _failed_condition(projection: Projection, namespace: str, wanted: Filter, id: int) -> str | None:
-    """The most precise condition of the filter that a memory does not meet; None if it meets all."""
+    """Return the most precise condition of the filter that a memory does not meet; None if it meets all."""
     if id in projection.catalog.matching_ids(namespace, wanted):
         return None
     if isinstance(wanted, AllOf):

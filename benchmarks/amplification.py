@@ -100,6 +100,7 @@ def measure(folder: Path, lines: Sequence[str], memories: int, updates: int) -> 
     folder.mkdir()
     defaults = MemorySettings()
     per_interval = math.ceil(updates * defaults.snapshot_interval_s / DAY_S)
+    # After `enough` updates a snapshot is due at once. After `spread` updates one is due because its interval is over.
     enough = math.ceil(max(defaults.snapshot_records, memories * HELD_SHARE))
     spread = min(per_interval * math.ceil(enough * INTERVAL_SHARE / per_interval), enough)
     paces = {"spread over 24 hours": spread, "within one snapshot interval": enough}
@@ -125,6 +126,7 @@ def _day(folder: Path, pace: str, first: Sequence[str], updated: Sequence[str], 
         _store(service, updated[begin : begin + every], keys[begin : begin + every])
         sizes.append(_bytes_under(data.snapshots / service.snapshot()))
     updated_bytes = _bytes_under(data.journal) - filled_bytes
+    # Only snapshots that the compaction took are new after it.
     before = set(data.snapshots.iterdir())
     service.compact()
     compaction_bytes = sum(_bytes_under(path) for path in set(data.snapshots.iterdir()) - before)
@@ -149,6 +151,7 @@ def _zipf(keys: int, draws: int) -> list[int]:
     """Draw numbers of keys by Zipf's law. A random permutation decides which keys are popular."""
     chooser = np.random.default_rng(SEED)
     weights = 1 / np.arange(1, keys + 1)
+    # (keys,) weights by rank; the permutation gives each rank a key.
     drawn: list[int] = chooser.choice(chooser.permutation(keys), draws, p=weights / weights.sum()).tolist()
     return drawn
 

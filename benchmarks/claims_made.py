@@ -192,6 +192,7 @@ def _negated(text: str, speakers: Sequence[str]) -> str:
     without = _NOT.sub(lambda match: match[1] or match.group().removesuffix("n't"), text, count=1)
     if without != text:
         return without
+    # There was no negation to remove, so one is added.
     if _AUXILIARY.search(text):
         return _AUXILIARY.sub(r"\1 not", text, count=1)
     first, _, rest = text.partition(" ")
@@ -227,4 +228,5 @@ def _elsewhere(true: Sequence[Made], turns: Sequence[Turn], embed: Embed, lot: r
 
 
 def _other_place(at: int, count: int, lot: random.Random) -> int:
+    # At least three turns away in both directions, around the end.
     return (at + lot.randrange(3, count - 3)) % count

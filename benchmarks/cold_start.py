@@ -75,6 +75,7 @@ def measure(prefilled: Prefilled, runs: int) -> ColdStart:
     snapshots_s: list[float] = []
     for run in range(runs):
         print(f"cold start over {prefilled.count} memories: {run + 1} of {runs}", file=sys.stderr)
+        # The three kinds take turns, so that all of them meet the same load of the machine.
         bare_s.append(bare_start_s())
         shutil.rmtree(prefilled.path / DATA / SNAPSHOT_FOLDER, ignore_errors=True)
         with ServiceProcess(prefilled.path) as service:

@@ -86,6 +86,7 @@ def _ways(
         queries = [follow(question.text, text, rarity) for _, text in first[:FEEDBACK_PASSAGES]]
         further = [[key for key, _ in retrieved(query)] for query in queries]
         ways[f"{name}, two places"] = _places(keys, further)
+        # The first retrieval counts twice, so that further ones do not push its best hits out.
         ways[f"{name}, fused"] = _fused([keys, keys, *further])
     return ways
 
@@ -106,6 +107,7 @@ FOLLOW: Mapping[str, Follow] = {
 
 def _places(first: Sequence[str], further: Sequence[Sequence[str]]) -> list[str]:
     """Return the best keys of the first retrieval, followed by new keys of the others in the last places."""
+    # The best of each further list, then the second of each, and so on.
     fresh = chain.from_iterable(zip_longest(*further))
     return list(dict.fromkeys(key for key in chain(first[:FIRST_KEPT], fresh) if key is not None))[:K]
 

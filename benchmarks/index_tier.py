@@ -109,6 +109,7 @@ def _resident_bytes() -> int:
 
 def _filled(rows: Vectors) -> tuple[GroupIndex, tuple[list[float], list[float]]]:
     index = GroupIndex(rows.shape[1])
+    # Batches fill the index up to here, and single vectors do the rest.
     begin_singles = max(len(rows) // 2, len(rows) - SINGLES)
     steps = [*range(0, begin_singles, BATCH), *range(begin_singles, len(rows) + 1)]
     batches_s: list[float] = []
@@ -123,6 +124,7 @@ def _filled(rows: Vectors) -> tuple[GroupIndex, tuple[list[float], list[float]]]
 
 def _filters(rows: Vectors) -> Mapping[str, Groups | None]:
     """Return what searches are restricted to: nothing, a random share, or the share nearest to some direction."""
+    # A share of one subject is the hard case for an index, because its rows lie close together.
     chooser = np.random.default_rng(SEED)
     direction = rows[chooser.integers(len(rows))]
     # (n,) the rows by their cosine to the direction, nearest first.

@@ -106,8 +106,10 @@ def interval(judged: Sequence[Judged], measure: str) -> tuple[float, float]:
 
     Questions of one conversation are not independent, so the truth is less certain than this.
     """
+    # (questions,) the measure of each question.
     values = np.array([MEASURES[measure](one) for one in judged])
     chooser = np.random.default_rng(SEED)
+    # (RESAMPLES,) the mean of as many questions, drawn with replacement.
     means = [values[chooser.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])
     return 100 * float(low), 100 * float(high)

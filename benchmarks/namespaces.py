@@ -56,6 +56,7 @@ class Drawn:
     def embed(self, windows: Sequence[TextWindow]) -> Vectors:
         """Return a unit vector for each window, (n, 384)."""
         seeds = [int.from_bytes(hashlib.sha256(window.text.encode()).digest()[:8], "little") for window in windows]
+        # (n, DIM), divided by the norms (n, 1).
         vectors = np.stack([np.random.default_rng(seed).standard_normal(DIM, dtype=np.float32) for seed in seeds])
         unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
@@ -132,9 +133,11 @@ def measure(folder: Path, namespaces: int, budget_mb: float) -> Opened:
     loading, resident = [], []
     for at, namespace in enumerate(order):
         first_s = _ask(service, namespace)
+        # The last ones are asked again. The second retrieve finds the index in RAM.
         if at >= len(order) - ASKED:
             loading.append(first_s)
             resident.append(_ask(service, namespace))
+    # Garbage of the retrieves must not count as memory of the indexes.
     gc.collect()
     asked_mb, indexes = _resident_mb(), service._projection._indexes
     in_ram, weight_mb = len(indexes.in_ram()), indexes.weight_bytes / 1e6

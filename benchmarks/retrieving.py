@@ -148,6 +148,7 @@ class Crowd:
 
 def crowd(port: int, model: BareModel, queries: Sequence[str], memories: int) -> Crowd:
     """Let concurrent clients send their shares of the queries, each on a connection of its own."""
+    # The bare model runs before and after the clients, never at the same time.
     bare_s = [timed_embedding_s(model, query) for query in queries]
     started = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:

@@ -61,6 +61,7 @@ def replay(prefilled: Prefilled, records: int, runs: int) -> Replay:
             started = time.perf_counter()
             projection = recover(folder, embedder, HybridClock(), Path(cache)).projection
             took_s.append(time.perf_counter() - started)
+            # Without a snapshot until now, every run has applied all records.
             if run == runs - 1:
                 _write_snapshot(projection, folder, embedder)
             projection.close()

@@ -133,6 +133,7 @@ def batches(service: ServiceProcess, client: Client, model: BareModel, texts: Se
     for begin in range(0, len(texts), size):
         batch = texts[begin : begin + size]
         print(f"batch store: {begin + len(batch)} of {len(texts)}", file=sys.stderr)
+        # Every second batch goes to the service first, so that caches favour neither.
         bare_first = _embedded(model, batch) if len(results) % 2 == 0 else None
         stored = _stored(service, client, batch, begin)
         results.append(Batch(len(batch), stored, bare_first or _embedded(model, batch)))

@@ -171,6 +171,7 @@ def _paraphrased(judged: Sequence[Judged]) -> list[Judged]:
 
 
 def _precision_recall(judged: Sequence[Judged], least: float) -> tuple[float, float, float]:
+    # Of the claims that count as supported: whether each is true. A sum of them is the number of true positives.
     taken = [one.claim.is_true for one in judged if one.finding.probability >= least]
     true = sum(one.claim.is_true for one in judged)
     precision, recall = sum(taken) / max(1, len(taken)), sum(taken) / max(1, true)
@@ -211,6 +212,7 @@ def _draw(path: Path, judged: Sequence[Judged]) -> None:
     steps = np.linspace(0.02, 0.98, 97)
     for panel, part in zip(panels, PARTS, strict=True):
         group = _paraphrased([one for one in judged if one.claim.part == part])
+        # (steps, 3) precision, recall and F1 at each least probability.
         curves = np.array([_precision_recall(group, float(least)) for least in steps])
         for name, curve in zip(("precision", "recall", "F1"), curves.T, strict=True):
             panel.plot(steps, 100 * curve, label=name)

@@ -49,6 +49,7 @@ def measure(folder: Path, lines: Sequence[str], writes: int) -> list[Visibility]
     (folder / "writer").mkdir()
     (folder / "reader").mkdir()
     (folder / "writer" / DATA).mkdir()
+    # Both workers have caches and logs of their own, but share the data folder.
     (folder / "reader" / DATA).symlink_to(folder / "writer" / DATA)
     with ServiceProcess(folder / "writer") as writer, ServiceProcess(folder / "reader") as reader:
         ports = writer.ready_port(), reader.ready_port()

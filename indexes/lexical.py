@@ -174,7 +174,8 @@ class LexicalIndex:
             setattr(self, name, fresh)
 
     def frozen(self) -> "LexicalIndex":
-        """Return the index as it is now. Only the flags are copied; postings added later have rows beyond its count."""
+        """Return the index as it is now. It shares the postings; those added later have rows beyond its count."""
+        # Groups, lengths and postings only grow beyond the count, so both indexes can share them.
         copy = LexicalIndex()
         copy._postings, copy.groups, copy.lengths = dict(self._postings), self.groups, self.lengths
         copy.alive, copy.count, copy.dead = self.alive.copy(), self.count, self.dead

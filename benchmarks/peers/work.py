@@ -205,6 +205,7 @@ def _filtered(
 
 def judged(found: Sequence[Sequence[str]], matching: set[str], k: int, took: Latencies) -> Filtered:
     """Compare the returned ids with the matching ones. For each query min(k, number of matches) ids are due."""
+    # A set counts an id once, so an id that is returned twice is wrong once.
     due = min(k, len(matching))
     right = [len(set(ids) & matching) for ids in found]
     wrong = sum(len(ids) for ids in found) - sum(right)
@@ -221,6 +222,7 @@ def _killed(opened: Callable[[], Contender], rounds: Sequence[Sequence[Memory]])
                 contender.kill()
             with opened() as contender:
                 held = contender.held(COLLECTION, [one["id"] for one in memories])
+        # A contender that fails or does not open again ends the rounds, since further ones would tell nothing.
         except RuntimeError as error:
             print(error, file=sys.stderr)
             kills.append(Kill(len(memories), None))

@@ -74,6 +74,7 @@ def place_chunks(chunks: Sequence[Memory]) -> list[PlacedChunk]:
     placed = []
     end = 0
     for number, memory in enumerate(chunks, 1):
+        # A caller may have changed the metadata, so the type is checked.
         overlap = memory.metadata.get("overlap")
         start = end - (overlap if isinstance(overlap, int) else 0)
         end = start + len(memory.content)
@@ -91,6 +92,7 @@ def document_of_chunks(id: str, namespace: str, chunks: Sequence[Memory]) -> Doc
     head = max((memory for memory in chunks if _entry(memory.metadata)), key=updated_at_ms, default=None)
     if head is None:
         return document_of(id, namespace, chunks[0].metadata, len(chunks), None, is_complete=False)
+    # The head lists the keys of all chunks by their digest. Another set of chunks has another digest.
     is_complete = _entry(head.metadata).get("keys_sha256") == _keys_sha256([memory.key for memory in chunks])
     return document_of(id, namespace, head.metadata, len(chunks), head.updated_at_ms, is_complete=is_complete)
 
@@ -99,6 +101,7 @@ def document_of_head(id: str, namespace: str, count: int, head: Memory | None) -
     """Read a document from its head and the number of its chunks. Without a head, no upload of it was completed."""
     if head is None:
         return document_of(id, namespace, {}, count, None, is_complete=False)
+    # A listing does not read the chunks, so only their number is compared.
     is_complete = _entry(head.metadata).get("chunks") == count
     return document_of(id, namespace, head.metadata, count, head.updated_at_ms, is_complete=is_complete)
 

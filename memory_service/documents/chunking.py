@@ -103,6 +103,7 @@ class Chunker:
             most += 1
             if tokens <= self._body // 2:
                 half = most + 1
+        # Every chunk takes at least one atom, so that the loop over the atoms always goes on.
         most = max(most, begin + 1)
         # With some tokenizers, a text has more tokens than its parts together.
         while most > begin + 1 and self._count(text[start : atoms[most - 1].end]) > self._body:
@@ -113,6 +114,7 @@ class Chunker:
         ends = range(min(half, most), most + 1)
         best = max(atoms[end - 1].joint for end in ends)
         best_ends = [end for end in ends if atoms[end - 1].joint is best]
+        # Ends of words are everywhere, so the last one is taken. The checksum chooses among sentences and blocks.
         if best < _Joint.SENTENCE:
             return best_ends[-1]
         return min(best_ends, key=lambda end: (_checksum(text, atoms[end - 1]), -end))
@@ -164,6 +166,7 @@ class Chunker:
         """Cut a word that is too long for a chunk. Texts without spaces and base64 have such words."""
         while start < end:
             size = min(end - start, CHUNK_CHARS_MAX)
+            # Halve the piece until it fits.
             while size > 1 and (size > CHUNK_CHARS_MAX or self._count(text[start : start + size]) > self._body):
                 size //= 2
             if start + size < end:

@@ -61,6 +61,7 @@ def read_html(text: str) -> Extracted:
     # With several articles, none of them is the subject of the page.
     root = page.css_first("main, [role=main]") or (articles[0] if len(articles) == 1 else page.body)
     writer = _BlockWriter()
+    # The kinds of the open elements, innermost last. Text belongs to the innermost.
     kinds: list[tuple[BlockKind, int]] = [(BlockKind.TEXT, 0)]
     for node, is_beginning in _walk(root):
         tag = node.tag or ""
@@ -85,6 +86,7 @@ def _walk(root: "LexborNode | None") -> Iterator[tuple["LexborNode", bool]]:
     open_: list[LexborNode] = []
     node = root.first_child if root else None
     while node is not None or open_:
+        # The children of the innermost open node are done, so it ends.
         if node is None:
             ended = open_.pop()
             yield ended, False

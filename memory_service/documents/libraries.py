@@ -70,6 +70,7 @@ class LibraryService:
             last = {id.rpartition("/")[2]: id for id in known}
             near += [last[part] for part in difflib.get_close_matches(wanted, last, n=limit, cutoff=_NEAR)]
             matches |= {id: "near" for id in near if id not in matches}
+        # Meaning is the last resort, because it finds something for almost any name.
         if not matches and name.strip():
             matches = dict.fromkeys(self._by_meaning(name, namespace), "meaning")
         return [self._library(id, namespace, match) for id, match in list(matches.items())[:limit]]

@@ -44,6 +44,7 @@ def read_markdown(text: str) -> Extracted:
         if kind is None or token.map is None:
             continue
         begin_line, end_line = token.map
+        # A block that begins inside the last one is cut at its end, so that blocks never overlap.
         start = max(end, lines[begin_line])
         if start > end:  # lines that make no block (a rule, a link definition) are text
             blocks.append(Block(end, start, BlockKind.TEXT))

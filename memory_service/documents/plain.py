@@ -20,6 +20,7 @@ _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 
 def read_plain(text: str) -> Extracted:
     """Read a plain text. Blank lines separate its paragraphs."""
+    # A block begins where the blank lines before it end.
     edges = [0, *(match.end() for match in _BLANK_LINES.finditer(text)), len(text)]
     blocks = [Block(start, end, BlockKind.TEXT) for start, end in pairwise(edges)]
     return Extracted(text, trim_blocks(text, blocks))
@@ -44,4 +45,5 @@ def decode_text(data: bytes) -> str:
 
 def with_plain_lines(text: str) -> str:
     """Return the text with a single line feed at the end of every line. Spans count the characters of this text."""
+    # Windows' two characters first, or each would become two lines.
     return text.replace("\r\n", "\n").replace("\r", "\n")

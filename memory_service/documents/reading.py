@@ -67,7 +67,8 @@ def _from_process(data: bytes, form: Form) -> Extracted:
         done = subprocess.run(command, input=data, capture_output=True, timeout=READ_S_MAX, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
         raise _too_much() from error
-    if done.returncode < 0:  # a signal ended it: it reached a bound, or a parser ran out of stack
+    # A signal ended the process: it reached a bound, or a parser ran out of stack.
+    if done.returncode < 0:
         raise _too_much()
     if done.returncode:
         reason = done.stderr[-2_000:].decode("utf-8", "replace")
@@ -106,7 +107,8 @@ def _bound_this_process() -> None:
         import resource
     except ImportError:  # Windows has no such bounds; the parent's time limit still holds
         return
-    seconds = round(READ_S_MAX) + 1  # in case the parent is gone
+    # The parent ends this process after `READ_S_MAX`. The bound on processor time works even if the parent is gone.
+    seconds = round(READ_S_MAX) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (READ_MEMORY_BYTES_MAX, READ_MEMORY_BYTES_MAX))
 

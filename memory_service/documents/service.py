@@ -128,6 +128,7 @@ class DocumentService:
         common = common_metadata(document, id, extracted)
         contents = [extracted.text[chunk.start : chunk.end] for chunk in chunks]
         keys = names.chunk_keys(id, contents)
+        # Chunks that are stored already keep their numbers, so an unchanged chunk is not written again.
         held = {memory.key: number_of(memory) for memory in self._chunks(document.namespace, id, Consistency.STRONG)}
         memories = []
         end = 0
@@ -243,6 +244,7 @@ class DocumentService:
         return DocumentsPage(documents=documents, cursor=next_cursor)
 
     def _heads(self, namespace: str, ids: Sequence[str]) -> dict[JSON, Memory]:
+        # Only heads have the field `document`.
         filter: Mapping[str, JSON] = {
             **names.is_any_chunk(),
             "document_id": {"$in": ids},

@@ -349,6 +349,7 @@ class Conversation:
 
     def _unite(self, before: int, row: int, after: int) -> None:
         """Join two sessions that a new row connects."""
+        # The smaller session takes the number of the larger one, so few rows are renumbered.
         fewer = self._fewer(before, after)
         self.session[[row, *fewer]] = self.session[after if fewer[0] == before else before]
         self.sessions -= 1
@@ -377,6 +378,7 @@ class Conversation:
         return self._numbers - 1
 
     def _grow(self) -> None:
+        # Readers keep the old arrays. Each new one is filled before it is published.
         capacity = max(_ROWS_MIN, len(self.flags) * 3 // 2)
         for name in _NUMBERED + _PLAIN:
             old = getattr(self, name)
@@ -474,6 +476,7 @@ def event_time_ms(metadata: Mapping[str, object]) -> int | None:
 
 
 def _session_id(metadata: Mapping[str, object]) -> str | None:
+    # A bool is an int in Python, but no session.
     raw = metadata.get("session_id")
     is_given = isinstance(raw, str | int) and not isinstance(raw, bool) and raw != ""
     return str(raw) if is_given else None

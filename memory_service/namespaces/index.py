@@ -166,6 +166,7 @@ class NamespaceIndex:
                 row = lexical.remove(id)
                 if row is not None:
                     talk.remove(row)
+            # Too many rows are dead, so an index of the living rows replaces this one in one step.
             if lexical.dead > DEAD_SHARE_MAX * lexical.count:
                 alive = lexical.alive[: lexical.count].copy()
                 self.texts = Texts(LexicalIndex.over(lexical.arrays()), talk.compacted(alive))
@@ -230,6 +231,7 @@ class NamespaceIndex:
         # (n, dim) the first vector of each row and of the row before it; NaN for a memory whose vectors were removed.
         here = self.dense.firsts(lexical.groups[rows])
         there = self.dense.firsts(lexical.groups[before])
+        # (n,) the pairs whose vectors are both known.
         known = ~(np.isnan(here[:, 0]) | np.isnan(there[:, 0]))
         here, there = here[known].astype(np.float64), there[known].astype(np.float64)
         count = len(here)

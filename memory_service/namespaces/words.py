@@ -39,6 +39,7 @@ def words(text: str) -> list[str]:
     # NFKC maps full-width letters and ligatures to plain ones; a typographic apostrophe becomes a plain one.
     plain = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
     found = _WORD.findall(plain)
+    # Most texts have no apostrophe, and then no word has to be changed.
     if "'" not in plain:
         return found
     return [word[:-2] if word.endswith("'s") else word.replace("'", "") for word in found]
@@ -61,6 +62,7 @@ def frequencies(text: str, event_time_ms: int | None = None, found: list[str] | 
     for year, month, day in _ISO_DATE.findall(text):
         if 1 <= int(month) <= len(_MONTHS):
             dates += [str(int(day)), _MONTHS[int(month) - 1], year]
+    # The day of the event in UTC counts as if the text named it.
     if event_time_ms is not None:
         day = _EPOCH + timedelta(milliseconds=event_time_ms)
         dates += [str(day.day), _MONTHS[day.month - 1], str(day.year)]

@@ -24,6 +24,7 @@ def near_duplicates(
         memories: the memories to examine.
         threshold: least score of a near-duplicate, a cosine.
     """
+    # Ids of near-duplicates come from the index. Their memories are read from the catalog in one query.
     index = projection.index(namespace)
     if index is None:
         return ()

@@ -70,6 +70,7 @@ def _why_not(
     id, _ = pair
     if id == query.like_id:
         return WhyNot(key=key, reason="is_itself", message="It is the memory that the others are to be like.")
+    # The filter comes before the time, so it is the reason if both leave the memory out.
     if (failed := _failed_condition(projection, namespace, query.wanted, id)) is not None:
         return WhyNot(key=key, reason="filter", message=f"It does not match the filter: {failed}.")
     if result.candidates is not None and id not in result.candidates:
@@ -102,6 +103,7 @@ def _why_not_chosen(
         return "per_session", f"Better ones of its session came back, and per_session is {retrieval.per_session}."
     if retrieval.diversity and rank <= _last_rank(everything, chosen):
         return "diversity", "Others that rank lower add more that is new, or its session reached per_session."
+    # No rule left it out, so its score alone put it behind.
     least = min(result.ranking.scores[result.chosen].tolist(), default=None)
     behind = "" if least is None else f", and the lowest that came back is {least:.4f}"
     return "rank", f"It is number {rank} of {result.count} candidates: its score is {score:.4f}{behind}."
@@ -109,6 +111,7 @@ def _why_not_chosen(
 
 def _last_rank(everything: Ranking, chosen: Groups) -> int:
     """Return the rank, from 1, of the lowest chosen memory; 0 if none is chosen."""
+    # (m,) the positions of the chosen memories in the ranking of all candidates, ascending.
     positions = np.flatnonzero(np.isin(everything.ids, chosen))
     return int(positions[-1]) + 1 if len(positions) else 0
 
@@ -118,6 +121,7 @@ def _failed_condition(projection: Projection, namespace: str, wanted: Filter, id
     if id in projection.catalog.matching_ids(namespace, wanted):
         return None
     if isinstance(wanted, AllOf):
+        # All parts must match, so the first one that does not is the reason. `$or` and `$not` fail as a whole.
         conditions = (_failed_condition(projection, namespace, part, id) for part in wanted.parts)
         return next((condition for condition in conditions if condition is not None), None)
     return to_json(wanted)

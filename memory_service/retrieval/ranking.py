@@ -22,9 +22,9 @@ SIGNAL_CANDIDATES = 200
 """Candidates taken from each signal. Taking more changed no result in docs/retrieval.md."""
 
 SIGNAL_DEVIATIONS = 1.5
-"""How far an index of sketches searches for the candidates by meaning, in standard deviations. It finds 99.2 %
-of the 200 nearest of 100,000 memories, and all of the first ten in 300 queries, in 60 % of the time that a search
-without a miss takes."""
+"""Standard deviations beyond the expected distance within which an index of sketches searches for the candidates by
+meaning. This finds 99.2 % of the 200 nearest of 100,000 memories, and all of the first ten in 300 queries, in 60 % of
+the time that a search without a miss takes."""
 
 RELEVANCE_DENSE, RELEVANCE_LEXICAL, RELEVANCE_BEHIND, RELEVANCE_CONSTANT = 3.114, 3.772, -4.349, -4.595
 """Logistic coefficients of a hit's cosine, of its share of the words, and of how far its score is behind the first one.

@@ -77,6 +77,7 @@ class Retriever:
         """Search and read the memories. If a writer comes in between, search again with the writers locked out."""
         result, is_complete = search(self._projection, query)
         if not is_complete:
+            # No writer can come in between now, so the second result is complete.
             with self._projection.publish_lock:
                 result, _ = search(self._projection, query)
         return self._answer(query, result)

@@ -156,6 +156,7 @@ def _choose(
             best, eligible, index, retrieval.k, diversity=retrieval.diversity, per_session=retrieval.per_session
         )
         # A larger pool cannot help if it would only bring candidates below `min_score`, or none at all.
+        # Otherwise the pool grows until the selection has k memories.
         is_exhausted = len(best.ids) < pool or _ends_below_minimum(best, retrieval)
         if len(chosen) == retrieval.k or is_exhausted:
             return best, eligible, chosen

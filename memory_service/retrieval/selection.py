@@ -92,10 +92,12 @@ def _diversify(gains: NDArray[np.float32], diversity: float, vectors: Vectors, c
     similarity = np.zeros(len(gains), np.float32)  # (n,) cosine to the most similar one chosen
     chosen: Positions = []
     while len(chosen) < k and is_left.any():
+        # The position with the largest gain minus similarity. Minus infinity excludes those that are no longer left.
         best = int(np.argmax(np.where(is_left, gains - diversity * similarity, -np.inf)))
         is_left[best] = False
         if cap.admits(best):
             chosen.append(best)
             cosines = vectors @ vectors[best]  # (n,)
+            # (n,) the larger of both; the first choice replaces the zeros, since a cosine may be negative.
             similarity = cosines if len(chosen) == 1 else np.maximum(similarity, cosines)
     return chosen

@@ -228,5 +228,5 @@ def _elsewhere(true: Sequence[Made], turns: Sequence[Turn], embed: Embed, lot: r
 
 
 def _other_place(at: int, count: int, lot: random.Random) -> int:
-    # At least three turns away in both directions, around the end.
+    # The other turn is at least three turns away in both directions. After the last turn comes the first.
     return (at + lot.randrange(3, count - 3)) % count

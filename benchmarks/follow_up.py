@@ -107,7 +107,7 @@ FOLLOW: Mapping[str, Follow] = {
 
 def _places(first: Sequence[str], further: Sequence[Sequence[str]]) -> list[str]:
     """Return the best keys of the first retrieval, followed by new keys of the others in the last places."""
-    # The best of each further list, then the second of each, and so on.
+    # Take the best of each further list, then the second of each, and so on.
     fresh = chain.from_iterable(zip_longest(*further))
     return list(dict.fromkeys(key for key in chain(first[:FIRST_KEPT], fresh) if key is not None))[:K]
 

@@ -171,7 +171,7 @@ def _paraphrased(judged: Sequence[Judged]) -> list[Judged]:
 
 
 def _precision_recall(judged: Sequence[Judged], least: float) -> tuple[float, float, float]:
-    # Of the claims that count as supported: whether each is true. A sum of them is the number of true positives.
+    # Whether each claim that counts as supported is true. The sum is the number of true positives.
     taken = [one.claim.is_true for one in judged if one.finding.probability >= least]
     true = sum(one.claim.is_true for one in judged)
     precision, recall = sum(taken) / max(1, len(taken)), sum(taken) / max(1, true)

@@ -64,7 +64,7 @@ def head_entry(document: NewDocument, data: bytes, keys: Sequence[str]) -> dict[
 
 
 def number_of(memory: Memory) -> int:
-    """Return the number that orders a chunk in its document; 0 if a caller changed it to no number."""
+    """Return the number that orders a chunk in its document; 0 if a caller replaced it with something else."""
     number = memory.metadata.get("chunk")
     return number if isinstance(number, int) else 0
 

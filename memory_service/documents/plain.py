@@ -45,5 +45,5 @@ def decode_text(data: bytes) -> str:
 
 def with_plain_lines(text: str) -> str:
     """Return the text with a single line feed at the end of every line. Spans count the characters of this text."""
-    # Windows' two characters first, or each would become two lines.
+    # The two characters of Windows are replaced first, or each pair would become two line ends.
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -476,7 +476,7 @@ def event_time_ms(metadata: Mapping[str, object]) -> int | None:
 
 
 def _session_id(metadata: Mapping[str, object]) -> str | None:
-    # A bool is an int in Python, but no session.
+    # A bool is an int in Python, but it names no session.
     raw = metadata.get("session_id")
     is_given = isinstance(raw, str | int) and not isinstance(raw, bool) and raw != ""
     return str(raw) if is_given else None

@@ -249,8 +249,8 @@ class StartingSpill:
 
     def __init__(self, spill: Spill | None, dim: int) -> None:
         """Args:
-        spill: where to; None takes nothing.
-        dim: of the vectors.
+        spill: the local disk that takes namespaces; None takes none.
+        dim: number of components of a vector.
         """
         self.spilled: dict[str, Spilled] = {}
         self._spill = spill

@@ -1,4 +1,4 @@
-"""What the real worker costs, as ratios to the bare embedding model on the same machine in the same run.
+"""Measures what the real worker costs, as ratios to the bare embedding model on the same machine in the same run.
 
-`quality` alone measures something else: how well the right memories are found.
+`quality` measures something else: how well the right memories are found.
 """

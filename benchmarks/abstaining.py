@@ -1,7 +1,7 @@
-"""How often research would abstain, by the least relevance that is asked of the best memory.
+"""Measures how often research would abstain, by the least relevance that the best memory must have.
 
-Over conversations whose evidence is known: questions that the memories answer, and questions of another conversation,
-which they do not. `python -m benchmarks.abstaining --locomo FILE --realtalk FOLDER`, a minute or two.
+Each question is asked of its own conversation, which answers it, and of another conversation, which does not.
+`python -m benchmarks.abstaining --locomo FILE --realtalk FOLDER` takes a minute or two.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def measured(service: MemoryService, dialogues: Sequence[Dialogue]) -> Table:
-    """The shares of questions that would be answered, by threshold."""
+    """Return the shares of questions that would be answered, by threshold."""
     for dialogue in dialogues:
         _store(service, dialogue)
     own, found, other = [], [], []
@@ -52,6 +52,7 @@ def measured(service: MemoryService, dialogues: Sequence[Dialogue]) -> Table:
             own.append(relevance)
             found.append(relevance if keys & question.evidence else -1.0)
             other.append(_best(service, question.text, dialogues[at - 1].name)[0])
+    # Each list has one relevance for each question; a row has the shares of the three lists that reach a threshold.
     rows = tuple(
         (f"{least:g}", *(f"{100 * np.mean(np.array(values) >= least):.1f}" for values in (own, found, other)))
         for least in THRESHOLDS
@@ -78,7 +79,7 @@ def _store(service: MemoryService, dialogue: Dialogue) -> None:
 
 
 def _best(service: MemoryService, query: str, namespace: str) -> tuple[float, set[str]]:
-    """The relevance of the best memory, and the keys of all that research would read."""
+    """Return the relevance of the best memory, and the keys of all memories that research would read."""
     hits = service.retrieve(Retrieval(query=query, namespace=namespace, k=DEFAULT_K)).hits
     return max((hit.relevance or 0.0 for hit in hits), default=0.0), {hit.memory.key for hit in hits}
 

@@ -1,7 +1,8 @@
-"""Bytes written to the volume for the bytes that changed: journals, snapshots and a compaction over a day of updates.
+"""Measures the bytes written to the volume for each byte that changed, over a day of updates.
 
-Vectors are made up, because only their size matters here; everything else is the service's own. The day is simulated:
-a snapshot is asked for where the default triggers would have taken one.
+Journals, snapshots and one compaction write them. Vectors are made up, because only their size matters here. Everything
+else is the service's own. The day is simulated: this file asks for a snapshot when the default triggers would have
+taken one.
 """
 
 import math
@@ -27,21 +28,25 @@ BATCH = 500
 DAY_S = 24 * 3600
 DIM = 384
 NEVER = 10**9
-"""Of records or seconds: this file asks for the snapshots itself."""
+"""Records and seconds after which the service takes a snapshot by itself: never, since this file asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """Updates of a folder of `memories`, as many as `updates`, followed by a compaction.
+    """The bytes of one simulated day: updates of a folder of memories, then a compaction.
 
     Attributes:
-        pace: how the updates lie in time, in words.
-        changed_bytes: contents, metadata and vectors of the updates.
-        journal_bytes: written by the updates.
-        snapshot_bytes: of all snapshots, also those that later ones made superfluous.
-        snapshots: how many, without the compaction's.
-        compaction_bytes: of the snapshots that the compaction took.
-        left_bytes: of the data folder at the end.
+        pace: how the updates are spread over time, in words.
+        memories: number of memories in the folder.
+        updates: number of updates.
+        keys_updated: number of distinct keys among the updates.
+        journal_bytes_per_memory: bytes of the journal for each memory, before the updates.
+        changed_bytes: bytes of the updates' contents, metadata and vectors.
+        journal_bytes: bytes that the updates wrote to the journal.
+        snapshot_bytes: bytes of all snapshots, also of those that later snapshots replaced.
+        snapshots: number of snapshots, without the compaction's.
+        compaction_bytes: bytes of the snapshots that the compaction took.
+        left_bytes: bytes of the data folder at the end.
 
     """
 
@@ -59,12 +64,12 @@ class Day:
 
     @property
     def amplification(self) -> float:
-        """Bytes written for each byte that changed."""
+        """Return the bytes written for each byte that changed."""
         return (self.journal_bytes + self.snapshot_bytes + self.compaction_bytes) / self.changed_bytes
 
 
 class _MadeUpVectors:
-    """An embedder that answers with random unit vectors, one window a text."""
+    """An embedder that returns random unit vectors, one window for each text."""
 
     fingerprint = Fingerprint("made up", "0", DIM, "none")
 
@@ -75,24 +80,27 @@ class _MadeUpVectors:
         return [TextWindow(text, (0,))]
 
     def embed(self, windows: Sequence[TextWindow]) -> Vectors:
+        # (n, DIM) normal components make a uniformly random direction; division by the norms (n, 1) makes unit vectors.
         drawn = self._chooser.normal(size=(len(windows), DIM)).astype(np.float32)
         unit: Vectors = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
         return unit
 
 
 def measure(folder: Path, lines: Sequence[str], memories: int, updates: int) -> list[Day]:
-    """Store, update and compact, with the updates spread over the day and in one burst.
+    """Store, update and compact, once with the updates spread over the day and once with all of them in a burst.
 
     Args:
-        folder: does not exist yet.
+        folder: a folder that does not exist yet.
         lines: `memories` + `updates` texts.
-        memories: stored first.
-        updates: of keys chosen by Zipf's law: the n-th most popular one is updated 1/n as often as the first.
+        memories: number of memories to store first.
+        updates: number of updates. Their keys follow Zipf's law: the n-th most popular key is updated 1/n as often as
+            the first.
 
     """
     folder.mkdir()
     defaults = MemorySettings()
     per_interval = math.ceil(updates * defaults.snapshot_interval_s / DAY_S)
+    # After `enough` updates a snapshot is due at once. After `spread` updates one is due because its interval is over.
     enough = math.ceil(max(defaults.snapshot_records, memories * HELD_SHARE))
     spread = min(per_interval * math.ceil(enough * INTERVAL_SHARE / per_interval), enough)
     paces = {"spread over 24 hours": spread, "within one snapshot interval": enough}
@@ -103,7 +111,7 @@ def measure(folder: Path, lines: Sequence[str], memories: int, updates: int) -> 
 
 
 def _day(folder: Path, pace: str, first: Sequence[str], updated: Sequence[str], every: int) -> Day:
-    """A day on which a snapshot is due after each `every` updates, and after the last."""
+    """Simulate a day on which a snapshot is due after every `every` updates, and after the last one."""
     print(f"a day of {len(updated)} updates, {pace}", file=sys.stderr)
     settings = MemorySettings(cache_dir=folder / "cache", snapshot_records=NEVER, snapshot_interval_s=NEVER)
     (folder / "cache").mkdir(parents=True)
@@ -118,6 +126,7 @@ def _day(folder: Path, pace: str, first: Sequence[str], updated: Sequence[str], 
         _store(service, updated[begin : begin + every], keys[begin : begin + every])
         sizes.append(_bytes_under(data.snapshots / service.snapshot()))
     updated_bytes = _bytes_under(data.journal) - filled_bytes
+    # Only snapshots that the compaction took are new after it.
     before = set(data.snapshots.iterdir())
     service.compact()
     compaction_bytes = sum(_bytes_under(path) for path in set(data.snapshots.iterdir()) - before)
@@ -139,9 +148,10 @@ def _day(folder: Path, pace: str, first: Sequence[str], updated: Sequence[str], 
 
 
 def _zipf(keys: int, draws: int) -> list[int]:
-    """Numbers of keys; which ones are popular has nothing to do with their order."""
+    """Draw numbers of keys by Zipf's law. A random permutation decides which keys are popular."""
     chooser = np.random.default_rng(SEED)
     weights = 1 / np.arange(1, keys + 1)
+    # (keys,) weights by rank; the permutation gives each rank a key.
     drawn: list[int] = chooser.choice(chooser.permutation(keys), draws, p=weights / weights.sum()).tolist()
     return drawn
 
@@ -169,7 +179,7 @@ def _bytes_under(folder: Path) -> int:
 
 
 def table(results: Sequence[Day]) -> Table:
-    """One row for each pace."""
+    """Return a table with one row for each pace."""
     rows = (
         (
             result.pace,

@@ -15,7 +15,7 @@ BATCH = 200
 MODES = ("hybrid", "dense", "lexical")
 
 TOKENS_OF = 10
-"""Memories of a result whose tokens are counted."""
+"""Number of memories of a result whose tokens are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Variant:
     """A way to store turns.
 
     Attributes:
-        name: for tables.
-        slug: for namespaces.
-        memory: content and metadata of a turn.
+        name: its name in tables.
+        slug: its name in namespaces.
+        memory: returns the content and the metadata of a turn.
 
     """
 
@@ -50,7 +50,7 @@ VARIANTS = (
 
 
 def dialogue(client: Client, one: Dialogue, variant: Variant) -> dict[str, list[Judged]]:
-    """What each mode finds for each question of a conversation that is stored turn by turn."""
+    """Store a conversation turn by turn, ask its questions in each mode, and return the judged answers by mode."""
     namespace = f"{one.source}-{one.name.replace(' ', '-')}-{variant.slug}"
     _store(client, namespace, [{"key": turn.key, **variant.memory(turn)} for turn in one.turns])
     return {
@@ -62,7 +62,7 @@ def dialogue(client: Client, one: Dialogue, variant: Variant) -> dict[str, list[
 
 
 def collection(client: Client, one: Collection) -> dict[str, list[float]]:
-    """nDCG@10 by each mode for each query of a collection."""
+    """Store a collection, ask its queries in each mode, and return nDCG@10 of each query by mode."""
     _store(client, one.name, [{"key": id, "content": text} for id, text in one.documents])
     return {
         mode: [_graded(query, _hits(client, one.name, query.text, mode, NDCG_DEPTH)) for query in one.queries]

@@ -1,6 +1,6 @@
-"""The bare model: the service's own embedder in this process with nothing around it. What all ratios refer to.
+"""Runs the bare model: the service's own embedder in this process with nothing around it. All ratios refer to it.
 
-Run as a module it is the bare cold start: it loads the model, embeds one text, prints a line and ends.
+Run as a module, this file measures the bare cold start. It loads the model, embeds one text, prints a line and ends.
 """
 
 import sys
@@ -23,15 +23,17 @@ class BareModel:
         self.fingerprint = self._model.fingerprint
 
     def embed_one(self, text: str) -> Vectors:
-        """The vectors (windows, dim) of a text, as a retrieve or a single store needs them."""
+        """Return the vectors (windows, dim) of a text, as a retrieve or a single store needs them."""
         return self._model.embed(self._model.windows(text))
 
     def embed_all(self, texts: Sequence[str], *, progress: str | None = None) -> list[Vectors]:
-        """The vectors (windows, dim) of each text, in runs of like lengths, as a batch store needs them.
+        """Return the vectors (windows, dim) of each text, as a batch store needs them.
+
+        Windows of similar length share a run of the model.
 
         Args:
-            texts: in any order.
-            progress: name of the work for lines on stderr; None for silence.
+            texts: the texts, in any order.
+            progress: name of the work for lines on stderr; None prints nothing.
 
         """
         cut = [self._model.windows(text) for text in texts]
@@ -41,16 +43,18 @@ class BareModel:
         order = sorted(range(len(flat)), key=lambda at: len(flat[at].ids))
         done = 0
         for run in _runs(order, flat):
+            # (run, dim) into the places of these windows, so that `vectors` keeps the order of the texts.
             vectors[run] = self._model.embed([flat[at] for at in run])
             if progress and (done + len(run)) // PROGRESS_TEXTS > done // PROGRESS_TEXTS:
                 print(f"{progress}: {done + len(run)} of {len(flat)}", file=sys.stderr)
             done += len(run)
+        # (texts,) the end of each text's windows; they cut (windows, dim) into one part for each text.
         ends = np.cumsum(np.bincount(owners, minlength=len(texts)))
         return np.split(vectors, ends[:-1])
 
 
 def _runs(order: Sequence[int], windows: Sequence[TextWindow]) -> Iterator[list[int]]:
-    """Windows in the given order, which is by length, in runs of at most `EMBED_TOKENS_MAX` padded tokens."""
+    """Yield runs of at most `EMBED_TOKENS_MAX` padded tokens. `order` sorts the windows by length, shortest first."""
     run: list[int] = []
     for at in order:
         if run and len(windows[at].ids) * (len(run) + 1) > EMBED_TOKENS_MAX:

@@ -1,8 +1,9 @@
-"""Claims with the turn that each cites, true, altered and wrongly cited, made from conversations with fixed seeds.
+"""Makes true, altered and wrongly cited claims from conversations, each with the turn that it cites. Seeds are fixed.
 
-True are sentences of the turn itself; LoCoMo's observations, which a language model wrote about a turn that they
-name; and questions put together with their gold answers, where one turn is the evidence. Altered are true ones with a
-number, a date, a name, a negation or a word's opposite changed. Wrongly cited are true ones with another turn.
+A true claim is one of three kinds: a sentence of the turn itself, one of LoCoMo's observations, which a language model
+wrote about a turn that it names, or a question joined with its gold answer, if one turn is the evidence. An altered
+claim is a true one in which a number, a date, a name, a negation or a word and its opposite is changed. A wrongly cited
+claim is a true one with another turn.
 """
 
 import random
@@ -24,7 +25,7 @@ Embed = Callable[[Sequence[str]], Vectors]
 
 TRUE = ("exact sentence", "observation", "question and answer")
 EACH_MAX = 150
-"""Claims of one kind of truth from one conversation; a random choice where there are more."""
+"""Most true claims of one kind from one conversation. If there are more, a random choice is taken."""
 
 _SEED = 7
 _WORDS_MIN = 5
@@ -68,9 +69,12 @@ class Made:
     """A claim and the turn that it cites.
 
     Attributes:
-        kind: how it was made.
-        is_true: whether the turn says so.
-        part: the half that its conversation is in.
+        kind: how the claim was made.
+        is_true: whether the turn supports the claim.
+        source: the data set of its conversation.
+        part: the part of the split that its conversation is in.
+        text: the claim.
+        turn: the turn that it cites.
     """
 
     kind: str
@@ -82,7 +86,7 @@ class Made:
 
 
 def made(dialogues: Sequence[Dialogue], locomo: Path | None, embed: Embed) -> list[Made]:
-    """All claims of conversations, true ones first in each."""
+    """Return all claims of the conversations. True ones come first in each conversation."""
     raw = {one["sample_id"]: one for one in read_json(locomo)} if locomo else {}
     return [claim for one in dialogues for claim in _of_dialogue(one, raw.get(one.name, {}), embed)]
 
@@ -188,6 +192,7 @@ def _negated(text: str, speakers: Sequence[str]) -> str:
     without = _NOT.sub(lambda match: match[1] or match.group().removesuffix("n't"), text, count=1)
     if without != text:
         return without
+    # There was no negation to remove, so one is added.
     if _AUXILIARY.search(text):
         return _AUXILIARY.sub(r"\1 not", text, count=1)
     first, _, rest = text.partition(" ")
@@ -207,15 +212,21 @@ def _opposite(text: str) -> tuple[str, str]:
 
 
 def _elsewhere(true: Sequence[Made], turns: Sequence[Turn], embed: Embed, lot: random.Random) -> Iterator[Made]:
-    """With a random other turn, and with the nearest in meaning that is neither the turn nor beside it."""
+    """Yield each true claim twice: with a random other turn, and with the turn that is nearest to it in meaning.
+
+    The right turn and the two turns on each side of it are left out.
+    """
     keys = [turn.key for turn in turns]
+    # (claims, turns) the cosine of every claim to every turn.
     nearness = embed([one.text for one in true]) @ embed([turn.text for turn in turns]).T
     for one, row in zip(true, nearness, strict=True):
         at = keys.index(one.turn.key)
+        # `row` is (turns,). Minus infinity keeps the right turn and those around it from being the nearest.
         row[max(0, at - 2) : at + 3] = -np.inf
         yield replace(one, kind="another turn", is_true=False, turn=turns[_other_place(at, len(turns), lot)])
         yield replace(one, kind="a near turn", is_true=False, turn=turns[int(row.argmax())])
 
 
 def _other_place(at: int, count: int, lot: random.Random) -> int:
+    # The other turn is at least three turns away in both directions. After the last turn comes the first.
     return (at + lot.randrange(3, count - 3)) % count

@@ -1,4 +1,4 @@
-"""Cold start: from the process's start to its first correct retrieve, beside the bare model's own start."""
+"""Measures cold starts, from the start of the process to its first correct retrieve, and compares the bare model's."""
 
 import shutil
 import subprocess
@@ -17,10 +17,10 @@ from benchmarks.service_process import DATA, START_S_MAX, ServiceProcess
 from memory_service.journal.data_folder import SNAPSHOT_FOLDER
 
 POLL_S = 0.01
-"""Pause between two tries of the retrieve: each takes about a millisecond from the service that is loading."""
+"""Pause between two tries of the retrieve. Each try takes about a millisecond from the service that is loading."""
 
 SCORE_MIN = 0.999
-"""The cosine of a stored text that is asked for verbatim is 1 but for rounding."""
+"""Least cosine of a stored text that is asked for verbatim. It is 1 except for rounding."""
 
 PACKAGES_SHOWN = 8
 STANDARD_LIBRARY = "(standard library)"
@@ -28,11 +28,13 @@ STANDARD_LIBRARY = "(standard library)"
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Seconds from the start of the process to the port and to the first correct retrieve.
+    """The durations of one start, in seconds since the process began.
 
     Attributes:
-        recovered_s: the part of it that reading the memories took, by the service's own log.
-        recovered_at_s: when that was done.
+        listening_s: time until the port was open.
+        recovered_at_s: time until the memories were read.
+        recovered_s: duration of reading the memories, by the service's own log.
+        retrieved_s: time until the first correct retrieve.
 
     """
 
@@ -47,10 +49,11 @@ class ColdStart:
     """Starts over one folder.
 
     Attributes:
-        from_journals: there is no snapshot, and every record is applied again.
-        from_snapshot: as a start usually is; nothing is left to replay.
-        bare_s: process start to the first embedding of the bare model, once beside each pair of starts.
-        snapshots_s: what taking a snapshot took.
+        memories: number of memories in the folder.
+        from_journals: starts without a snapshot, which apply every record again.
+        from_snapshot: starts as they usually are, with nothing left to replay.
+        bare_s: seconds from the start of a process to the bare model's first embedding, once for each pair of starts.
+        snapshots_s: seconds that taking each snapshot took.
 
     """
 
@@ -62,7 +65,7 @@ class ColdStart:
 
 
 def measure(prefilled: Prefilled, runs: int) -> ColdStart:
-    """Start the bare model, the service from its journals, and the service from a snapshot, again and again.
+    """Start the bare model, the service from its journals, and the service from a snapshot, in turns.
 
     The last snapshot stays in the folder.
     """
@@ -72,6 +75,7 @@ def measure(prefilled: Prefilled, runs: int) -> ColdStart:
     snapshots_s: list[float] = []
     for run in range(runs):
         print(f"cold start over {prefilled.count} memories: {run + 1} of {runs}", file=sys.stderr)
+        # The three kinds take turns, so that all of them meet the same load of the machine.
         bare_s.append(bare_start_s())
         shutil.rmtree(prefilled.path / DATA / SNAPSHOT_FOLDER, ignore_errors=True)
         with ServiceProcess(prefilled.path) as service:
@@ -86,7 +90,7 @@ def measure(prefilled: Prefilled, runs: int) -> ColdStart:
 
 
 def timed_start(service: ServiceProcess, prefilled: Prefilled) -> Start:
-    """Follow a service that was just started until it finds a memory of the folder."""
+    """Time a service that was just started until it finds a memory of the folder."""
     with Client(service.port()) as client:
         _await_correct_retrieve(client, prefilled)
     retrieved_s = time.time() - service.started_s
@@ -96,10 +100,10 @@ def timed_start(service: ServiceProcess, prefilled: Prefilled) -> Start:
 
 
 def _await_correct_retrieve(client: Client, prefilled: Prefilled) -> None:
-    """Ask until the answer is there; it must be right at once.
+    """Ask until the service answers. The first answer must be right.
 
     Raises:
-        RuntimeError: it is not, or does not come.
+        RuntimeError: the first answer is wrong, or none comes in time.
 
     """
     deadline = time.monotonic() + START_S_MAX
@@ -113,7 +117,7 @@ def _await_correct_retrieve(client: Client, prefilled: Prefilled) -> None:
 
 
 def bare_start_s() -> float:
-    """Seconds from the start of a process to its first embedding by the bare model."""
+    """Return the seconds from the start of a process to its first embedding by the bare model."""
     started = time.perf_counter()
     with subprocess.Popen([sys.executable, "-m", "benchmarks.bare_model"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None, "it was asked for"
@@ -123,7 +127,7 @@ def bare_start_s() -> float:
 
 
 def table(results: Sequence[ColdStart]) -> Table:
-    """Two rows for each folder; medians."""
+    """Return a table of medians with two rows for each folder."""
     rows = [
         row
         for result in results
@@ -160,11 +164,13 @@ def _row(result: ColdStart, origin: str, starts: Sequence[Start]) -> tuple[str, 
 
 @dataclass(frozen=True, slots=True)
 class Imports:
-    """What `python -X importtime` says of one start, without the time that a package spends in another's imports.
+    """What `python -X importtime` reports of one start.
+
+    The time that a package spends in the imports of another package is not part of its own.
 
     Attributes:
-        runs: starts of which this was the cheapest, because only noise can make one dearer.
-        by_package_ms: milliseconds by top-level package, most first; the standard library is one entry.
+        runs: number of starts. The figures are those of the cheapest, because only noise makes a start dearer.
+        by_package_ms: milliseconds by top-level package, largest first. The standard library is one entry.
 
     """
 
@@ -173,12 +179,12 @@ class Imports:
 
     @property
     def total_ms(self) -> float:
-        """All packages together."""
+        """Return the milliseconds of all packages together."""
         return sum(package_ms for _, package_ms in self.by_package_ms)
 
 
 def imports(folder: Path, runs: int) -> Imports:
-    """Time the imports of some starts on an empty data folder."""
+    """Time the imports of some starts on an empty data folder, and return the cheapest start's."""
     folder.mkdir()
     found = (_spent_us(folder) for _ in range(runs))
     cheapest = min(found, key=lambda packages: packages.total())
@@ -203,7 +209,7 @@ def _package(module: str) -> str:
 
 
 def imports_table(found: Imports) -> Table:
-    """The packages that cost most."""
+    """Return a table of the packages that cost most."""
     rows = [(name, f"{spent_ms:.0f}", f"{spent_ms / found.total_ms:.0%}") for name, spent_ms in found.by_package_ms]
     rows = [*rows[:PACKAGES_SHOWN], ("all", f"{found.total_ms:.0f}", "100%")]
     return Table(

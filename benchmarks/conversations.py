@@ -1,7 +1,8 @@
-"""Conversations with questions whose evidence is known: LoCoMo and REALTALK, read from files that a person got.
+"""Reads LoCoMo and REALTALK: conversations with questions whose evidence is known.
 
-LoCoMo (snap-research/locomo, CC BY-NC 4.0) and REALTALK (danny911kr/REALTALK) are chats of two people over weeks. Both
-name, for each question, the turns that answer it. Neither is part of this project. Files may be compressed with gzip.
+A person has to get the files. LoCoMo (snap-research/locomo, CC BY-NC 4.0) and REALTALK (danny911kr/REALTALK) are chats
+of two people over weeks. Both name the turns that answer each question. Neither is part of this project. Files may be
+compressed with gzip.
 """
 
 import gzip
@@ -17,15 +18,16 @@ LOCOMO, REALTALK = "LoCoMo", "REALTALK"
 
 DEVELOPMENT = frozenset({"conv-26", "conv-43", "conv-49", "chat 2", "chat 6", "chat 10"})
 HELD_OUT = frozenset({"conv-41", "conv-47", "chat 4", "chat 8"})
-"""The weights were chosen on the former; the latter were looked at too, to see whether they hold. LoCoMo's go by their
-`sample_id` (first, fifth and ninth, and third and seventh of its ten), REALTALK's by the number of their file."""
+"""The weights were chosen on `DEVELOPMENT`. `HELD_OUT` was looked at, too, to see whether they hold. A conversation of
+LoCoMo is named by its `sample_id` (first, fifth and ninth, and third and seventh of its ten), and a conversation of
+REALTALK by the number of its file."""
 
 CATEGORIES = {
     LOCOMO: {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"},
     REALTALK: {1: "multi-hop", 2: "temporal", 3: "commonsense"},
 }
 NOT_ANSWERABLE = 5
-"""LoCoMo's adversarial questions, whose answer is nowhere: their evidence misleads, so none is asked."""
+"""Category of LoCoMo's adversarial questions. Nothing answers them and their evidence misleads, so none is asked."""
 
 _TURN = re.compile(r"D\s*:?\s*(\d+)\s*:\s*(\d+)")
 _SESSION = re.compile(r"session_(\d+)")
@@ -34,12 +36,12 @@ _LOCOMO_TIME, _REALTALK_TIME = "%I:%M %p on %d %B, %Y", "%d.%m.%Y, %H:%M:%S"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What somebody said at once.
+    """What one speaker said at once.
 
     Attributes:
-        key: such as "D1:3", the third turn of the first session.
-        text: with the caption of a picture, if one was shared.
-        time: of the turn in REALTALK, of its session's begin in LoCoMo, as ISO 8601.
+        key: its key, such as "D1:3" for the third turn of the first session.
+        text: what was said, with the caption of a picture if one was shared.
+        time: ISO 8601 time of the turn in REALTALK, and of the beginning of its session in LoCoMo.
 
     """
 
@@ -55,8 +57,8 @@ class Question:
     """A question and the turns that answer it.
 
     Attributes:
-        evidence: their keys, at least one.
-        answer: what people wrote as the right one.
+        evidence: keys of these turns, at least one.
+        answer: the right answer, as people wrote it.
 
     """
 
@@ -68,12 +70,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A conversation and what is asked of it.
+    """A conversation and the questions about it.
 
     Attributes:
         source: LOCOMO or REALTALK.
-        name: within its source.
-        passed_over: questions that are not asked: without an answer, or without a turn that could be stored.
+        name: its name within its source.
+        passed_over: number of questions that are not asked, because they have no answer or none of their turns has a
+            text.
 
     """
 
@@ -85,31 +88,31 @@ class Dialogue:
 
     @property
     def part(self) -> str:
-        """The half that it is in; conversations of neither have not been looked at."""
+        """Return the part of the split that it is in. Conversations of neither half have not been looked at."""
         if self.name in DEVELOPMENT:
             return "development"
         return "held out" if self.name in HELD_OUT else "not looked at"
 
 
 def locomo(path: Path) -> list[Dialogue]:
-    """The conversations of a LoCoMo file."""
+    """Return the conversations of a LoCoMo file."""
     return [_locomo_dialogue(one) for one in read_json(path)]
 
 
 def realtalk(folder: Path) -> list[Dialogue]:
-    """The conversations of a folder of REALTALK files, which have a number in their name, by it."""
+    """Return the conversations of a folder of REALTALK files, in the order of the numbers in their names."""
     numbered = {int(found.group()): path for path in folder.glob("*.json*") if (found := re.search(r"\d+", path.name))}
     return [_realtalk_dialogue(f"chat {number}", read_json(path)) for number, path in sorted(numbered.items())]
 
 
 def read_json(path: Path) -> Any:
-    """The contents of a JSON file."""
+    """Return the contents of a JSON file, which may be compressed with gzip."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
         return json.load(file)
 
 
 def turns_of(ids: Iterable[object]) -> set[str]:
-    """The keys of turns that evidence names, also where it is written loosely ("D8:6; D9:17", "D:11:26")."""
+    """Return the keys of the turns that evidence names, also from loose spellings ("D8:6; D9:17", "D:11:26")."""
     return {f"D{int(session)}:{int(turn)}" for id in ids for session, turn in _TURN.findall(str(id))}
 
 

@@ -1,4 +1,4 @@
-"""Percentiles, ratios, plain tables, and the JSON that plots are drawn from. Knows nothing of what is measured."""
+"""Computes percentiles and ratios, renders tables and writes JSON for plots. It does not know what is measured."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ class Latencies:
     """A sample of durations.
 
     Attributes:
-        count: how many there were.
+        count: number of durations.
 
     """
 
@@ -25,19 +25,19 @@ class Latencies:
 
 
 def latencies(durations_s: Sequence[float]) -> Latencies:
-    """The percentiles of durations in seconds; at least one."""
+    """Return the percentiles of durations in seconds. There must be at least one duration."""
     p50, p99 = np.percentile(np.asarray(durations_s) * 1000, [50, 99])
     return Latencies(float(p50), float(p99), len(durations_s))
 
 
 def ratio_of_medians(ours: Sequence[float], bare: Sequence[float]) -> float:
-    """How many times the bare figure ours is."""
+    """Return our median divided by the bare model's."""
     return median(ours) / median(bare)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Figures for a person: every row has a cell for each column; notes stand below."""
+    """Figures for a person to read. Every row has a cell for each column, and notes stand below the rows."""
 
     title: str
     columns: tuple[str, ...]
@@ -46,7 +46,7 @@ class Table:
 
 
 def rendered(table: Table) -> str:
-    """The table in Markdown with aligned columns, which reads well as it is."""
+    """Return the table in Markdown with aligned columns, which reads well as plain text, too."""
     widths = [max(len(row[at]) for row in (table.columns, *table.rows)) for at in range(len(table.columns))]
     rule = "|".join("-" * (width + 2) for width in widths)
     lines = [f"### {table.title}", "", _line(table.columns, widths), f"|{rule}|"]
@@ -61,22 +61,22 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def ms(value_ms: float) -> str:
-    """Milliseconds with as many digits as mean something."""
+    """Format milliseconds with the digits that mean something."""
     return f"{value_ms:.2f}" if value_ms < 10 else f"{value_ms:.1f}"
 
 
 def times(ratio: float) -> str:
-    """A ratio as a reader says it."""
+    """Format a ratio as a reader says it."""
     return f"{ratio:.2f}x"
 
 
 def verdict(*, is_met: bool) -> str:
-    """Whether an aim was met."""
+    """Return a word for whether an aim was met."""
     return "met" if is_met else "missed"
 
 
 def write_json(path: Path, results: Mapping[str, Any]) -> None:
-    """Write a run's figures, whose folder is made; nothing measured has more than four digits that mean something."""
+    """Write a run's figures, rounded to the four digits that mean something. Make the folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_rounded(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -1,8 +1,8 @@
-"""Whether a second retrieval, without any model, finds evidence that the first one missed.
+"""Measures whether a second retrieval, without any language model, finds evidence that the first one missed.
 
-Pseudo-relevance feedback: the best passages of the first retrieval give the words of further queries, and what these
-bring takes some of the ten places. Over conversations whose evidence is known.
-`python -m benchmarks.follow_up --locomo FILE --realtalk FOLDER`, two minutes.
+The method is pseudo-relevance feedback: the best passages of the first retrieval give the words of further queries, and
+the hits of these queries take some of the ten places. The conversations have known evidence.
+`python -m benchmarks.follow_up --locomo FILE --realtalk FOLDER` takes two minutes.
 """
 
 import argparse
@@ -29,7 +29,7 @@ FIRST_KEPT = 8
 FEEDBACK_PASSAGES = 2
 RARE_WORDS = 3
 _RANK_OFFSET = 60
-"""Of reciprocal rank fusion, as Cormack et al. 2009 have it."""
+"""Constant of reciprocal rank fusion, as in Cormack et al. 2009."""
 
 Follow = Callable[[str, str, Mapping[str, int]], str]
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def measured(service: MemoryService, dialogues: Sequence[Dialogue]) -> Table:
-    """Evidence recall at ten (in "twice the places" at twenty), in percent, by category and by what is done."""
+    """Return evidence recall at ten in percent, by category and way of asking; "twice the places" is at twenty."""
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for dialogue in dialogues:
         _store(service, dialogue)
@@ -73,7 +73,7 @@ def measured(service: MemoryService, dialogues: Sequence[Dialogue]) -> Table:
 def _ways(
     service: MemoryService, dialogue: Dialogue, question: Question, rarity: Mapping[str, int]
 ) -> dict[str, list[str]]:
-    """The keys that each way of asking ends with."""
+    """Return the keys that each way of asking ends with."""
 
     def retrieved(query: str) -> list[tuple[str, str]]:
         hits = service.retrieve(Retrieval(query=query, namespace=dialogue.name, k=2 * K)).hits
@@ -86,12 +86,13 @@ def _ways(
         queries = [follow(question.text, text, rarity) for _, text in first[:FEEDBACK_PASSAGES]]
         further = [[key for key, _ in retrieved(query)] for query in queries]
         ways[f"{name}, two places"] = _places(keys, further)
+        # The first retrieval counts twice, so that further ones do not push its best hits out.
         ways[f"{name}, fused"] = _fused([keys, keys, *further])
     return ways
 
 
 def _rare(question: str, text: str, rarity: Mapping[str, int]) -> str:
-    """The question, and the rarest words of a passage that it does not have."""
+    """Return the question followed by the rarest words of a passage that are not in the question."""
     asked = set(stems(words(question)))
     fresh = [word for word in dict.fromkeys(words(text)) if word not in STOP_WORDS and stems([word])[0] not in asked]
     return " ".join([question, *sorted(fresh, key=lambda word: rarity[stems([word])[0]])[:RARE_WORDS]])
@@ -105,7 +106,8 @@ FOLLOW: Mapping[str, Follow] = {
 
 
 def _places(first: Sequence[str], further: Sequence[Sequence[str]]) -> list[str]:
-    """The best of the first retrieval, and in the last places what the others bring that is new."""
+    """Return the best keys of the first retrieval, followed by new keys of the others in the last places."""
+    # Take the best of each further list, then the second of each, and so on.
     fresh = chain.from_iterable(zip_longest(*further))
     return list(dict.fromkeys(key for key in chain(first[:FIRST_KEPT], fresh) if key is not None))[:K]
 

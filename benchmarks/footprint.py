@@ -1,4 +1,4 @@
-"""What memories take: resident memory of the worker, and disk."""
+"""Measures what memories take: resident memory of the worker, and disk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +10,14 @@ from benchmarks.service_process import ProcessMemory, ServiceProcess
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """A worker that has just started over `memories`.
+    """The memory and the disk of a worker that has just started over `memories` memories.
 
     Attributes:
-        used: its memory once it has been used.
-        journal_bytes: the truth.
-        snapshot_bytes: of the one snapshot that it started from.
-        catalog_bytes: the worker's own, made anew at every start.
-        text_bytes: the contents alone, in UTF-8.
+        used: its resident memory after it has been used.
+        journal_bytes: bytes of the journals, which are the truth.
+        snapshot_bytes: bytes of the one snapshot that it started from.
+        catalog_bytes: bytes of the worker's own catalog, which every start makes again.
+        text_bytes: bytes of the contents alone, in UTF-8.
 
     """
 
@@ -31,19 +31,19 @@ class Footprint:
 
 
 def of_started(service: ServiceProcess, memories: int, text_bytes: int) -> Footprint:
-    """Look at a worker that is ready and has done nothing yet."""
+    """Measure a worker that is ready and has done nothing yet."""
     memory = service.memory()
     disk = (service.journal_bytes(), service.snapshot_bytes(), service.catalog_bytes())
     return Footprint(memories, memory, memory, *disk, text_bytes)
 
 
 def once_used(footprint: Footprint, service: ServiceProcess) -> Footprint:
-    """Look at its memory again."""
+    """Return the footprint with the memory of the worker after its use."""
     return replace(footprint, used=service.memory())
 
 
 def table(results: Sequence[Footprint]) -> Table:
-    """Memory in MB, disk in bytes for each memory."""
+    """Return a table of resident memory in MB and of disk in bytes for each memory."""
     return Table(
         "Memory of the worker and disk",
         (

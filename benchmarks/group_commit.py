@@ -1,4 +1,4 @@
-"""Stores from many clients on a slow volume: how many share a sync."""
+"""Measures how many stores share a sync, if many clients store on a slow volume."""
 
 import sys
 import time
@@ -15,12 +15,12 @@ from benchmarks.texts import metadata, query
 
 CLIENTS = (1, 4, 16, 32)
 DELAYS_MS = (0, 20)
-"""Added to every sync: none, and what a network volume may take."""
+"""Milliseconds added to every sync: none, and what a network volume may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCommit:
-    """Single stores by clients at once, each waiting for its answer before it sends the next."""
+    """Single stores by concurrent clients. Each client waits for its answer before it sends the next store."""
 
     delay_ms: float
     clients: int
@@ -30,7 +30,7 @@ class GroupCommit:
 
 
 def measure(folder: Path, lines: Sequence[str], turn_s: float) -> list[GroupCommit]:
-    """Store short texts for some seconds with each number of clients, without and with the delay."""
+    """Store short texts for `turn_s` seconds with each number of clients, without and with the delay."""
     folder.mkdir()
     results: list[GroupCommit] = []
     for delay_ms in DELAYS_MS:
@@ -56,7 +56,7 @@ def _turn(service: ServiceProcess, delay_ms: float, clients: int, lines: Sequenc
 
 
 def _stored_s(port: int, name: str, lines: Sequence[str], until_s: float) -> list[float]:
-    """Seconds of each store of one client; at least one."""
+    """Return the seconds of each store of one client. The client stores at least once."""
     took_s: list[float] = []
     with Client(port) as client:
         while not took_s or time.perf_counter() < until_s:
@@ -69,7 +69,7 @@ def _stored_s(port: int, name: str, lines: Sequence[str], until_s: float) -> lis
 
 
 def table(results: Sequence[GroupCommit]) -> Table:
-    """Each number of clients, without and with the delay."""
+    """Return a table with a row for each number of clients, without and with the delay."""
     undelayed = {result.clients: result for result in results if result.delay_ms == 0}
     rows = (
         (

@@ -1,7 +1,7 @@
-"""A small keep-alive HTTP client on the standard library's http.client, one connection each.
+"""A small keep-alive HTTP client on the standard library's http.client, with one connection each.
 
-It costs less than httpx does, and what it costs is measured against `GET /health/live` and printed. Bodies are encoded
-before and decoded after the clock runs.
+It costs less than httpx does. Its cost is measured against `GET /health/live` and printed. Bodies are encoded before
+the clock starts and decoded after it stops.
 """
 
 import json
@@ -14,21 +14,21 @@ from typing import Any, Self
 
 TIMEOUT_S = 120.0
 IDLE_S_MAX = 2.0
-"""A connection that rested longer is made anew, because uvicorn closes idle ones after 5 seconds."""
+"""Longest rest of a connection. Then the client connects again, because uvicorn closes idle ones after 5 seconds."""
 
 _HEADERS = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response and how long it took from the first byte sent to the last received."""
+    """A response, and the time from the first byte sent to the last byte received."""
 
     status: int
     body: bytes
     took_s: float
 
     def json(self) -> Any:
-        """The decoded body.
+        """Return the decoded body.
 
         Raises:
             RuntimeError: the status is not 200.
@@ -40,7 +40,7 @@ class Answer:
 
 
 class Client:
-    """One connection to the service. One thread at a time."""
+    """One connection to the service. It serves one thread at a time."""
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)

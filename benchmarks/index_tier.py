@@ -1,7 +1,7 @@
-"""Search alone, without embedding and HTTP: recall beside latency, what adding costs, and memory.
+"""Measures the index alone, without embedding and HTTP: recall and latency of searches, cost of adding, and memory.
 
-`python -m benchmarks.index_tier --texts FILE` embeds lines of a file; `--vectors FILE.npy` takes unit vectors that were
-embedded before. Recall is always against comparing every row.
+`python -m benchmarks.index_tier --texts FILE` embeds lines of a file. `--vectors FILE.npy` takes unit vectors that were
+embedded before. Recall is always measured against a comparison of every row.
 """
 
 import argparse
@@ -26,15 +26,15 @@ from memory_service.embedding.minilm import MODEL
 K = 10
 QUERIES = 200
 ROUND_QUERIES = 20
-"""Lanes take turns after so many, so that all of them meet the same neighbours on the machine."""
+"""Queries after which the next lane takes its turn. Short turns let all lanes meet the same load of the machine."""
 
 SIZES = (2_000, 25_000)
 EMBEDDED_MAX = 5_000
-"""Texts that are embedded; the other vectors are derived from theirs."""
+"""Most texts that are embedded. The other vectors are derived from theirs."""
 
 BATCH = 1_000
 SINGLES = 2_000
-"""Vectors added many at once, and in the end one by one."""
+"""Vectors added at once (`BATCH`), and vectors added one by one at the end (`SINGLES`)."""
 
 SHARES = {"1 %": 0.01, "30 %": 0.3}
 
@@ -44,8 +44,8 @@ class Lane:
     """Searches of one kind.
 
     Attributes:
-        recall: the share of the K best by brute force in single precision that was found; equally good ones count.
-        error_max: the largest difference between a score that was found and the exact one.
+        recall: share of the K best rows that was found. Brute force in single precision finds the best; ties count.
+        error_max: largest difference between a returned score and the exact one.
 
     """
 
@@ -60,11 +60,13 @@ class Tier:
     """An index of one size.
 
     Attributes:
-        batches: of adding `BATCH` vectors at once.
-        singles: of adding one.
-        worst_ms: the slowest of all these.
-        made_s: for another index of the same rows, as at a start.
-        row_bytes: by which the process's resident memory grew, for each vector.
+        rows: number of vectors.
+        brute_force: latencies of comparing every row with numpy.
+        batches: latencies of adding `BATCH` vectors at once.
+        singles: latencies of adding one vector.
+        worst_ms: the slowest of all these additions.
+        made_s: seconds to make another index of the same rows, as a start does.
+        row_bytes: growth of the process's resident memory for each vector.
 
     """
 
@@ -107,6 +109,7 @@ def _resident_bytes() -> int:
 
 def _filled(rows: Vectors) -> tuple[GroupIndex, tuple[list[float], list[float]]]:
     index = GroupIndex(rows.shape[1])
+    # Batches fill the index up to here, and single vectors do the rest.
     begin_singles = max(len(rows) // 2, len(rows) - SINGLES)
     steps = [*range(0, begin_singles, BATCH), *range(begin_singles, len(rows) + 1)]
     batches_s: list[float] = []
@@ -120,9 +123,11 @@ def _filled(rows: Vectors) -> tuple[GroupIndex, tuple[list[float], list[float]]]
 
 
 def _filters(rows: Vectors) -> Mapping[str, Groups | None]:
-    """What a search is restricted to: nothing, a random share, or the share nearest to some direction."""
+    """Return what searches are restricted to: nothing, a random share, or the share nearest to some direction."""
+    # A share of one subject is the hard case for an index, because its rows lie close together.
     chooser = np.random.default_rng(SEED)
     direction = rows[chooser.integers(len(rows))]
+    # (n,) the rows by their cosine to the direction, nearest first.
     by_nearness = np.argsort(-(rows @ direction))
     found: dict[str, Groups | None] = {"all": None}
     for name, share in SHARES.items():
@@ -144,6 +149,7 @@ def _searched(
         expected = []
         for query in some:
             started = time.perf_counter()
+            # (n,) the exact score of every row.
             expected.append(rows @ query)
             brute_force_s.append(time.perf_counter() - started)
         for name, among in filters.items():
@@ -158,14 +164,20 @@ def _searched(
 
 
 def _recall(found: Vectors, scores: Vectors) -> float:
-    """The share of the best among exact scores (n,) that those of what was found reach, but for rounding of sums."""
+    """Return the share of the K best that was found.
+
+    Args:
+        found: (k,) exact scores of the rows that were found.
+        scores: (n,) exact scores of all rows that a search may find.
+    """
     count = min(K, len(scores))
+    # The K-th best score. A row as good as that counts; sums in another order may differ by a rounding error.
     worst = np.partition(scores, -count)[-count]
     return float(np.count_nonzero(found >= worst - 1e-6)) / count
 
 
 def tables(tiers: Sequence[Tier]) -> list[Table]:
-    """Searching, and filling."""
+    """Return the table of searches and the table of additions."""
     searching = tuple(
         (
             str(tier.rows),
@@ -207,7 +219,7 @@ def tables(tiers: Sequence[Tier]) -> list[Table]:
 
 
 def _vectors(arguments: argparse.Namespace, count: int) -> tuple[str, Vectors]:
-    """Where `count` vectors come from, in words, and they themselves."""
+    """Return a description of where the vectors come from, and the vectors (count, dim), shuffled."""
     chooser = np.random.default_rng(SEED)
     if arguments.vectors:
         real = np.load(arguments.vectors, mmap_mode="r")

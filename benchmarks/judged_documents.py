@@ -1,7 +1,7 @@
-"""Documents with queries whose relevant documents are known: the collections of BEIR, from folders that a person got.
+"""Reads collections of BEIR: documents with queries whose relevant documents are known.
 
-A folder holds `corpus.jsonl`, `queries.jsonl` (`_id`, `title`, `text`) and judgements (`qrels.tsv` or
-`qrels/test.tsv`: query, document, grade). The JSON lines may be compressed with gzip.
+A person has to get the folders. A folder holds `corpus.jsonl`, `queries.jsonl` (`_id`, `title`, `text`) and judgements
+(`qrels.tsv` or `qrels/test.tsv`: query, document, grade). The JSON lines may be compressed with gzip.
 """
 
 import gzip
@@ -17,7 +17,7 @@ from benchmarks.texts import SEED
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query with the grades, above 0, of the documents that are relevant to it, by their ids."""
+    """A query with the grades of the documents that are relevant to it, by their ids. Grades are above 0."""
 
     text: str
     grades: dict[str, int]
@@ -25,10 +25,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Documents and what is asked of them.
+    """Documents and the queries about them.
 
     Attributes:
-        documents: (id, text), shuffled with a fixed seed: files often put what belongs together side by side.
+        documents: pairs of id and text, shuffled with a fixed seed. Files often put related documents side by side.
 
     """
 
@@ -38,7 +38,7 @@ class Collection:
 
 
 def read(folder: Path) -> Collection:
-    """The collection in a folder."""
+    """Read the collection in a folder."""
     documents = [(row["_id"], f"{row.get('title', '')}. {row['text']}".lstrip(". ")) for row in _rows(folder, "corpus")]
     documents = [(id, text) for id, text in documents if text]
     random.Random(SEED).shuffle(documents)

@@ -1,13 +1,13 @@
-"""How good a ranking is, once it is known what should be in it. Knows no service.
+"""Judges how good a ranking is, given what should be in it. It knows no service.
 
-Of one question with evidence E, and of the first k memories returned:
+These are the measures of one question with evidence E and of the first k memories returned:
 
 - any@k: 1 if any of E is among them;
 - recall@k: the share of E that is among them;
 - all@k: 1 if all of E is among them;
-- nDCG@10: gains of the relevant ones divided by log2(1 + rank), to the same of the best possible ranking
-  (Järvelin and Kekäläinen 2002); a gain is 1 for evidence, the grade for judged documents;
-- MRR: 1 / the rank of the first of E, 0 if it is not returned.
+- nDCG@10: the sum of gains of the relevant memories divided by log2(1 + rank), as a share of the sum of the best
+  possible ranking (Järvelin and Kekäläinen 2002). A gain is 1 for evidence and the grade for judged documents;
+- MRR: 1 / the rank of the first of E, 0 if none of E is returned.
 
 A figure is the mean over questions, in percent.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.texts import SEED
 
 DEPTH = 20
-"""Memories asked for; ranks beyond count as not returned."""
+"""Memories asked for. A memory beyond this rank counts as not returned."""
 
 NDCG_DEPTH = 10
 RESAMPLES = 2_000
@@ -31,12 +31,12 @@ class Judged:
     """One answered question.
 
     Attributes:
-        source: the data set.
-        conversation: its name.
-        part: of the split.
-        ranks: of the evidence that was returned, from 1, ascending.
-        evidence: how much there is.
-        tokens: of the first ten memories.
+        source: name of the data set.
+        conversation: name of the conversation.
+        part: part of the split that the conversation is in.
+        ranks: ranks of the evidence that was returned, from 1, ascending.
+        evidence: number of turns that are evidence.
+        tokens: number of tokens of the first ten memories.
 
     """
 
@@ -49,11 +49,11 @@ class Judged:
     tokens: int
 
     def recall(self, k: int) -> float:
-        """The share of the evidence among the first k."""
+        """Return the share of the evidence that is among the first k."""
         return sum(rank <= k for rank in self.ranks) / self.evidence
 
     def ndcg(self) -> float:
-        """With a gain of 1 for each piece of evidence."""
+        """Return nDCG@10 with a gain of 1 for each piece of evidence."""
         return ndcg(dict.fromkeys(self.ranks, 1), [1] * self.evidence)
 
 
@@ -76,11 +76,11 @@ HEADLINES = ("any@10", "recall@10")
 
 
 def ndcg(gains: Mapping[int, float], possible: Sequence[float]) -> float:
-    """The discounted gain of a ranking to that of the best one.
+    """Return the discounted gain of a ranking as a share of the best ranking's.
 
     Args:
-        gains: by rank, from 1.
-        possible: of everything that is relevant, in any order; at least one.
+        gains: the gains of the ranking by rank, from 1.
+        possible: the gains of everything that is relevant, at least one, in any order.
 
     """
     best = dict(enumerate(sorted(possible, reverse=True), 1))
@@ -92,22 +92,24 @@ def _discounted(gains: Mapping[int, float]) -> float:
 
 
 def mean(judged: Sequence[Judged], measure: str) -> float:
-    """In percent, of at least one."""
+    """Return the mean of a measure in percent. There must be at least one judged question."""
     return 100 * float(np.mean([MEASURES[measure](one) for one in judged]))
 
 
 def any_by_k(judged: Sequence[Judged]) -> list[float]:
-    """any@1 to any@`DEPTH` of at least one, in percent."""
+    """Return any@1 to any@`DEPTH` in percent. There must be at least one judged question."""
     return [100 * float(np.mean([one.recall(k) > 0 for one in judged])) for k in range(1, DEPTH + 1)]
 
 
 def interval(judged: Sequence[Judged], measure: str) -> tuple[float, float]:
-    """The middle 95 % of the mean over questions drawn again with replacement, in percent.
+    """Return the middle 95 % of the mean in percent, over questions drawn again with replacement (bootstrap).
 
     Questions of one conversation are not independent, so the truth is less certain than this.
     """
+    # (questions,) the measure of each question.
     values = np.array([MEASURES[measure](one) for one in judged])
     chooser = np.random.default_rng(SEED)
+    # (RESAMPLES,) the mean of as many questions, drawn with replacement.
     means = [values[chooser.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])
     return 100 * float(low), 100 * float(high)

@@ -1,4 +1,4 @@
-"""The machine that a run was made on, in words."""
+"""Describes the machine that a run was made on, in words."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 def described() -> dict[str, str]:
-    """The day and what the machine is."""
+    """Return the day and a description of the machine."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
@@ -14,5 +14,5 @@ def described() -> dict[str, str]:
 
 
 def load() -> str:
-    """Of the machine, over the last minute: above the run's own it tells of neighbours."""
+    """Return the machine's load over the last minute. A load above the run's own comes from neighbours."""
     return f"{os.getloadavg()[0]:.1f}"

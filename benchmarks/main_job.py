@@ -1,7 +1,7 @@
 """Measures the main job on the real worker: start, store, retrieve, size. `python -m benchmarks.main_job`.
 
-Absolute times are the machine's; every table therefore stands beside the bare model, measured in turns with the
-service in the same run. Progress goes to stderr, tables to stdout.
+Absolute times depend on the machine. So every table has the bare model, too, measured in turns with the service in the
+same run. Progress goes to stderr, tables to stdout.
 """
 
 import argparse
@@ -22,16 +22,17 @@ from benchmarks.texts import Texts
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything is measured.
+    """The amounts that are measured.
 
     Attributes:
-        sizes: memories held, ascending.
-        embedded_max: memories of a folder with real vectors; the others get derived ones.
-        starts: cold starts over each folder.
-        import_runs: starts whose imports are timed; the cheapest counts.
-        queries: of each row of the retrieve table.
-        singles: texts stored one at a time.
-        batches: how many batches of `batch_texts`.
+        sizes: numbers of memories held, ascending.
+        embedded_max: most memories of a folder that get real vectors. The others get derived ones.
+        starts: number of cold starts over each folder.
+        import_runs: number of starts whose imports are timed. The cheapest counts.
+        queries: number of queries for each row of the retrieve table.
+        singles: number of texts stored one at a time.
+        batches: number of batches.
+        batch_texts: number of texts in a batch.
 
     """
 
@@ -46,12 +47,12 @@ class Plan:
 
     @property
     def singles_size(self) -> int:
-        """Where single stores are measured: at the size that the aims name, if it is among them."""
+        """Return the size at which single stores are measured: the aims' size if it is planned, or else the largest."""
         return retrieving.AIM_SIZE if retrieving.AIM_SIZE in self.sizes else self.sizes[-1]
 
     @property
     def texts(self) -> int:
-        """Distinct texts that all this needs."""
+        """Return the number of distinct texts that the plan needs."""
         return self.sizes[-1] + self.queries + self.singles + self.batches * self.batch_texts
 
 
@@ -60,13 +61,13 @@ QUICK = Plan((200, 1_000), 300, 2, 1, 50, 50, 2, 100)
 
 
 def full(sizes: Sequence[int]) -> Plan:
-    """Some minutes on two cores, most of them in the model."""
+    """Return the full plan. It takes some minutes on two cores, most of them in the model."""
     return Plan(tuple(sorted(sizes)), 10_000, 5, 3, 300, 300, 6, 1_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The plan's texts, split by use so that nothing is stored twice or asked for verbatim."""
+    """The plan's texts, split by use. Nothing is stored twice or asked for verbatim."""
 
     stored: Sequence[str]
     queries: Sequence[str]
@@ -76,7 +77,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What was measured on one worker over prefilled memories."""
+    """The figures of one worker over prefilled memories."""
 
     footprint: footprint.Footprint
     retrieves: retrieving.Retrieving
@@ -86,7 +87,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """What was measured on a worker that began empty."""
+    """The figures of a worker that began empty."""
 
     footprint: footprint.Footprint
     client_overhead: Latencies
@@ -95,7 +96,7 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Everything that was measured."""
+    """All figures of a run."""
 
     cold_starts: list[cold_start.ColdStart]
     imports: cold_start.Imports
@@ -104,7 +105,7 @@ class Results:
 
 
 def main() -> None:
-    """Measure, then print."""
+    """Measure, then print the tables."""
     arguments = _arguments()
     plan = QUICK if arguments.quick else full(arguments.sizes)
     chosen = texts.from_file(arguments.texts, plan.texts) if arguments.texts else texts.synthetic(plan.texts)

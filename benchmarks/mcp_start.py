@@ -1,8 +1,8 @@
-"""How soon `vector-memory mcp` answers after its start: the handshake, the list of tools, and the first call.
+"""Measures how soon `vector-memory mcp` answers after its start: the handshake, the list of tools, the first call.
 
     python -m benchmarks.mcp_start [RUNS]
 
-Each run is a fresh process over an empty folder; medians and the slowest, in milliseconds.
+Each run is a fresh process over an empty folder. The output has medians and the slowest run, in milliseconds.
 """
 
 import json
@@ -25,7 +25,7 @@ REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
     taken = [_run() for _ in range(runs)]
     for (method, _), each in zip(REQUESTS, zip(*taken, strict=True), strict=True):
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _run() -> list[float]:
-    """Milliseconds from the start of a process to each answer."""
+    """Start a process and return the milliseconds from its start to each answer."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "gateway", "mcp", "--data-dir", str(Path(folder, "memory"))]
         started = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Many small namespaces: what they take in RAM, how a start over them goes, and what a retrieve in one costs.
+"""Measures many small namespaces: their RAM, a start over them, and the cost of a retrieve in one of them.
 
 `python -m benchmarks.namespaces` writes folders with random unit vectors, since embedding 50,000 texts takes minutes,
 and opens the service in fresh processes, with and without a budget for indexes. The embedder draws a vector from the
-text's hash, so retrieves show search, words and loading alone.
+text's hash, so a retrieve measures only search, words and loading.
 """
 
 import argparse
@@ -50,12 +50,13 @@ class Drawn:
     fingerprint = Fingerprint("drawn", "ef" * 32, DIM, "none")
 
     def windows(self, text: str) -> list[TextWindow]:
-        """The whole text."""
+        """Return one window with the whole text."""
         return [TextWindow(text, (0,))]
 
     def embed(self, windows: Sequence[TextWindow]) -> Vectors:
-        """Unit vectors (n, 384)."""
+        """Return a unit vector for each window, (n, 384)."""
         seeds = [int.from_bytes(hashlib.sha256(window.text.encode()).digest()[:8], "little") for window in windows]
+        # (n, DIM), divided by the norms (n, 1).
         vectors = np.stack([np.random.default_rng(seed).standard_normal(DIM, dtype=np.float32) for seed in seeds])
         unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
@@ -63,15 +64,15 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A service in a fresh process over a folder with a snapshot.
+    """The figures of a service in a fresh process over a folder with a snapshot.
 
     Attributes:
-        budget_mb: 0 for no limit.
-        started_mb: RSS when it was open.
-        asked_mb: RSS when every namespace had been asked once.
-        in_ram: indexes in RAM then.
-        weight_mb: of these, as the service estimates it.
-        loading_ms, resident_ms: p50 and p99 of a retrieve whose index had to be loaded, and of the next one.
+        budget_mb: budget for indexes; 0 sets no limit.
+        started_mb: RSS after the service was opened.
+        asked_mb: RSS after every namespace was asked once.
+        in_ram: number of indexes in RAM at that time.
+        weight_mb: size of these indexes, as the service estimates it.
+        loading_ms, resident_ms: p50 and p99 of a retrieve whose index had to be loaded, and of the next retrieve.
 
     """
 
@@ -87,7 +88,7 @@ class Opened:
 
 
 def fill(folder: DataFolder, namespaces: int) -> None:
-    """Write a journal of memories, five in each namespace, one namespace after the other and round again."""
+    """Write a journal with five memories in each namespace. Each round writes one memory to every namespace."""
     folder.claim(Drawn.fingerprint)
     journal, clock, chooser = JournalWriter(folder.journal, Drawn.fingerprint), HybridClock(), random.Random(SEED)
     vectors = np.random.default_rng(SEED)
@@ -122,7 +123,7 @@ def _text(chooser: random.Random) -> str:
 
 
 def measure(folder: Path, namespaces: int, budget_mb: float) -> Opened:
-    """Open the service in this process, which did nothing else before, ask in every namespace, and close it."""
+    """Open the service in this process, ask in every namespace, and close it. The process must be fresh."""
     settings = MemorySettings(index_budget_mb=budget_mb, cache_dir=folder / "cache")
     begun = time.perf_counter()
     service = MemoryService(DataFolder(folder / "memories"), Drawn(), settings)
@@ -132,9 +133,11 @@ def measure(folder: Path, namespaces: int, budget_mb: float) -> Opened:
     loading, resident = [], []
     for at, namespace in enumerate(order):
         first_s = _ask(service, namespace)
+        # The last ones are asked again. The second retrieve finds the index in RAM.
         if at >= len(order) - ASKED:
             loading.append(first_s)
             resident.append(_ask(service, namespace))
+    # Garbage of the retrieves must not count as memory of the indexes.
     gc.collect()
     asked_mb, indexes = _resident_mb(), service._projection._indexes
     in_ram, weight_mb = len(indexes.in_ram()), indexes.weight_bytes / 1e6
@@ -176,7 +179,7 @@ def _in_a_fresh_process(folder: Path, namespaces: int, budget_mb: float) -> Open
 
 
 def table(results: Sequence[Opened]) -> Table:
-    """One row for each process."""
+    """Return a table with one row for each process."""
     bare_mb = results[0].started_mb
     rows = []
     for one in results:
@@ -220,7 +223,7 @@ def table(results: Sequence[Opened]) -> Table:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of namespaces")
     parser.add_argument("--budget-mb", type=float, default=BUDGET_MB, help="of the runs with a budget")

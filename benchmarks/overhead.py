@@ -1,7 +1,7 @@
-"""What research adds to the model's own time: `python -m benchmarks.overhead --texts FILE`, a minute.
+"""Measures what research adds to the model's own time. `python -m benchmarks.overhead --texts FILE` takes a minute.
 
-A server that answers at once stands in for the model, so that all that is measured is ours: retrieving, packing, the
-prompt, the SDK, verifying the citations. The same server is asked directly beside it.
+A server that answers at once stands in for the model. So all the measured time is ours: retrieving, packing, the
+prompt, the SDK, verifying the citations. The same server is also asked directly, for comparison.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ANSWERS = {
 
 
 class _StandIn(BaseHTTPRequestHandler):
-    """Answers a chat completion at once; what it says is set by the benchmark."""
+    """Answers a chat completion at once. The benchmark sets the answer."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # head and body are two writes; waiting between them would be measured
@@ -63,11 +63,11 @@ class _StandIn(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Not on the terminal."""
+        """Print nothing on the terminal."""
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=Path, metavar="FILE", help="lines to store; default: made from the examples")
     parser.add_argument("--memories", type=int, default=10_000, metavar="N")

@@ -1,4 +1,4 @@
-"""What requests notice of a snapshot that is written meanwhile."""
+"""Measures what requests notice of a snapshot that is written at the same time."""
 
 import sys
 import threading
@@ -18,10 +18,10 @@ AIM_MS = 50
 """Aim: serving never pauses longer than this because of a snapshot."""
 
 REST_S = 0.01
-"""Between two requests of a client, so that there is processor time left for the snapshot as there is in use."""
+"""Pause between two requests of a client. It leaves processor time for the snapshot, as real use does."""
 
 QUIET_S = 2.0
-"""Without a snapshot, before each one."""
+"""Time without a snapshot, before each snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Felt:
     """Latencies of one kind of request.
 
     Attributes:
-        without: of those that no snapshot overlapped.
-        during: of those that one did.
+        without: latencies of the requests that no snapshot overlapped.
+        during: latencies of the requests that a snapshot overlapped.
 
     """
 
@@ -43,11 +43,11 @@ class Felt:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Snapshots of a worker that is in use.
+    """The figures of snapshots of a worker that is in use.
 
     Attributes:
-        frozen_ms: what writers waited for, of each snapshot, by the service's own log.
-        took_ms: what writing each one took beside the requests.
+        frozen_ms: milliseconds that writers waited for each snapshot, by the service's own log.
+        took_ms: milliseconds that writing each snapshot took while requests were served.
 
     """
 
@@ -95,7 +95,7 @@ def _taken(client: Client, snapshots: int) -> Iterator[_Span]:
 
 @contextmanager
 def _asking(port: int, requests: dict[str, Callable[[Client, int], Answer]]) -> Iterator[dict[str, list[_Span]]]:
-    """A client for each kind of request; when each request began and was answered."""
+    """Run a client for each kind of request. Yield when each request began and when it was answered, by kind."""
     stopping = threading.Event()
     spans: dict[str, list[_Span]] = {name: [] for name in requests}
 
@@ -125,7 +125,7 @@ def _felt(request: str, spans: Sequence[_Span], taken: Sequence[_Span]) -> Felt:
 
 
 def table(result: Pause) -> Table:
-    """Each kind of request, without and during a snapshot."""
+    """Return a table with a row for each kind of request, without and during a snapshot."""
     rows: list[tuple[str, ...]] = []
     for felt in result.felt:
         for when, found, slowest_ms in (

@@ -1,6 +1,7 @@
-"""Draws what the benchmarks wrote with `--json`: a PNG beside each file of docs/figures. `python -m benchmarks.plots`.
+"""Draws a PNG for each JSON file that the benchmarks wrote into docs/figures. `python -m benchmarks.plots`.
 
-Knows the files alone; what is not there is not drawn. matplotlib is needed only here: `pip install -e '.[bench]'`.
+It reads only these files (`--json` writes them) and skips the missing ones. Only this module needs matplotlib, which
+`pip install -e '.[bench]'` installs.
 """
 
 import argparse
@@ -17,11 +18,11 @@ Results = Mapping[str, Any]
 
 DEFAULT = "text with metadata"
 LINES = {"development": ":", "held out": "-", "not looked at": "--"}
-"""How the parts of the split are drawn: they are never drawn as one."""
+"""Line style of each part of the split. Each part has its own line."""
 
 
 def quality(results: Results, figure: Any) -> None:
-    """any@k by mode, a panel for each data set; what was held out is drawn through."""
+    """Draw any@k by mode, with a panel for each data set. The held-out part has a solid line."""
     asked = [one for one in results["asked"] if one["variant"] == DEFAULT and one["part"] in LINES]
     sources = list(dict.fromkeys(one["source"] for one in asked))
     colours = {mode: f"C{at}" for at, mode in enumerate(dict.fromkeys(one["mode"] for one in asked))}
@@ -37,7 +38,7 @@ def quality(results: Results, figure: Any) -> None:
 
 
 def index_tier(results: Results, figure: Any) -> None:
-    """What a search takes, and beside it what it finds."""
+    """Draw the latency of a search in one panel and its recall in another, by number of vectors."""
     took, found = figure.subplots(1, 2)
     sizes = [tier["rows"] for tier in results["tiers"]]
     for at, lane in enumerate(results["tiers"][0]["lanes"]):
@@ -51,7 +52,7 @@ def index_tier(results: Results, figure: Any) -> None:
 
 
 def main_job(results: Results, figure: Any) -> None:
-    """Retrieves as ratios to the bare embedding, and starts, by memories held."""
+    """Draw retrieves as ratios to the bare embedding, and the seconds of starts, by memories held."""
     ratios, starts = figure.subplots(1, 2)
     served = [one["retrieves"] for one in results["served"]]
     for at, lane in enumerate(served[0]["lanes"]):
@@ -70,7 +71,7 @@ def main_job(results: Results, figure: Any) -> None:
 
 
 def volume(results: Results, figure: Any) -> None:
-    """Starts from a snapshot by memories held."""
+    """Draw the seconds of starts from a snapshot, by memories held."""
     panel = figure.subplots()
     held = results["starts"]
     sizes = [one["memories"] for one in held]
@@ -81,7 +82,7 @@ def volume(results: Results, figure: Any) -> None:
 
 
 def peers(results: Results, figure: Any) -> None:
-    """any@10 by data set on held-out conversations, and what a retrieve and a single store cost."""
+    """Draw any@10 by data set on held-out conversations, and the cost of a retrieve and of a single store."""
     found, took = figure.subplots(1, 2)
     part = "held out" if any(one["part"] == "held out" for one in results["quality"]) else "all"
     asked = [one for one in results["quality"] if one["part"] == part]
@@ -113,11 +114,11 @@ PLOTS: Mapping[str, Callable[[Results, Any], None]] = {
     "volume": volume,
     "peers": peers,
 }
-"""By the name of the file that is drawn."""
+"""The function that draws each file, by the file's name without its ending."""
 
 
 def draw(folder: Path) -> list[Path]:
-    """Draw every known JSON file of a folder; the PNGs written.
+    """Draw every known JSON file of a folder, and return the paths of the PNGs.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -140,14 +141,14 @@ def draw(folder: Path) -> list[Path]:
             panel.grid(alpha=0.3)
         run = results["run"]
         figure.suptitle(f"{run['date']}; {run['machine']}", fontsize="small")
-        figure.savefig(target, dpi=90, metadata={"Software": None})  # so that the same figures give the same file
+        figure.savefig(target, dpi=90, metadata={"Software": None})  # the same figures give the same bytes
         pyplot.close(figure)
         drawn.append(target)
     return drawn
 
 
 def main() -> None:
-    """Draw what is there."""
+    """Draw the files that exist."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plots", description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the JSON files, and then of the plots")
     folder = parser.parse_args().folder

@@ -1,9 +1,10 @@
-"""What int8 gains and costs: the model in fp32 and int8 side by side, and what each finds, in one run.
+"""Measures what int8 gains and costs: the speed of the model in fp32 and int8, and what each finds, in one run.
 
-Speed is of the bare model with the service's default threads; the two take turns, so that a busy neighbour slows both.
-Neighbours are those of a query's vector among the texts' vectors, exactly, each precision in its own vectors, as a data
-folder has them. Evidence is what the real worker finds over HTTP, with default settings but the precision
-(`benchmarks/judging.py` says what the figures are). About three minutes on two cores with one conversation.
+Speed is the bare model's with the service's default threads. The two precisions take turns, so a busy neighbour slows
+both. Neighbours are the texts whose vectors are nearest to a query's vector, found exactly. Each precision is compared
+within its own vectors, as in a data folder. Evidence is what the real worker finds over HTTP with default settings
+except the precision. `benchmarks/judging.py` says what its figures are. A run takes about three minutes on two cores
+with one conversation.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from memory_service.embedding.minilm import Precision
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 TEXTS, QUERIES = 2_000, 400
 SLICES = 10
-"""Turns that the two take over the texts; the rate is the median of them."""
+"""Number of turns in which each precision embeds the texts. The rate is the median over them."""
 
 NEIGHBOURS = 10
 MODES = ("dense", "hybrid")
@@ -40,13 +41,13 @@ MEASURES = ("any@10", "recall@10")
 
 @dataclass(slots=True)
 class Measured:
-    """One precision over all texts and queries.
+    """The figures and vectors of one precision.
 
     Attributes:
-        rates: texts a second, of each slice.
-        query_s: of each query alone.
-        vectors: of each text's first window, (texts, 384).
-        queries: (queries, 384).
+        rates: texts embedded in a second, for each slice.
+        query_s: seconds of each query, embedded alone.
+        vectors: vector (384,) of each text's first window.
+        queries: vector (384,) of each query.
 
     """
 
@@ -56,13 +57,14 @@ class Measured:
     queries: list[Vectors] = field(default_factory=list)
 
     def neighbours(self) -> NDArray[np.int64]:
-        """The nearest texts of each query, (queries, 10), in no order."""
+        """Return the nearest texts of each query, (queries, 10), in no order."""
+        # (queries, texts) the cosine of every query to every text.
         scores = np.stack(self.queries) @ np.stack(self.vectors).T
         return np.argpartition(-scores, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
 
 
 def main() -> None:
-    """Measure, then print."""
+    """Measure, then print the tables."""
     arguments = _arguments()
     chosen = texts.from_file(arguments.texts, TEXTS) if arguments.texts else texts.synthetic(TEXTS)
     dialogues = conversations.locomo(arguments.locomo)[: arguments.conversations] if arguments.locomo else []
@@ -121,7 +123,9 @@ def _model_table(measured: dict[Precision, Measured]) -> Table:
     nearest = reference.neighbours()
     rows = []
     for precision, one in measured.items():
+        # (texts,) the cosine of each text's two vectors: in this precision and in fp32.
         cosines = (np.stack(one.vectors) * np.stack(reference.vectors)).sum(axis=1)
+        # (queries,) the share of fp32's nearest texts that this precision finds, too.
         shared = [len(set(a) & set(b)) / NEIGHBOURS for a, b in zip(one.neighbours(), nearest, strict=True)]
         rows.append(
             (

@@ -1,7 +1,7 @@
-"""Data folders with many memories, written through the service's own journal without embedding each text.
+"""Writes data folders with many memories through the service's own journal, without embedding each text.
 
-Embedding 100,000 texts takes many minutes. The first memories of a folder are embedded for real; the others keep their
-real texts but get vectors derived from the real ones, which an exact index cannot tell apart in cost.
+Embedding 100,000 texts takes many minutes. The first memories of a folder are embedded for real. The others keep their
+real texts but get vectors derived from the real ones, which cost an exact index the same.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from vector_memory.memories import DEFAULT_NAMESPACE
 
 APPEND_RECORDS = 1_000
 NOISE = 0.02
-"""Standard deviation of a component's noise: its length over 384 components is 0.4, beside the mixture's of about 0.8,
-so that derived vectors are neither copies nor noise."""
+"""Standard deviation of the noise in each component. The length of the noise over 384 components is 0.4, and the length
+of the mixture is about 0.8. So derived vectors are neither copies nor noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Prefilled:
     """A folder that a service can start on.
 
     Attributes:
-        path: `DATA` in it is the data folder.
-        count: memories; fewer than were written when some updated others.
-        probe: a text that is stored with its real vector, so that a retrieve of it has one right answer.
+        path: the folder. `DATA` in it is the data folder.
+        count: number of memories. It is smaller than the number of lines if some lines updated others.
+        probe: a text that is stored with its real vector, so a retrieve of it has one right answer.
         probe_key: the key of that answer.
-        text_bytes: of all contents, in UTF-8.
+        text_bytes: bytes of all contents, in UTF-8.
 
     """
 
@@ -47,7 +47,7 @@ class Prefilled:
 
 
 def key_of(number: int) -> str:
-    """The key that a prefilled memory has."""
+    """Return the key of a prefilled memory."""
     return f"memory-{number}"
 
 
@@ -57,11 +57,12 @@ def write(
     """Store lines in a new folder.
 
     Args:
-        path: does not exist yet.
-        lines: one memory each.
+        path: a folder that does not exist yet.
+        lines: contents, one memory each.
         embedded: the real vectors (windows, dim) of the first lines.
-        embedder: what made them.
-        keys: distinct ones, after which they begin again, so that further lines update memories; None for one a line.
+        embedder: fingerprint of the embedder that made them.
+        keys: number of distinct keys. Further lines begin again with the first key and update memories. None gives
+            every line a key of its own.
 
     """
     path.mkdir()
@@ -106,10 +107,13 @@ def _append(journal: JournalWriter, records: Sequence[Record]) -> None:
 
 
 def derived(chooser: np.random.Generator, real: Vectors, count: int) -> Vectors:
-    """Unit vectors (count, dim), each between two real ones with some noise."""
+    """Return unit vectors (count, dim), each between two real ones with some noise."""
+    # (count,) each: the two real rows of each new vector.
     first, second = chooser.integers(len(real), size=(2, count))
+    # (count, 1) the share of the first row, and (count, dim) the noise.
     share = chooser.uniform(0.5, 0.9, (count, 1)).astype(np.float32)
     noise = chooser.normal(0, NOISE, (count, real.shape[1])).astype(np.float32)
     mixed = share * real[first] + (1 - share) * real[second] + noise
+    # (count, dim), divided by the norms (count, 1).
     unit: Vectors = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
     return unit

@@ -1,9 +1,9 @@
-"""How well the right memories are found: the real worker over HTTP, asked questions whose evidence is known.
+"""Measures how well the real worker finds the right memories over HTTP, by questions whose evidence is known.
 
-Stores public conversations and document collections, which you get yourself (docs/quality.md), with default settings:
-each conversation in a namespace of its own and in three ways. Asks every question in every mode and prints tables;
-`benchmarks/judging.py` says what the figures are. About 10 minutes on two cores, two thirds of them embedding
-documents.
+It stores public conversations and document collections, which you get yourself (docs/quality.md), with default
+settings. Each conversation has a namespace of its own and is stored in three ways. It asks every question in every mode
+and prints tables. `benchmarks/judging.py` says what the figures are. A run takes about 10 minutes on two cores. Two
+thirds of the time are spent embedding documents.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from benchmarks.service_process import ServiceProcess
 
 PARTS = ("development", "held out", "not looked at")
 ALL = "all"
-"""Every part together."""
+"""Name of all parts together."""
 
 BRIEF = ("any@1", "any@5", "any@10", "any@20", "recall@10", "all@10", "nDCG@10", "MRR")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Questions that were asked in one way.
+    """The judged questions of one way to store and one mode.
 
     Attributes:
         variant: how turns were stored.
-        mode: of retrieve.
+        mode: mode of the retrieves.
 
     """
 
@@ -48,7 +48,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """A collection's mean nDCG@10, in percent, by mode."""
+    """A collection with its mean nDCG@10 by mode, in percent."""
 
     name: str
     documents: int
@@ -57,7 +57,7 @@ class Documents:
 
 
 def main() -> None:
-    """Measure, then print."""
+    """Measure, then print the tables."""
     arguments = _arguments()
     dialogues, collections = _read(arguments)
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Retrieves over HTTP beside the bare embedding of the same queries: alone, with filters, and from many clients."""
+"""Measures retrieves over HTTP against the bare embedding of the same queries: alone, filtered, from many clients."""
 
 import time
 from collections import deque
@@ -15,7 +15,7 @@ from benchmarks.storing import blocks, timed_embedding_s
 from benchmarks.texts import ONE_PERCENT, THIRTY_PERCENT
 
 K = 5
-"""The service's own default."""
+"""Hits of a retrieve. It is the service's own default."""
 
 WARM_UP = 20
 CLIENTS = 8
@@ -25,16 +25,18 @@ AIM_RATIO = 1.5
 """Aim: a retrieve's median over this many memories stays within this ratio to the embedding of its query."""
 
 LANES: Mapping[str, Mapping[str, Any] | None] = {"all": None, "30 %": THIRTY_PERCENT, "1 %": ONE_PERCENT}
-"""What a retrieve searches: everything, or what a filter leaves."""
+"""Filter of each lane: None searches everything, the others search the memories that match."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Retrieves of one kind.
+    """The latencies of one kind of retrieve.
 
     Attributes:
-        inside: the service's own account (`latency_ms`), without HTTP and the client.
-        ratio: median to the median of the bare embeddings that alternated with them.
+        searched: name of the lane in `LANES`.
+        over_http: latencies that a client sees.
+        inside_p50_ms: median of the service's own `latency_ms`, without HTTP and the client.
+        ratio: median of `over_http` divided by the median of the bare embeddings that alternated with them.
 
     """
 
@@ -46,7 +48,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Retrieving:
-    """One client, one retrieve after the other."""
+    """The figures of one client that sends one retrieve after the other."""
 
     memories: int
     bare: Latencies
@@ -54,7 +56,7 @@ class Retrieving:
 
 
 def measure(client: Client, model: BareModel, queries: Sequence[str], memories: int) -> Retrieving:
-    """Ask every query of every lane and of the bare model, in alternating blocks.
+    """Send every query to every lane and to the bare model, in alternating blocks.
 
     The order of the lanes rotates, because the first one finds the processor's caches full of the bare model.
     """
@@ -86,10 +88,10 @@ def _warm_up(client: Client, model: BareModel, queries: Sequence[str]) -> None:
 
 
 def _checked_latency_ms(body: Mapping[str, Any], lane: str) -> float:
-    """The service's own account, of an answer that is plausible: what it holds is for the tests to judge.
+    """Return the service's own latency from an answer that is plausible. The tests judge the contents of answers.
 
     Raises:
-        RuntimeError: it is not.
+        RuntimeError: the answer is empty, or breaks the filter.
 
     """
     found = [memory["metadata"] for memory in body["memories"]]
@@ -99,7 +101,7 @@ def _checked_latency_ms(body: Mapping[str, Any], lane: str) -> float:
 
 
 def table(results: Sequence[Retrieving]) -> Table:
-    """Every size and lane."""
+    """Return a table with a row for each size and lane."""
     rows: list[tuple[str, ...]] = []
     for result in results:
         bare = result.bare
@@ -128,11 +130,12 @@ def table(results: Sequence[Retrieving]) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Many clients at once.
+    """The figures of concurrent clients.
 
     Attributes:
         per_s: requests answered in a second.
-        bare_per_s: embeddings of the same queries in a second, one after the other, before and after.
+        bare_per_s: bare embeddings of the same queries in a second, one after the other. They ran before the clients
+            and after them.
 
     """
 
@@ -144,7 +147,8 @@ class Crowd:
 
 
 def crowd(port: int, model: BareModel, queries: Sequence[str], memories: int) -> Crowd:
-    """Let clients ask their shares of the queries, each on a connection of its own."""
+    """Let concurrent clients send their shares of the queries, each on a connection of its own."""
+    # The bare model runs before and after the clients, never at the same time.
     bare_s = [timed_embedding_s(model, query) for query in queries]
     started = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -166,7 +170,7 @@ def _asked_s(port: int, queries: Sequence[str]) -> list[float]:
 
 
 def crowd_table(results: Sequence[Crowd]) -> Table:
-    """Throughput and latency by size."""
+    """Return a table of throughput and latency by size."""
     rows = tuple(
         (
             str(result.memories),
@@ -190,5 +194,5 @@ def crowd_table(results: Sequence[Crowd]) -> Table:
 
 
 def client_overhead(client: Client, count: int) -> Latencies:
-    """What a request costs that does nothing: the client, the connection and the service's HTTP layer."""
+    """Return the latencies of an empty request: the client, the connection and the service's HTTP layer."""
     return latencies([client.get("/health/live").took_s for _ in range(count)])

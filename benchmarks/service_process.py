@@ -1,4 +1,4 @@
-"""The real worker, `vector-memory serve`, as a subprocess on a free port; its log, its memory and its disk."""
+"""Runs the real worker, `vector-memory serve`, as a subprocess on a free port, and reads its log, memory and disk."""
 
 import json
 import os
@@ -17,28 +17,28 @@ from memory_service.journal.data_folder import JOURNAL_FOLDER, SNAPSHOT_FOLDER
 
 COMMAND = Path(sys.executable).with_name("vector-memory")
 DATA = "memories"
-"""Name of the data folder in a process's folder."""
+"""Name of the data folder inside the folder of a process."""
 
 START_S_MAX = 300.0
 STOP_S_MAX = 60.0
 LOOK_S = 0.002
-"""Pause between two looks at the log for the port."""
+"""Pause between two reads of the log while waiting for an event."""
 
 
 class ServiceProcess:
-    """Runs while its `with` block does. The folder gets `DATA`, `cache` and `log`; the first may be there already.
+    """A worker that runs as long as its `with` block. The folder gets `DATA`, which may exist, `cache` and `log`.
 
     Args:
-        folder: of this process alone, so that what lies in its cache is this process's.
-        python_flags: such as `-X importtime`.
-        settings: variables that differ from their defaults.
+        folder: a folder for this process alone, so that its cache holds only this process's files.
+        python_flags: flags of the interpreter, such as `-X importtime`.
+        settings: environment variables that differ from their defaults.
 
     """
 
     def __init__(
         self, folder: Path, python_flags: Sequence[str] = (), settings: Mapping[str, str] | None = None
     ) -> None:
-        # A cached answer would tell nothing of the retrieve that it spares.
+        # A cached answer would skip the retrieve that is to be measured.
         self._settings = {"MEMORY_CACHE_TTL_S": "0", **(settings or {})}
         self._data, self._cache, self._log = folder / DATA, folder / "cache", folder / "log"
         self._command: list[str | Path] = [
@@ -59,7 +59,7 @@ class ServiceProcess:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("MEMORY_", "LLM_"))}
         with self._log.open("wb") as log:
             self.started_s = time.time()
-            # In the folder, so that no .env of the working folder changes what is measured.
+            # The process runs in its own folder, so that no .env of the working folder changes what is measured.
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._cache,
@@ -86,63 +86,63 @@ class ServiceProcess:
         self._require().wait()
 
     def port(self) -> int:
-        """The port, as soon as the process listens.
+        """Wait until the process listens, and return its port.
 
         Raises:
-            RuntimeError: it ended, or does not listen in time.
+            RuntimeError: the process ended, or does not listen in time.
 
         """
         return int(self._await_event("http.listening")["port"])
 
     def ready_port(self) -> int:
-        """The port, as soon as requests are served.
+        """Wait until the process serves requests, and return its port.
 
         Raises:
-            RuntimeError: it ended, or is not ready in time.
+            RuntimeError: the process ended, or is not ready in time.
 
         """
         self._await_event("worker.ready")
         return self.port()
 
     def event(self, name: str) -> dict[str, Any]:
-        """The first such event of the log, which must be there."""
+        """Return the first event of this name in the log. The event must be there."""
         return next(event for event in self._events() if event["event"] == name)
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """All such events of the log so far."""
+        """Return all events of this name that the log has now."""
         return [event for event in self._events() if event["event"] == name]
 
     def since_start_s(self, name: str) -> float:
-        """Seconds from the start of the process to an event."""
+        """Return the seconds from the start of the process to the first event of this name."""
         return datetime.fromisoformat(self.event(name)["time"]).timestamp() - self.started_s
 
     def log_lines(self) -> list[str]:
-        """What the process has written on stderr."""
+        """Return the lines that the process has written on stderr."""
         return self._log.read_text(encoding="utf-8").splitlines()
 
     def memory(self) -> "ProcessMemory":
-        """How much memory the process has now."""
+        """Return the memory that the process has now."""
         text = Path(f"/proc/{self._require().pid}/status").read_text(encoding="ascii")
         fields = dict(line.split(":", 1) for line in text.splitlines())
         names = ("VmRSS", "RssAnon", "RssFile", "VmHWM")
         return ProcessMemory(*(int(fields[name].removesuffix(" kB")) * 1024 for name in names))
 
     def cpu_s(self) -> float:
-        """Processor seconds that the process has spent, in ticks of usually 10 ms."""
+        """Return the processor seconds that the process has spent. The kernel counts in ticks of usually 10 ms."""
         after_name = Path(f"/proc/{self._require().pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         user, system = after_name[11:13]  # fields 14 and 15 of proc(5), which counts the pid and the name before
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def journal_bytes(self) -> int:
-        """Disk that the journals take, which are the truth."""
+        """Return the bytes of the journals, which are the truth."""
         return _bytes_under(self._data / JOURNAL_FOLDER)
 
     def snapshot_bytes(self) -> int:
-        """Disk that the snapshots take, which make a start quick."""
+        """Return the bytes of the snapshots, which make a start quick."""
         return _bytes_under(self._data / SNAPSHOT_FOLDER)
 
     def catalog_bytes(self) -> int:
-        """Disk that the process's rebuildable catalog takes."""
+        """Return the bytes of the process's catalog, which can be rebuilt."""
         return _bytes_under(self._cache)
 
     def _await_event(self, name: str) -> dict[str, Any]:
@@ -171,9 +171,10 @@ class ProcessMemory:
     """Resident memory as the kernel counts it.
 
     Attributes:
-        anonymous_bytes: the process's own.
-        file_bytes: mapped files (libraries, the model's weights), which the kernel can drop and read again.
-        peak_bytes: the most that was resident since the start.
+        resident_bytes: all resident memory.
+        anonymous_bytes: the part that the process allocated.
+        file_bytes: the part of mapped files (libraries, the model's weights), which the kernel can drop and read again.
+        peak_bytes: largest resident memory since the start.
 
     """
 

@@ -14,7 +14,7 @@ SYNCED = "volume.synced"
 
 
 def main() -> None:
-    """Patch this process, then become the command."""
+    """Slow down fdatasync in this process, then run the command in it."""
     delay_s, sys.argv = float(sys.argv[1]) / 1000, sys.argv[2:]
     sync = os.fdatasync
 

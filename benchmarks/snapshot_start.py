@@ -1,4 +1,4 @@
-"""Starts from a snapshot over folders of many memories, and what applying the journals again costs without one."""
+"""Measures starts from a snapshot over folders of many memories, and the cost of applying the journals without one."""
 
 import shutil
 import sys
@@ -21,16 +21,17 @@ from memory_service.projection.applying import Projection
 from memory_service.projection.recovery import recover
 
 AIMS_S = {10_000: 1.5, 100_000: 2.0, 300_000: 4.0}
-"""Aims: the first correct retrieve comes within these seconds of the process's start, by memories."""
+"""Aims: seconds from the start of the process to its first correct retrieve, by number of memories."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Applying every record of the journals to an empty projection.
+    """The time that applying every record of the journals to an empty projection takes.
 
     Attributes:
-        records: how many there are; those that are not `memories` update one.
-        took_s: of each run.
+        memories: number of memories in the end.
+        records: number of records. The records in excess of `memories` update a memory.
+        took_s: seconds of each run.
 
     """
 
@@ -41,7 +42,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotStart:
-    """Starts over one folder with a snapshot that holds everything, and the bare model's starts between them."""
+    """Starts over one folder with a snapshot that holds everything, and starts of the bare model between them."""
 
     memories: int
     starts: tuple[Start, ...]
@@ -49,7 +50,7 @@ class SnapshotStart:
 
 
 def replay(prefilled: Prefilled, records: int, runs: int) -> Replay:
-    """Apply the journals of a folder again and again; the last time is followed by a snapshot, which stays."""
+    """Apply the journals of a folder `runs` times. The last run is followed by a snapshot, which stays."""
     folder = DataFolder(prefilled.path / DATA)
     embedder = folder.embedder()
     assert embedder is not None, "a prefilled folder is somebody's"
@@ -60,6 +61,7 @@ def replay(prefilled: Prefilled, records: int, runs: int) -> Replay:
             started = time.perf_counter()
             projection = recover(folder, embedder, HybridClock(), Path(cache)).projection
             took_s.append(time.perf_counter() - started)
+            # Without a snapshot until now, every run has applied all records.
             if run == runs - 1:
                 _write_snapshot(projection, folder, embedder)
             projection.close()
@@ -85,7 +87,7 @@ def measure(prefilled: Prefilled, runs: int) -> SnapshotStart:
 
 
 def start_table(results: Sequence[SnapshotStart]) -> Table:
-    """One row for each size; medians."""
+    """Return a table of medians with one row for each size."""
     columns = ("port open s", "recovered at s", "of it recovery s", "first retrieve s", "slowest s")
     return Table(
         "Start from a snapshot: process start to first correct retrieve (median)",
@@ -109,7 +111,7 @@ def _start_row(result: SnapshotStart) -> tuple[str, ...]:
 
 
 def replay_table(results: Sequence[Replay]) -> Table:
-    """One row for each folder; medians."""
+    """Return a table of medians with one row for each folder."""
     rows = (
         (
             str(result.records),

@@ -1,4 +1,4 @@
-"""Durable stores over HTTP, one at a time and in batches, beside the bare embedding of the same texts."""
+"""Measures durable stores over HTTP, one at a time and in batches, against the bare embedding of the same texts."""
 
 import os
 import sys
@@ -16,14 +16,14 @@ from benchmarks.service_process import ServiceProcess
 from benchmarks.texts import metadata
 
 BLOCK = 20
-"""Texts of one turn of the bare model and of the service: short enough that both meet the same noise, long enough that
-neither pays at every text for caches that the other filled."""
+"""Texts of one turn of the bare model and of the service. Short turns let both meet the same noise of the machine. With
+several texts in a turn, neither pays at every text for caches that the other filled."""
 
 BATCH_SHARE_MIN = 0.85
-"""Aim: what a batch store keeps of the bare model's texts per second."""
+"""Aim: share of the bare model's texts per second that a batch store reaches."""
 
 APPEND_BYTES = 2_000
-"""About what a memory of one window takes in the journal."""
+"""Bytes that a memory of one window takes in the journal, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Singles:
     """Sequential single stores into a service that holds `memories` already.
 
     Attributes:
-        synced: appending and syncing as many bytes as a memory has, with nothing around it: the floor of durability.
+        memories: number of memories held before.
+        synced: latencies of appending and syncing as many bytes as a memory has. They are the floor of durability.
 
     """
 
@@ -58,12 +59,12 @@ def singles(client: Client, model: BareModel, texts: Sequence[str], memories: in
 
 
 def blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Texts in turns of `BLOCK`."""
+    """Yield the texts in turns of `BLOCK`."""
     return (texts[begin : begin + BLOCK] for begin in range(0, len(texts), BLOCK))
 
 
 def timed_embedding_s(model: BareModel, text: str) -> float:
-    """Seconds of one bare embedding."""
+    """Return the seconds of one bare embedding."""
     started = time.perf_counter()
     model.embed_one(text)
     return time.perf_counter() - started
@@ -83,7 +84,7 @@ def _synced_appends_s(count: int) -> list[float]:
 
 
 def singles_table(result: Singles) -> Table:
-    """The store beside its two floors."""
+    """Return a table of single stores with their two floors: the bare embedding and the bare sync."""
     rows = (
         ("store over HTTP, durable", ms(result.stored.p50_ms), ms(result.stored.p99_ms), times(result.ratio)),
         ("bare embedding of the same texts", ms(result.bare.p50_ms), ms(result.bare.p99_ms), times(1)),
@@ -101,7 +102,7 @@ def singles_table(result: Singles) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a piece of work took: time on the clock, and processor time, which neighbours disturb less."""
+    """The time on the clock and the processor time of a piece of work. Neighbours disturb the latter less."""
 
     wall_s: float
     cpu_s: float
@@ -109,7 +110,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch through the service and through the bare model."""
+    """The time that one batch took through the service and through the bare model."""
 
     texts: int
     stored: Spent
@@ -117,21 +118,22 @@ class Batch:
 
     @property
     def share(self) -> float:
-        """What the service keeps of the bare model's speed."""
+        """Return the service's speed as a share of the bare model's."""
         return self.bare.wall_s / self.stored.wall_s
 
     @property
     def cpu_share(self) -> float:
-        """The same by processor time."""
+        """Return the service's speed as a share of the bare model's, by processor time."""
         return self.bare.cpu_s / self.stored.cpu_s
 
 
 def batches(service: ServiceProcess, client: Client, model: BareModel, texts: Sequence[str], size: int) -> list[Batch]:
-    """Store texts in batches, alternating with the bare model; who goes first alternates too."""
+    """Store texts in batches, alternating with the bare model. The one that begins alternates, too."""
     results: list[Batch] = []
     for begin in range(0, len(texts), size):
         batch = texts[begin : begin + size]
         print(f"batch store: {begin + len(batch)} of {len(texts)}", file=sys.stderr)
+        # Every second batch goes to the service first, so that caches favour neither.
         bare_first = _embedded(model, batch) if len(results) % 2 == 0 else None
         stored = _stored(service, client, batch, begin)
         results.append(Batch(len(batch), stored, bare_first or _embedded(model, batch)))
@@ -158,7 +160,7 @@ def _stored(service: ServiceProcess, client: Client, texts: Sequence[str], begin
 
 
 def batches_table(results: Sequence[Batch]) -> Table:
-    """Each batch, and the median shares beside the aim."""
+    """Return a table of the batches. Its notes compare the median shares with the aim."""
     share = median(batch.share for batch in results)
     cpu_share = median(batch.cpu_share for batch in results)
     return Table(

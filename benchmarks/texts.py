@@ -1,6 +1,6 @@
-"""The texts that are stored and asked for: lines of a given file, or made from the project's example memories.
+"""Chooses the texts that are stored and asked for, from a file or from the project's example memories.
 
-All choices are made with fixed seeds, so two runs on the same lines measure the same work.
+All choices have fixed seeds, so two runs on the same lines measure the same work.
 """
 
 import gzip
@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples" / "leads.jsonl"
 
 SENTENCE_CHARS_MAX = 300
 QUERY_WORDS = 8
-"""A question to a memory is about this long. Short queries are the hard case: the embedding hides less of the rest."""
+"""Words of a query. Questions to a memory are about this long, and short ones leave less embedding to hide the rest."""
 
 LEADS = 100
 KINDS = 10
@@ -26,7 +26,7 @@ KINDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Distinct texts and where they come from, in words."""
+    """Distinct texts, and a description of where they come from."""
 
     source: str
     lines: tuple[str, ...]
@@ -36,7 +36,7 @@ def from_file(path: Path, count: int) -> Texts:
     """Choose distinct lines of a text file, which may be compressed with gzip.
 
     Raises:
-        SystemExit: it has too few.
+        SystemExit: the file has too few distinct lines.
 
     """
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
@@ -48,7 +48,7 @@ def from_file(path: Path, count: int) -> Texts:
 
 
 def synthetic(count: int) -> Texts:
-    """Make distinct texts of one to three sentences of the example memories."""
+    """Make distinct texts, each of one to three sentences from the example memories."""
     sentences = list(dict.fromkeys(_example_sentences()))
     chooser = random.Random(SEED)
     made: dict[str, None] = {}
@@ -65,7 +65,7 @@ def _example_sentences() -> Iterator[str]:
 
 
 def metadata(number: int) -> dict[str, str | int | float]:
-    """What a stored text is labelled with: one of 100 leads, one of 10 kinds, and two labels that nobody filters by."""
+    """Return the metadata of a stored text: one of 100 leads, one of 10 kinds, and two fields that no filter uses."""
     return {
         "lead": f"lead-{number % LEADS}",
         "kind": f"kind-{number // LEADS % KINDS}",
@@ -76,9 +76,9 @@ def metadata(number: int) -> dict[str, str | int | float]:
 
 ONE_PERCENT = {"lead": "lead-42"}
 THIRTY_PERCENT = {"kind": {"$in": ["kind-1", "kind-4", "kind-7"]}}
-"""Filters over `metadata` and the share of memories that they match."""
+"""Filters over `metadata`. The names say the share of memories that they match."""
 
 
 def query(line: str) -> str:
-    """A question's length of words from the start of a text."""
+    """Return the first `QUERY_WORDS` words of a text."""
     return " ".join(line.split()[:QUERY_WORDS])

@@ -1,8 +1,9 @@
-"""How far verdicts on citations can be trusted: true, altered and wrongly cited claims, judged by the real model.
+"""Measures how far verdicts on citations can be trusted, by true, altered and wrongly cited claims.
 
-Makes the claims from conversations that you get yourself (docs/retrieval.md), without a language model and with fixed
-seeds (`benchmarks/claims_made.py`), asks `research/grounding/verification.py` for a verdict on each, and prints
-and recall are of `supported`, with true claims as what should be. About 4 minutes on two cores.
+It makes the claims from conversations that you get yourself (docs/retrieval.md), without a language model and with
+fixed seeds (`benchmarks/claims_made.py`). `research/grounding/verification.py` gives a verdict on each with the real
+model. The tables have the precision and the recall of the verdict `supported`, which the true claims should get. A run
+takes about 4 minutes on two cores.
 """
 
 import argparse
@@ -37,21 +38,21 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A claim and what was found."""
+    """A claim and the judgement on it."""
 
     claim: Made
     finding: Judgement
 
 
 class Model:
-    """The service's default embedder, which keeps what it has embedded."""
+    """The service's default embedder with a cache of all vectors."""
 
     def __init__(self) -> None:
         self._model = MiniLM.load()
         self._known: dict[str, Vectors] = {}
 
     def kept(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts, each embedded once."""
+        """Return the vectors (n, dim) of texts. Each distinct text is embedded once."""
         new = sorted({text for text in texts if text not in self._known}, key=len)
         for at in range(0, len(new), _BATCH):
             batch = new[at : at + _BATCH]
@@ -59,12 +60,12 @@ class Model:
         return np.stack([self._known[text] for text in texts])
 
     def fresh(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts, embedded now."""
+        """Return the vectors (n, dim) of texts, embedded now."""
         return self._model.embed([self._model.windows(text)[0] for text in texts])
 
 
 def main() -> None:
-    """Measure, then print."""
+    """Measure, then print the tables."""
     arguments = _arguments()
     dialogues = locomo(arguments.locomo) if arguments.locomo else []
     dialogues += realtalk(arguments.realtalk) if arguments.realtalk else []
@@ -89,7 +90,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def passage(turn: Turn, n: int = 1) -> Passage:
-    """A turn as it would stand in a prompt, with its speaker in the metadata."""
+    """Return a turn as a passage of a prompt, with its speaker in the metadata."""
     return Passage(
         n=n,
         key=turn.key,
@@ -170,6 +171,7 @@ def _paraphrased(judged: Sequence[Judged]) -> list[Judged]:
 
 
 def _precision_recall(judged: Sequence[Judged], least: float) -> tuple[float, float, float]:
+    # Whether each claim that counts as supported is true. The sum is the number of true positives.
     taken = [one.claim.is_true for one in judged if one.finding.probability >= least]
     true = sum(one.claim.is_true for one in judged)
     precision, recall = sum(taken) / max(1, len(taken)), sum(taken) / max(1, true)
@@ -181,7 +183,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _timed(dialogues: Sequence[Dialogue], judged: Sequence[Judged], model: Model) -> Table:
-    """What verifying an answer costs: five paraphrases, each with its turn among eight passages."""
+    """Return a table of the time to verify an answer of five paraphrases, each with its turn among eight passages."""
     open_ones = [one.claim for one in judged if one.claim.kind in TRUE[1:] and one.finding.signals is not None]
     durations = []
     for at in range(0, min(len(open_ones), TIMED_ANSWERS * TIMED_SENTENCES) - TIMED_SENTENCES + 1, TIMED_SENTENCES):
@@ -210,6 +212,7 @@ def _draw(path: Path, judged: Sequence[Judged]) -> None:
     steps = np.linspace(0.02, 0.98, 97)
     for panel, part in zip(panels, PARTS, strict=True):
         group = _paraphrased([one for one in judged if one.claim.part == part])
+        # (steps, 3) precision, recall and F1 at each least probability.
         curves = np.array([_precision_recall(group, float(least)) for least in steps])
         for name, curve in zip(("precision", "recall", "F1"), curves.T, strict=True):
             panel.plot(steps, 100 * curve, label=name)

@@ -1,4 +1,4 @@
-"""How long a write that one worker acknowledged stays unseen on another: two real workers over one folder."""
+"""Measures how long a write stays unseen on a second worker, with two real workers over one folder."""
 
 import random
 import sys
@@ -15,14 +15,14 @@ from benchmarks.service_process import DATA, ServiceProcess
 from benchmarks.texts import SEED, metadata, query
 
 AIM_P99_MS = 500
-"""Aim: 99 of 100 writes are visible elsewhere within this."""
+"""Aim: 99 of 100 writes are visible on the other worker within this time."""
 
 PAUSE_S_MAX = 0.3
-"""Writes come at random moments, so that they meet every phase of the other worker's looking."""
+"""Longest pause before a write. Pauses are random, so writes meet every phase of the other worker's polling."""
 
 LOOK_S = 0.002
 LOAD_PAUSE_S = 0.1
-"""Light load: a store on the one worker and a retrieve on the other about ten times a second each."""
+"""Pause of the light load: about ten stores a second on one worker, and as many retrieves on the other."""
 
 SEEN_S_MAX = 30.0
 
@@ -37,18 +37,19 @@ class Visibility:
 
 
 def measure(folder: Path, lines: Sequence[str], writes: int) -> list[Visibility]:
-    """Write on the one worker and look on the other, at idle and under a light load.
+    """Write on one worker and look on the other, at idle and under a light load.
 
     Args:
-        folder: does not exist yet.
+        folder: a folder that does not exist yet.
         lines: texts to store.
-        writes: of each of the two.
+        writes: number of writes at idle, and again under load.
 
     """
     folder.mkdir()
     (folder / "writer").mkdir()
     (folder / "reader").mkdir()
     (folder / "writer" / DATA).mkdir()
+    # Both workers have caches and logs of their own, but share the data folder.
     (folder / "reader" / DATA).symlink_to(folder / "writer" / DATA)
     with ServiceProcess(folder / "writer") as writer, ServiceProcess(folder / "reader") as reader:
         ports = writer.ready_port(), reader.ready_port()
@@ -76,7 +77,7 @@ def _delays_s(writer: int, reader: int, lines: Sequence[str], writes: int, name:
 
 
 class _Watcher:
-    """Asks a worker for a key again and again, also before it is written: the worker is in use all the time."""
+    """Asks a worker for a key again and again. It begins before the key is written, so the worker is always in use."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -101,10 +102,10 @@ class _Watcher:
         self._found.clear()
 
     def seen_s(self) -> float:
-        """When the key was first found, by `time.perf_counter`.
+        """Wait for the key, and return the time when it was first found, by `time.perf_counter`.
 
         Raises:
-            RuntimeError: it does not come.
+            RuntimeError: the key is not found in time.
 
         """
         if not self._found.wait(SEEN_S_MAX):
@@ -150,7 +151,7 @@ def _light_load(writer: int, reader: int, lines: Sequence[str]) -> Iterator[None
 
 
 def table(results: Sequence[Visibility]) -> Table:
-    """Idle and loaded."""
+    """Return a table with a row for the idle workers and a row for the loaded ones."""
     rows = (
         (
             result.load,

@@ -1,7 +1,7 @@
 """Measures what the data folder costs: start, replay, other workers, syncs, snapshots. `python -m benchmarks.volume`.
 
-`main_job.py` measures what a caller does all day; this measures what happens around it. Progress goes to stderr, tables
-to stdout.
+`main_job.py` measures what a caller does all day. This module measures what happens around it. Progress goes to stderr,
+tables to stdout.
 """
 
 import argparse
@@ -18,25 +18,27 @@ from benchmarks.figures import Table, rendered, write_json
 from memory_service.embedding.embedder import Fingerprint, Vectors
 
 DISK_BYTES_PER_MEMORY = 12_000
-"""Journal, two snapshots and one in progress, the worker's catalog and one that is frozen, and some air."""
+"""Disk for each memory: journal, two snapshots and one in progress, the worker's catalog and a frozen one, and some
+room."""
 
 UPDATE_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything is measured.
+    """The amounts that are measured.
 
     Attributes:
-        sizes: memories held, ascending.
-        embedded: memories of a folder with real vectors; the others get derived ones.
-        starts: from a snapshot, over each folder.
-        replays: of each folder's journals.
-        middle: the size, one of `sizes`, over which updates are replayed and requests meet snapshots.
-        writes: whose way to the other worker is timed, at idle and loaded each.
-        turn_s: of each number of clients on the slow volume.
-        snapshots: taken amid requests.
-        memories: that a day's `updates` meet.
+        sizes: numbers of memories held, ascending.
+        embedded: number of memories of a folder that get real vectors. The others get derived ones.
+        starts: number of starts from a snapshot, over each folder.
+        replays: number of times that each folder's journals are applied.
+        middle: one of `sizes`. Over this size updates are replayed, and requests run while snapshots are taken.
+        writes: number of writes whose way to the other worker is timed, at idle and again under load.
+        turn_s: seconds of stores on the slow volume for each number of clients.
+        snapshots: number of snapshots taken amid requests.
+        memories: number of memories in the folder of the simulated day.
+        updates: number of updates on that day.
 
     """
 
@@ -53,7 +55,7 @@ class Plan:
 
     @property
     def texts(self) -> int:
-        """Distinct texts that all this needs."""
+        """Return the number of distinct texts that the plan needs."""
         return max(self.sizes[-1], self.memories + self.updates)
 
 
@@ -63,7 +65,7 @@ QUICK = Plan((500, 2_000), 50, 1, 1, 2_000, 10, 0.5, 1, 500, 1_000)
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Everything that was measured."""
+    """All figures of a run."""
 
     starts: list[snapshot_start.SnapshotStart]
     replays: list[snapshot_start.Replay]
@@ -74,7 +76,7 @@ class Results:
 
 
 def main() -> None:
-    """Measure, then print."""
+    """Measure, then print the tables."""
     arguments = _arguments()
     plan = QUICK if arguments.quick else FULL
     chosen = texts.from_file(arguments.texts, plan.texts) if arguments.texts else texts.synthetic(plan.texts)
@@ -133,7 +135,7 @@ def _measured(plan: Plan, lines: Sequence[str], folder: Path) -> Results:
 def _replayed_updates(
     plan: Plan, lines: Sequence[str], embedded: Sequence[Vectors], embedder: Fingerprint, folder: Path
 ) -> snapshot_start.Replay:
-    """Of as many records as the middle size, a share of which update earlier ones."""
+    """Apply `plan.middle` records again. `UPDATE_SHARE` of them update earlier ones."""
     keys = round(plan.middle * (1 - UPDATE_SHARE))
     held = prefilled.write(folder, lines[: plan.middle], embedded, embedder, keys)
     replayed = snapshot_start.replay(held, plan.middle, plan.replays)

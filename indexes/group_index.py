@@ -29,7 +29,7 @@ EXACT_ROWS_MAX = 20_000
 """Candidate rows up to which all are compared, in about 1 ms. Also the most rows of a shortlist."""
 
 SPARSE = 8
-"""Where fewer than one row in 8 is a candidate, copying the candidates' sketches is faster than comparing all."""
+"""If fewer than one row in 8 is a candidate, copying the candidates' sketches is faster than comparing all sketches."""
 
 FIRST_LOOK = 64
 FIRST_LOOK_PER_RESULT = 4
@@ -50,7 +50,7 @@ class FrozenGroupIndex:
     _segments: tuple[Segment, ...]
 
     def __len__(self) -> int:
-        """Number of vectors."""
+        """Return the number of vectors."""
         return sum(int(np.count_nonzero(segment.alive)) for segment in self._segments)
 
     def rows(self) -> Iterator[EncodedRows]:
@@ -65,8 +65,8 @@ class GroupIndex:
 
     def __init__(self, dim: int, exact_rows_max: int = EXACT_ROWS_MAX) -> None:
         """Args:
-        dim: of the vectors.
-        exact_rows_max: candidate rows up to which every one is compared, and the most that a shortlist holds.
+        dim: number of components of a vector.
+        exact_rows_max: most candidate rows that are all compared, and most rows of a shortlist.
         """
         self.dim = dim
         self._exact_rows_max = exact_rows_max
@@ -78,12 +78,12 @@ class GroupIndex:
         """Make an index of rows that were encoded before, such as those of a file.
 
         Args:
-            dim: of the vectors.
-            parts: the rows, ids ascending.
-            count: how many they are in all; sizes the last segment.
+            dim: number of components of a vector.
+            parts: the rows, with ascending ids.
+            count: number of rows in all parts. It decides the size of the last segment.
 
         Raises:
-            ValueError: ids out of order.
+            ValueError: the ids are out of order.
         """
         index, left = cls(dim), count
         for part in parts:
@@ -92,12 +92,12 @@ class GroupIndex:
         return index
 
     def __len__(self) -> int:
-        """Number of groups."""
+        """Return the number of groups."""
         return self._groups
 
     @property
     def nbytes(self) -> int:
-        """What it takes in RAM, about."""
+        """Return the estimated memory in bytes."""
         return sum(segment.nbytes for segment in self._segments)
 
     def add(self, groups: Groups, vectors: Vectors) -> None:
@@ -118,7 +118,7 @@ class GroupIndex:
         self._append(EncodedRows.encode(groups, vectors), capacity)
 
     def _append(self, rows: EncodedRows, capacity: int) -> None:
-        """Append rows, the first of which may be of the last group; a new segment is made with this capacity."""
+        """Append rows. The first of them may be of the last group. A new segment is made with this capacity."""
         if len(rows) == 0:
             return
         last = self._last()
@@ -136,7 +136,7 @@ class GroupIndex:
         self._groups += _counted(rows.ids) - int(rows.ids[0] == last)  # last, so that who counts a group finds it
 
     def _last(self) -> int:
-        """The largest group, or -1."""
+        """Return the largest group, or -1 for an empty index."""
         return int(self._segments[-1].owners[-1]) if self._segments else -1
 
     def remove(self, groups: Groups) -> None:
@@ -202,7 +202,7 @@ class GroupIndex:
 
         Args:
             query: (dim,), of length 1 if scores are to be cosines.
-            k: at least 1.
+            k: most groups to return, at least 1.
             among: only these groups are candidates; None admits all.
             deviations: how far beyond the expected distance of sketches to compare, in standard deviations.
 

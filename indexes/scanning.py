@@ -110,9 +110,9 @@ def inner_products(query: Vectors, parts: Iterable[tuple[Halves, Positions | Non
     """Return the inner products (n,) of a query (dim,) and rows of several arrays, one array after the other.
 
     Args:
-        query: (dim,).
+        query: the query (dim,).
         parts: rows (any, dim), and the positions of those to compare, ascending; None compares all.
-        count: how many are compared.
+        count: number of rows that are compared, in all parts.
 
     Raises:
         ValueError: a number of the query or of a row is not finite.

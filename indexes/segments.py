@@ -53,13 +53,13 @@ class Segment:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the segment in bytes, estimated, room to grow included."""
+        """Return the estimated memory of the segment in bytes, room to grow included."""
         rows = self.rows
         return OBJECT_BYTES + rows.ids.nbytes + rows.halves.nbytes + rows.sketches.nbytes + self.alive.nbytes
 
     @property
     def owners(self) -> Groups:
-        """The ids (count,) of the rows in use, ascending."""
+        """Return the ids (count,) of the rows in use, ascending."""
         return self.rows.ids[: self.count]
 
     @classmethod
@@ -154,7 +154,7 @@ def _reserved(vector: Any, size: int) -> NDArray[Any]:
 
 
 def roomy(count: int) -> int:
-    """Return the capacity of a segment that begins with so many rows: a quarter more, within the limit."""
+    """Return the capacity of a segment that begins with `count` rows: a quarter more, within the limit."""
     return min(SEGMENT_ROWS, count + max(ROWS_MIN, count // 4))
 
 

@@ -1,4 +1,4 @@
-"""Runs the service and its peers side by side. `python -m benchmarks.peers --locomo FILE --realtalk FOLDER`.
+"""Measures the service and its peers in one run. `python -m benchmarks.peers --locomo FILE --realtalk FOLDER`.
 
 The first run installs the peers into `--cache` (some minutes, 3 GB). Progress goes to stderr, tables to stdout.
 """
@@ -28,7 +28,7 @@ Opened = Callable[[Path], Contender]
 
 
 def main() -> None:
-    """Install, measure, print."""
+    """Install the peers, measure, and print the tables."""
     arguments = _arguments()
     began = time.monotonic()
     plan = QUICK if arguments.quick else FULL

@@ -1,4 +1,4 @@
-"""Chroma: its server as a process, its HTTP client here, which embeds. Runs in Chroma's environment."""
+"""Stores in Chroma: its server is a process, and its HTTP client embeds here. It runs in Chroma's environment."""
 
 import socket
 import subprocess
@@ -17,36 +17,36 @@ START_S_MAX = 60.0
 LOOK_S = 0.02
 
 HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 200}
-"""Twice the defaults: it finds more, and the search is a small part of a retrieve."""
+"""Parameters of Chroma's index. Twice the defaults find more, and the search is a small part of a retrieve."""
 
 
 class SharedModel(EmbeddingFunction[Documents]):  # type: ignore[misc]  # Chroma is not installed here
-    """Chroma's default is the same model, which it loads from a server of its own; here its files are at hand."""
+    """The model that all stores share. It is also Chroma's default, which Chroma would load from its own server."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
 
     def __call__(self, input: Documents) -> Any:
-        """A vector for each text."""
+        """Return a vector for each text."""
         return list(self._embedder(input))
 
     @staticmethod
     def name() -> str:
-        """Under which a collection remembers what embeds it."""
+        """Return the name under which a collection remembers its embedder."""
         return "shared"
 
     def get_config(self) -> dict[str, Any]:
-        """Nothing to remember."""
+        """Return no configuration, since there is nothing to remember."""
         return {}
 
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> "SharedModel":
-        """A client of a collection brings its own."""
+        """Refuse, since every client of a collection brings its own embedder."""
         raise NotImplementedError
 
 
 class ChromaStore:
-    """A Chroma collection for each collection."""
+    """A store that keeps each collection as a collection of Chroma."""
 
     def __init__(self, folder: Path, embedder: Embedder) -> None:
         with socket.socket() as probe:
@@ -66,7 +66,7 @@ class ChromaStore:
         while True:
             try:
                 return chromadb.HttpClient(host="127.0.0.1", port=port)
-            except ValueError:  # so its client says that nobody listens yet
+            except ValueError:  # Chroma's client raises this while nobody listens yet
                 if time.monotonic() > deadline or self._server.poll() is not None:
                     raise
                 time.sleep(LOOK_S)
@@ -87,7 +87,7 @@ class ChromaStore:
         )
 
     def search(self, collection: str, query: str, k: int, equal: Mapping[str, str]) -> list[str]:
-        """By cosine: its own server has no other ranking."""
+        """Return the ids of the best k by cosine. Chroma's own server has no other ranking."""
         conditions: list[dict[str, Any]] = [{name: value} for name, value in equal.items()]
         where = {"$and": conditions} if len(conditions) > 1 else (conditions[0] if conditions else None)
         answer = self._collection(collection).query(query_texts=[query], n_results=k, where=where)
@@ -95,7 +95,7 @@ class ChromaStore:
         return ids
 
     def held(self, collection: str, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are stored."""
+        """Return those of the ids that are stored."""
         found: list[str] = self._collection(collection).get(ids=list(ids), include=[])["ids"]
         return found
 

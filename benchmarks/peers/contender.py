@@ -1,4 +1,4 @@
-"""What the measures ask of the service and of each peer alike, and how it is asked of a peer's process."""
+"""Defines what the measures ask of the service and of each peer, and asks it of a peer's process."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from benchmarks.peers.runner import Memory
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Answers to queries.
+    """The answers to some queries.
 
     Attributes:
         found: ids for each query, best first.
-        took_s: of each query.
-        wall_s: of all together.
+        took_s: seconds of each query.
+        wall_s: seconds of all queries together.
 
     """
 
@@ -31,10 +31,10 @@ class Asked:
 
 
 class Contender(Protocol):
-    """A store that runs while its `with` block does. Opened again over its folder, it has what it kept."""
+    """A store that runs as long as its `with` block. Opened again over its folder, it has what it kept."""
 
     def __enter__(self) -> Self:
-        """Start, and be ready to answer."""
+        """Start, and return when it is ready to answer."""
         ...
 
     def __exit__(
@@ -42,29 +42,29 @@ class Contender(Protocol):
     ) -> None: ...
 
     def fill(self, collection: str, memories: Sequence[Memory], vectors: Path) -> None:
-        """Store memories whose vectors were made before, where the contender can take them."""
+        """Store memories. A contender that accepts vectors takes them from the folder `vectors`."""
         ...
 
     def store(self, collection: str, memories: Sequence[Memory]) -> float:
-        """Embed and store memories at once; seconds."""
+        """Embed and store memories at once, and return the seconds."""
         ...
 
     def store_each(self, collection: str, memories: Sequence[Memory]) -> list[float]:
-        """Embed and store memories one by one; seconds of each."""
+        """Embed and store memories one by one, and return the seconds of each."""
         ...
 
     def retrieve(
         self, collection: str, queries: Sequence[str], k: int, equal: Mapping[str, str], clients: int = 1
     ) -> Asked:
-        """Ask every query, by so many clients at once."""
+        """Ask every query, with `clients` concurrent clients, and return the answers."""
         ...
 
     def held(self, collection: str, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are stored."""
+        """Return those of the ids that are stored."""
         ...
 
     def resident_bytes(self) -> int:
-        """Memory of the processes that hold the store and the model."""
+        """Return the memory of the processes that hold the store and the model."""
         ...
 
     def kill(self) -> None:
@@ -73,10 +73,10 @@ class Contender(Protocol):
 
 
 class PeerProcess:
-    """A peer in its environment.
+    """A peer that runs as a process in its own environment.
 
     Raises:
-        RuntimeError: it did not start, or an order failed; with its last words.
+        RuntimeError: the peer did not start, or an order failed. The message ends with the peer's last output.
 
     """
 
@@ -109,35 +109,35 @@ class PeerProcess:
         self.kill()
 
     def fill(self, collection: str, memories: Sequence[Memory], vectors: Path) -> None:
-        """Every peer takes vectors."""
+        """Store memories with their vectors, which every peer accepts."""
         self._ordered("fill", collection=collection, memories=memories, vectors=str(vectors))
 
     def store(self, collection: str, memories: Sequence[Memory]) -> float:
-        """By the clock of the peer's process."""
+        """Embed and store memories at once, and return the seconds by the clock of the peer's process."""
         return float(self._ordered("store", collection=collection, memories=memories))
 
     def store_each(self, collection: str, memories: Sequence[Memory]) -> list[float]:
-        """By the clock of the peer's process."""
+        """Embed and store memories one by one, and return the seconds by the clock of the peer's process."""
         return [float(took) for took in self._ordered("store_each", collection=collection, memories=memories)]
 
     def retrieve(
         self, collection: str, queries: Sequence[str], k: int, equal: Mapping[str, str], clients: int = 1
     ) -> Asked:
-        """By threads of the peer's process."""
+        """Ask every query in `clients` threads of the peer's process, and return the answers."""
         given = {"collection": collection, "queries": queries, "k": k, "equal": equal, "clients": clients}
         answer = self._ordered("retrieve", **given)
         return Asked(tuple(tuple(ids) for ids in answer["found"]), tuple(answer["took_s"]), answer["wall_s"])
 
     def held(self, collection: str, ids: Sequence[str]) -> list[str]:
-        """By the peer's own look-up."""
+        """Return those of the ids that the peer's own look-up finds."""
         return list(self._ordered("held", collection=collection, ids=ids))
 
     def resident_bytes(self) -> int:
-        """Of the process and those that it started."""
+        """Return the memory of the process and of those that it started."""
         return sum(resident_bytes(pid) for pid in _family(self._require().pid))
 
     def kill(self) -> None:
-        """The process and those that it started."""
+        """End the process and those that it started at once."""
         process = self._require()
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -179,7 +179,7 @@ class PeerProcess:
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of a process as the kernel counts it."""
+    """Return the memory of a process as the kernel counts it."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmRSS"))
 

@@ -1,4 +1,4 @@
-"""The peers' virtual environments, made once in a cache folder with pip."""
+"""Makes the peers' virtual environments with pip, once in a cache folder."""
 
 import shutil
 import subprocess
@@ -13,12 +13,12 @@ MODEL = ROOT / "requirements-model.txt"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Somebody else's store.
+    """A store of another project.
 
     Attributes:
-        name: of its package, and of the module `<name>_store` that runs it.
-        steps: what pip installs, one step after the other, so that torch is there before it is asked for.
-        interface: how it is used here, in words.
+        name: name of its package, and of the module `<name>_store` that runs it.
+        steps: requirements that pip installs, one step after the other. So torch is there before a package needs it.
+        interface: how the store is used here, in words.
 
     """
 
@@ -35,7 +35,7 @@ PEERS = (
 
 
 def python(peer: Peer, cache: Path) -> Path:
-    """The interpreter of a peer's environment, which is made if it is not there or was made for other versions.
+    """Return the interpreter of a peer's environment. Make the environment if it is missing or has other versions.
 
     Raises:
         subprocess.CalledProcessError: pip could not install it.
@@ -58,5 +58,5 @@ def python(peer: Peer, cache: Path) -> Path:
 
 
 def version(peer: Peer) -> str:
-    """Of the peer's package, as it is pinned."""
+    """Return the pinned version of the peer's package."""
     return next(part.split("==")[1] for step in peer.steps for part in step if part.startswith(f"{peer.name}=="))

@@ -1,4 +1,4 @@
-"""How well a contender finds the turns of conversations that answer a question, judged as `judging.py` says."""
+"""Measures how well a contender finds the turns that answer a question. `judging.py` says how it is judged."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ class Content:
     """A way to store turns.
 
     Attributes:
-        name: for tables.
-        slug: for collections.
+        name: its name in tables.
+        slug: its name in collections.
+        memory: returns the memory of a turn.
 
     """
 
@@ -38,13 +39,13 @@ def _with_metadata(turn: Turn) -> Memory:
 
 
 DATED = Content('"date, speaker: text"', "dated", _dated)
-"""What everybody is given. No peer ranks by metadata, so what it says is in the text."""
+"""The content that every contender gets. No peer ranks by metadata, so the text has the date and the speaker."""
 
 WITH_METADATA = Content("text with metadata", "metadata", _with_metadata)
 
 
 def texts(dialogues: Iterable[Dialogue]) -> list[str]:
-    """All that peers will store."""
+    """Return all texts that the peers will store."""
     return [DATED.memory(turn)["text"] for one in dialogues for turn in one.turns]
 
 

@@ -1,4 +1,4 @@
-"""LanceDB as a library: hybrid search by its word index and exact vectors. Runs in LanceDB's environment."""
+"""Stores in LanceDB as a library, with hybrid search by words and exact vectors. It runs in LanceDB's environment."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ DIM = 384
 
 
 class LanceStore:
-    """A table for each collection, with a column for each name of the first memory's metadata."""
+    """A store with a table for each collection. A table has a column for each metadata field of the first memory."""
 
     def __init__(self, folder: Path, embedder: Embedder) -> None:
         self._database = lancedb.connect(folder)
@@ -36,7 +36,7 @@ class LanceStore:
         return self._tables[name]
 
     def add(self, collection: str, memories: Sequence[Memory]) -> None:
-        """Append rows; the index of words takes in what is many, and a search looks through what is not in it yet."""
+        """Append rows. Many rows at once go into the word index; a search scans the rows that are not in it yet."""
         table = self._table(collection, list(memories[0]["metadata"]))
         vectors = self._embedder([one["text"] for one in memories])
         table.add(
@@ -49,7 +49,7 @@ class LanceStore:
             table.optimize()
 
     def search(self, collection: str, query: str, k: int, equal: Mapping[str, str]) -> list[str]:
-        """By both signals, whose ranks it fuses by default; conditions come first."""
+        """Return the ids of the best k by both signals. LanceDB fuses their ranks by default. It filters first."""
         (vector,) = self._embedder([query])
         search = self._table(collection).search(query_type="hybrid").vector(vector).distance_type("cosine").text(query)
         if equal:
@@ -58,7 +58,7 @@ class LanceStore:
         return [row["id"] for row in found]
 
     def held(self, collection: str, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are stored."""
+        """Return those of the ids that are stored."""
         listed = ", ".join(f"'{id}'" for id in ids)
         found = self._table(collection).search().where(f"id in ({listed})").limit(len(ids)).select(["id"]).to_list()
         return [row["id"] for row in found]

@@ -1,4 +1,4 @@
-"""The service as a contender: `vector-memory serve` with default settings, over HTTP."""
+"""Runs the service as a contender: `vector-memory serve` with default settings, over HTTP."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ BATCH = 500
 
 
 class Ours:
-    """A namespace for each collection."""
+    """The service, with a namespace for each collection."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True, parents=True)
@@ -35,12 +35,12 @@ class Ours:
         self._service.__exit__(kind, error, trace)
 
     def fill(self, collection: str, memories: Sequence[Memory], vectors: Path) -> None:
-        """The service makes its vectors itself, so it takes the long way."""
+        """Store memories without the given vectors, since the service makes its vectors itself."""
         del vectors
         self.store(collection, memories)
 
     def store(self, collection: str, memories: Sequence[Memory]) -> float:
-        """In batches."""
+        """Store memories in batches, and return the seconds."""
         took_s = 0.0
         with Client(self._port) as client:
             for begin in range(0, len(memories), BATCH):
@@ -52,7 +52,7 @@ class Ours:
         return took_s
 
     def store_each(self, collection: str, memories: Sequence[Memory]) -> list[float]:
-        """A request for each."""
+        """Store memories with one request for each, and return the seconds of each."""
         took_s = []
         with Client(self._port) as client:
             for one in memories:
@@ -64,7 +64,7 @@ class Ours:
     def retrieve(
         self, collection: str, queries: Sequence[str], k: int, equal: Mapping[str, str], clients: int = 1
     ) -> Asked:
-        """A connection for each client."""
+        """Ask every query, with a connection for each client, and return the answers."""
 
         def share(at: int) -> list[Answer]:
             with Client(self._port) as client:
@@ -81,17 +81,17 @@ class Ours:
         return Asked(tuple(found), tuple(answer.took_s for answer in chain.from_iterable(shares)), wall_s)
 
     def held(self, collection: str, ids: Sequence[str]) -> list[str]:
-        """Each by its key."""
+        """Return those of the ids that are stored. Each one is looked up by its key."""
         with Client(self._port) as client:
             paths = {id: f"/v1/memories/{id}?namespace={collection}" for id in ids}
             return [id for id, path in paths.items() if client.get(path).status == 200]
 
     def resident_bytes(self) -> int:
-        """Of the worker."""
+        """Return the memory of the worker."""
         return self._service.memory().resident_bytes
 
     def kill(self) -> None:
-        """The worker."""
+        """End the worker at once."""
         self._service.kill()
 
 

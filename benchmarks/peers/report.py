@@ -1,4 +1,4 @@
-"""Tables of the service beside its peers, and where it loses."""
+"""Makes tables that compare the service with its peers, and lists where the service loses."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ QUALITY = ("any@1", "any@5", "any@10", "recall@10", "nDCG@10", "MRR")
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """A contender's judged answers over one way to store."""
+    """A contender's judged answers for one way to store."""
 
     contender: str
     content: str
@@ -25,7 +25,7 @@ class Measure:
     """A figure of `Done`.
 
     Attributes:
-        is_rate: more is better.
+        is_rate: whether a larger figure is better.
 
     """
 
@@ -53,7 +53,7 @@ MEASURES = (
 
 
 def tables(answers: Sequence[Answers], done: Mapping[str, Done]) -> Iterator[Table]:
-    """All of them."""
+    """Yield all tables."""
     for source in dict.fromkeys(one.source for group in answers for one in group.judged):
         yield _quality_table(source, answers)
     if done:
@@ -93,12 +93,12 @@ def _work_table(done: Mapping[str, Done]) -> Table:
 
 
 def ratio(measure: Measure, ours: Done, theirs: Done) -> float:
-    """Ours to theirs: better above 1 for rates, below 1 for everything else."""
+    """Return our figure divided by theirs. We are better above 1 for rates, and below 1 for everything else."""
     return measure.of(ours) / measure.of(theirs)
 
 
 def losses(done: Mapping[str, Done]) -> list[str]:
-    """A sentence for each measure in which a peer is better than the first contender, which is ours."""
+    """Return a sentence for each measure in which a peer is better than the service, the first contender."""
     ours, *_ = done.values()
     lost = []
     for measure in MEASURES:

@@ -19,11 +19,11 @@ from benchmarks.bare_model import BareModel
 from memory_service.embedding.embedder import Vectors
 
 BATCH = 1_000
-"""Memories that `fill` adds at once."""
+"""Number of memories that `fill` adds at once."""
 
 
 class Memory(TypedDict):
-    """What is stored. Metadata has texts alone, which every peer can filter by."""
+    """A memory to store. Metadata have only texts as values, since every peer can filter by texts."""
 
     id: str
     text: str
@@ -31,39 +31,39 @@ class Memory(TypedDict):
 
 
 class Store(Protocol):
-    """A peer in its best configuration, over a folder that may hold what it wrote before."""
+    """A peer in its best configuration, over a folder that may hold memories from an earlier run."""
 
     def add(self, collection: str, memories: Sequence[Memory]) -> None:
         """Embed and store new memories, durably as far as the peer can."""
         ...
 
     def search(self, collection: str, query: str, k: int, equal: Mapping[str, str]) -> list[str]:
-        """The ids of the best k memories whose metadata equals what is given, best first; many threads at once."""
+        """Return the ids of the best k memories with all metadata in `equal`, best first. Many threads may call it."""
         ...
 
     def held(self, collection: str, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are stored."""
+        """Return those of the ids that are stored."""
         ...
 
 
 class Embedder:
-    """The service's own model, the same for every peer. It reads the first 256 pieces of a text, as they would."""
+    """The service's own model, the same for every peer. It reads the first 256 tokens of a text, as peers do."""
 
     def __init__(self) -> None:
         self._model = BareModel()
         self._known: dict[str, Vectors] = {}
 
     def know(self, folder: Path) -> None:
-        """Take vectors that were made before: `texts.json`, and their rows in `vectors.npy`."""
+        """Use vectors that were made before: those in `vectors.npy` of the texts in `texts.json`."""
         texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
         self._known = dict(zip(texts, np.load(folder / "vectors.npy"), strict=True))
 
     def forget(self) -> None:
-        """Run the model for every text again."""
+        """Forget the known vectors, so that the model runs for every text."""
         self._known = {}
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
-        """Vectors (texts, dim), embedded in runs of like lengths."""
+        """Return the vectors (texts, dim). Texts of similar length share a run of the model."""
         unknown = [text for text in texts if text not in self._known]
         if len(unknown) < len(texts):
             made = dict(zip(unknown, self._model.embed_all(unknown), strict=True)) if unknown else {}
@@ -89,19 +89,19 @@ class Runner:
         self._embedder.forget()
 
     def store(self, collection: str, memories: Sequence[Memory]) -> float:
-        """Embed and store memories at once; seconds."""
+        """Embed and store memories at once, and return the seconds."""
         started = time.perf_counter()
         self._store.add(collection, memories)
         return time.perf_counter() - started
 
     def store_each(self, collection: str, memories: Sequence[Memory]) -> list[float]:
-        """Embed and store memories one by one; seconds of each."""
+        """Embed and store memories one by one, and return the seconds of each."""
         return [self.store(collection, [one]) for one in memories]
 
     def retrieve(
         self, collection: str, queries: Sequence[str], k: int, equal: Mapping[str, str], clients: int
     ) -> dict[str, Any]:
-        """Ask every query, by so many threads at once; what was found, seconds of each, and of all together."""
+        """Ask every query in `clients` threads. Return the ids, the seconds of each query, and of all together."""
 
         def asked(query: str) -> tuple[list[str], float]:
             started = time.perf_counter()
@@ -115,13 +115,13 @@ class Runner:
         return {"found": [ids for ids, _ in answers], "took_s": [took for _, took in answers], "wall_s": wall_s}
 
     def held(self, collection: str, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are stored."""
+        """Return those of the ids that are stored."""
         return self._store.held(collection, ids)
 
 
 def serve(opened: Open) -> None:
     """Open a store over the folder named on the command line and carry out orders until stdin ends."""
-    # What libraries print must not be taken for an answer.
+    # Output of libraries must not be taken for an answer, so stdout goes to stderr from here on.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     runner = Runner(Path(sys.argv[1]), opened)

@@ -1,4 +1,4 @@
-"""Vectors that are made once for all peers: a run embeds its texts once, not once for each peer."""
+"""Makes vectors once for all peers, so that a run embeds its texts once and not once for each peer."""
 
 import json
 from collections.abc import Iterable
@@ -10,9 +10,13 @@ from benchmarks.bare_model import BareModel
 
 
 def write(folder: Path, texts: Iterable[str], progress: str) -> Path:
-    """Embed distinct texts by the service's model, long ones by their first window, for `Embedder.know` to read."""
+    """Embed distinct texts with the service's model, and write their vectors for `Embedder.know` to read.
+
+    A long text gets the vector of its first window.
+    """
     folder.mkdir()
     distinct = list(dict.fromkeys(texts))
+    # (texts, dim)
     rows = np.stack([windows[0] for windows in BareModel().embed_all(distinct, progress=progress)])
     np.save(folder / "vectors.npy", rows)
     (folder / "texts.json").write_text(json.dumps(distinct), encoding="utf-8")

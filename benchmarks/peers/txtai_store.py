@@ -1,4 +1,4 @@
-"""txtai as a library, which it first is: hybrid search by BM25 and vectors. Runs in txtai's environment."""
+"""Stores in txtai as a library, its first use, with hybrid search by BM25 and vectors. It runs in its environment."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from txtai import Embeddings
 from benchmarks.peers.runner import Embedder, Memory, serve
 
 CANDIDATES = 1_000
-"""Hits of the whole index that a query with conditions filters. By default they are ten times its limit."""
+"""Hits of the whole index that a query with conditions filters. By default txtai takes ten times the query's limit."""
 
 
 class TxtaiStore:
-    """An index for each collection, saved after every write: that is its only way to keep something."""
+    """A store with an index for each collection. It saves an index after every write, or nothing is durable."""
 
     def __init__(self, folder: Path, embedder: Embedder) -> None:
         self._folder = folder
@@ -23,7 +23,7 @@ class TxtaiStore:
             "transform": lambda texts: embedder(texts),  # noqa: PLW0108 (txtai takes functions alone)
             "content": True,
             "hybrid": True,
-            # Exact. Its default makes clusters of what is there at first, and finds less of what is added later.
+            # Exact search. The default clusters the vectors that come first, and finds fewer of the later ones.
             "faiss": {"components": "IDMap,Flat"},
         }
         self._indexes: dict[str, Any] = {}
@@ -44,16 +44,16 @@ class TxtaiStore:
         index.save(str(self._folder / collection))
 
     def search(self, collection: str, query: str, k: int, equal: Mapping[str, str]) -> list[str]:
-        """By both signals in equal parts, then by conditions."""
+        """Return the ids of the best k by both signals in equal parts. The conditions filter the best candidates."""
         similar = f"similar(:query, {CANDIDATES})" if equal else "similar(:query)"
         conditions = "".join(f" and {name} = :{name}" for name in equal)
         sql = f"select id, text, score from txtai where {similar}{conditions} limit {k}"
-        with self._one_at_a_time:  # as its API server does; two at once ended the process
+        with self._one_at_a_time:  # txtai's API server does the same; two searches at once ended the process
             hits = self._index(collection).search(sql, k, parameters={"query": query, **equal})
         return [hit["id"] for hit in hits]
 
     def held(self, collection: str, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are stored."""
+        """Return those of the ids that are stored."""
         index = self._index(collection)
         sql = "select id from txtai where id = :id"
         return [id for id in ids if index.search(sql, 1, parameters={"id": id})]

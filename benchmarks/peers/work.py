@@ -1,4 +1,4 @@
-"""What a contender does all day: bulk and single stores, retrieves alone, filtered and from many clients, kills."""
+"""Measures a contender's daily work: bulk and single stores, retrieves alone, filtered and from many clients, kills."""
 
 import sys
 import time
@@ -24,20 +24,21 @@ FILTERS: tuple[Mapping[str, str], ...] = (
     {"lead": "lead-42"},
     {"lead": "lead-42", "kind": "kind-4"},
 )
-"""A tenth, a hundredth and a thousandth of the memories. The last leaves fewer than are asked for."""
+"""Filters that match a tenth, a hundredth and a thousandth of the memories. The last one matches fewer than
+`FILTERED_K` memories."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything is measured.
+    """The amounts that are measured.
 
     Attributes:
-        memories: held, `bulk` of them included.
-        bulk: texts of these that are embedded and stored at once, for the rate.
-        singles: texts stored one at a time.
-        queries: of each row.
-        kills: rounds of single stores and a kill.
-        killed: stores of each.
+        memories: number of memories held, `bulk` included.
+        bulk: number of these memories that are embedded and stored at once, for the rate.
+        singles: number of texts stored one at a time.
+        queries: number of queries for each row.
+        kills: number of rounds, each with single stores and a kill.
+        killed: number of stores in a round.
 
     """
 
@@ -50,7 +51,7 @@ class Plan:
 
     @property
     def texts(self) -> int:
-        """Distinct texts that all this needs."""
+        """Return the number of distinct texts that the plan needs."""
         return self.memories + self.singles + self.queries + self.kills * self.killed
 
 
@@ -60,7 +61,7 @@ QUICK = Plan(1_000, 200, 20, 40, 1, 10)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The plan's texts, split by use: nothing is stored twice or asked for verbatim."""
+    """The plan's texts, split by use. Nothing is stored twice or asked for verbatim."""
 
     filled: Sequence[Memory]
     bulk: Sequence[Memory]
@@ -71,14 +72,16 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """Queries under one filter.
+    """The results of queries under one filter.
 
     Attributes:
-        matches: memories that have what the filter asks for.
-        due: ids that all queries together should bring back.
-        returned: ids that came back and match.
-        wrong: ids that came back and do not match, or came back twice.
-        short: queries that brought back fewer than are due.
+        matches: number of memories that match the filter.
+        queries: number of queries.
+        due: number of ids that all queries together should return.
+        returned: number of returned ids that match.
+        wrong: number of returned ids that do not match, or were returned twice.
+        short: number of queries that returned fewer ids than are due.
+        took: latencies of the queries.
 
     """
 
@@ -96,7 +99,8 @@ class Kill:
     """Memories whose store was acknowledged just before the processes were killed.
 
     Attributes:
-        lost: how many were not there afterwards; None if it did not open again.
+        acknowledged: number of these memories.
+        lost: number of them that were not there afterwards; None if the contender did not open again.
 
     """
 
@@ -106,13 +110,14 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """All that was measured of one contender.
+    """All figures of one contender.
 
     Attributes:
-        bare_p50_ms: embedding a query by the bare model, while this contender was measured: the machine's part.
-        bulk_per_s: texts embedded and stored a second.
-        started_s: from the start of the process to the first answer, over all memories.
-        crowd_per_s: queries answered a second, for many clients.
+        bare_p50_ms: milliseconds to embed a query with the bare model, measured in between. They show the machine's
+            speed while this contender was measured.
+        bulk_per_s: texts embedded and stored in a second.
+        started_s: seconds from the start of the process to the first answer, over all memories.
+        crowd_per_s: queries of concurrent clients answered in a second.
 
     """
 
@@ -129,7 +134,7 @@ class Done:
 
 
 def split(lines: Sequence[str], plan: Plan) -> Work:
-    """Share out lines, `plan.texts` of them."""
+    """Split `plan.texts` lines by their use."""
     numbered = [_memory(number, line) for number, line in enumerate(lines)]
     singles, queries = plan.memories + plan.singles, plan.memories + plan.singles + plan.queries
     return Work(
@@ -147,13 +152,13 @@ def _memory(number: int, line: str) -> Memory:
 
 
 def measure(opened: Callable[[], Contender], work: Work, vectors: Path, model: BareModel) -> Done:
-    """Everything, over one folder.
+    """Measure everything about one contender, over one folder.
 
     Args:
-        opened: makes the contender over its folder, anew each time.
-        work: what is stored and asked.
-        vectors: of what is filled, for peers.
-        model: tells how quick the machine is meanwhile.
+        opened: opens the contender over its folder. It is called several times.
+        work: the memories to store and the queries to ask.
+        vectors: folder with the vectors of the memories that `fill` stores, for peers.
+        model: the bare model, which shows how fast the machine is during the run.
 
     """
     with opened() as contender:
@@ -199,7 +204,8 @@ def _filtered(
 
 
 def judged(found: Sequence[Sequence[str]], matching: set[str], k: int, took: Latencies) -> Filtered:
-    """Compare what came back with what matches: min(k, matches) of them are due for each query."""
+    """Compare the returned ids with the matching ones. For each query min(k, number of matches) ids are due."""
+    # A set counts an id once, so an id that is returned twice is wrong once.
     due = min(k, len(matching))
     right = [len(set(ids) & matching) for ids in found]
     wrong = sum(len(ids) for ids in found) - sum(right)
@@ -216,6 +222,7 @@ def _killed(opened: Callable[[], Contender], rounds: Sequence[Sequence[Memory]])
                 contender.kill()
             with opened() as contender:
                 held = contender.held(COLLECTION, [one["id"] for one in memories])
+        # A contender that fails or does not open again ends the rounds, since further ones would tell nothing.
         except RuntimeError as error:
             print(error, file=sys.stderr)
             kills.append(Kill(len(memories), None))

@@ -1,7 +1,7 @@
 """The knowledge graph of MCP's reference memory server: one entity or relation per line.
 
-An observation says nothing without its entity, so each becomes a sentence about the entity. The format is that of
-modelcontextprotocol/servers, `src/memory`.
+An observation says nothing without its entity, so each becomes a sentence about the entity.
+The repository modelcontextprotocol/servers defines the format in `src/memory`.
 """
 
 import hashlib

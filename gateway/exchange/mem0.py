@@ -1,7 +1,7 @@
 """Memories of mem0, as its `get_all` and its exports return them.
 
 The file is a list, or an object with a list under `results` or `memories`. Its objects have `id`, `memory`, `metadata`,
-`created_at` and owners (`user_id`, `agent_id`, `run_id`). The format is that of mem0ai/mem0, `mem0/memory/main.py`.
+`created_at` and owners (`user_id`, `agent_id`, `run_id`). The format is defined in mem0ai/mem0, `mem0/memory/main.py`.
 """
 
 from typing import Any

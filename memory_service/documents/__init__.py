@@ -1,1 +1,4 @@
-"""Documents: read, cut into chunks, kept as ordinary memories. Above `MemoryService`, which knows nothing of them."""
+"""Reads documents, cuts them into chunks and keeps these as ordinary memories.
+
+The package stands above `MemoryService`, which knows nothing of documents.
+"""

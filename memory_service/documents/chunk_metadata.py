@@ -1,4 +1,4 @@
-"""The metadata of chunks: what an upload writes into them, and what a document looks like when it is read from them.
+"""Writes the metadata of chunks, and reads documents back from them.
 
 The first chunk of a document, its *head*, also has the field `document`, which lists the other chunks by a digest.
 """
@@ -14,7 +14,7 @@ from vector_memory.fields import JSON
 from vector_memory.memories import Memory
 
 HEADINGS_MAX, HEADING_CHARS_MAX = 6, 200
-"""Innermost headings kept with a chunk, and characters of each, so that metadata stay small."""
+"""Most headings kept with a chunk, the innermost ones, and most characters of each. They keep metadata small."""
 
 
 def common_metadata(document: NewDocument, id: str, extracted: Extracted) -> dict[str, JSON]:
@@ -64,7 +64,7 @@ def head_entry(document: NewDocument, data: bytes, keys: Sequence[str]) -> dict[
 
 
 def number_of(memory: Memory) -> int:
-    """Return the number that orders a chunk in its document; 0 if somebody changed it."""
+    """Return the number that orders a chunk in its document; 0 if a caller replaced it with something else."""
     number = memory.metadata.get("chunk")
     return number if isinstance(number, int) else 0
 
@@ -74,6 +74,7 @@ def place_chunks(chunks: Sequence[Memory]) -> list[PlacedChunk]:
     placed = []
     end = 0
     for number, memory in enumerate(chunks, 1):
+        # A caller may have changed the metadata, so the type is checked.
         overlap = memory.metadata.get("overlap")
         start = end - (overlap if isinstance(overlap, int) else 0)
         end = start + len(memory.content)
@@ -82,7 +83,7 @@ def place_chunks(chunks: Sequence[Memory]) -> list[PlacedChunk]:
 
 
 def updated_at_ms(memory: Memory) -> int:
-    """Return when a memory was written last, as a key for sorting."""
+    """Return the time at which a memory was written last. `max` and `sorted` use it as a key."""
     return memory.updated_at_ms
 
 
@@ -91,6 +92,7 @@ def document_of_chunks(id: str, namespace: str, chunks: Sequence[Memory]) -> Doc
     head = max((memory for memory in chunks if _entry(memory.metadata)), key=updated_at_ms, default=None)
     if head is None:
         return document_of(id, namespace, chunks[0].metadata, len(chunks), None, is_complete=False)
+    # The head lists the keys of all chunks by their digest. Another set of chunks has another digest.
     is_complete = _entry(head.metadata).get("keys_sha256") == _keys_sha256([memory.key for memory in chunks])
     return document_of(id, namespace, head.metadata, len(chunks), head.updated_at_ms, is_complete=is_complete)
 
@@ -99,6 +101,7 @@ def document_of_head(id: str, namespace: str, count: int, head: Memory | None) -
     """Read a document from its head and the number of its chunks. Without a head, no upload of it was completed."""
     if head is None:
         return document_of(id, namespace, {}, count, None, is_complete=False)
+    # A listing does not read the chunks, so only their number is compared.
     is_complete = _entry(head.metadata).get("chunks") == count
     return document_of(id, namespace, head.metadata, count, head.updated_at_ms, is_complete=is_complete)
 

@@ -1,10 +1,10 @@
 """Cuts a document's text into chunks that the model reads at once.
 
-A chunk stays within one section. It ends at the end of a block if possible, otherwise of a sentence, otherwise of a
-word. Code and tables stay whole if they fit. Among several such ends, the checksum of the text before the end decides,
-and not the distance from the beginning. So after a change in a text, the chunks soon end where they ended before, and a
-repeated upload finds most of its chunks unchanged. This is content-defined chunking (Muthitacharoen et al. 2001, "A
-low-bandwidth network file system").
+A chunk stays within one section. It ends at the end of a block if possible, otherwise at the end of a sentence,
+otherwise at the end of a word. Code and tables stay whole if they fit. If a chunk could end in several such places, the
+checksum of the text before each place decides, and not the distance from the beginning. So after a change in a text,
+the chunks soon end where they ended before, and a repeated upload finds most of its chunks unchanged. This is
+content-defined chunking (Muthitacharoen et al. 2001, "A low-bandwidth network file system").
 """
 
 import re
@@ -18,13 +18,14 @@ from memory_service.documents.model import Block, BlockKind, Chunk, Extracted
 from memory_service.embedding.embedder import Embedder
 
 CHUNK_TOKENS_MAX = 256
-"""Tokens of a chunk: what MiniLM reads at once. A model that reads more still finds short passages more exactly."""
+"""Most tokens of a chunk: what MiniLM reads at once. Short passages are found more exactly, also by a model that reads
+more."""
 
 OVERLAP_TOKENS = 32
 """Tokens that neighbouring chunks share: about two sentences, as between the windows of a long memory."""
 
 CHUNK_CHARS_MAX = 8_000
-"""Characters of a chunk. Tokens alone do not bound them: for MiniLM, any word of over 100 characters is one token."""
+"""Most characters of a chunk. Tokens do not bound them: to MiniLM, any word of over 100 characters is one token."""
 
 _SENTENCE_END = re.compile(
     r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])(?=\S)|\n(?=[^\S\n]*(?:[-*+•]|\d+[.)])\s)"  # or a new item of a list
@@ -34,7 +35,7 @@ _WORD_END = re.compile(r"\s+")
 
 
 class _Joint(IntEnum):
-    """What ends where an atom ends. A chunk prefers to end at a greater one."""
+    """What ends at the end of an atom. A chunk prefers to end at a greater joint."""
 
     PIECE = 0
     WORD = 1
@@ -47,7 +48,9 @@ class _Atom:
     """A part of the text that is not cut any further.
 
     Attributes:
-        joint: what ends where it ends.
+        start, end: its span in the text.
+        tokens: number of its tokens.
+        joint: what ends at its end.
         shared: whether the next chunk may begin inside it.
     """
 
@@ -91,15 +94,16 @@ class Chunker:
             begin = end
 
     def _end(self, text: str, atoms: Sequence[_Atom], begin: int) -> int:
-        """The index after the last atom of the chunk that begins with atom `begin`."""
+        """Return the index after the last atom of the chunk that begins with atom `begin`."""
         start, tokens, half = atoms[begin].start, 0, begin + 1
         most = begin
-        # `most` is the end of the largest chunk that fits, `half` of one that fills half of it.
+        # `most` is the end of the largest chunk that fits, and `half` is the end of one that fills half of it.
         while most < len(atoms) and self._fits(tokens + atoms[most].tokens, atoms[most].end - start, self._body):
             tokens += atoms[most].tokens
             most += 1
             if tokens <= self._body // 2:
                 half = most + 1
+        # Every chunk takes at least one atom, so that the loop over the atoms always goes on.
         most = max(most, begin + 1)
         # With some tokenizers, a text has more tokens than its parts together.
         while most > begin + 1 and self._count(text[start : atoms[most - 1].end]) > self._body:
@@ -110,19 +114,20 @@ class Chunker:
         ends = range(min(half, most), most + 1)
         best = max(atoms[end - 1].joint for end in ends)
         best_ends = [end for end in ends if atoms[end - 1].joint is best]
+        # Ends of words are everywhere, so the last one is taken. The checksum chooses among sentences and blocks.
         if best < _Joint.SENTENCE:
             return best_ends[-1]
         return min(best_ends, key=lambda end: (_checksum(text, atoms[end - 1]), -end))
 
     def _overlapping(self, text: str, earliest: int, start: int, end: int) -> int:
-        """The start of a chunk that shares the text before `start`: at a sentence if possible, otherwise at a word."""
+        """Return the start of a chunk that shares text before `start`, at a sentence if possible, or else at a word."""
         before = text[max(earliest, start - CHUNK_CHARS_MAX // 8) : start]
         offset = start - len(before)
         for ends in (_SENTENCE_END, _WORD_END):
             starts = [offset + match.end() for match in ends.finditer(before) if offset + match.end() < start]
             if earliest == offset:
                 starts.insert(0, earliest)
-            # The first start that fits shares the most.
+            # The starts are ascending, so the first one that fits shares the most text.
             for begin in starts:
                 if self._count(text[begin:start]) <= self._overlap and self._fits(
                     self._count(text[begin:end]), end - begin, self._body + self._overlap
@@ -158,9 +163,10 @@ class Chunker:
                 yield from self._pieces(text, begin, stop, ending)
 
     def _pieces(self, text: str, start: int, end: int, joint: _Joint) -> Iterator[_Atom]:
-        """Cut a word that is too long for a chunk: a text without spaces, or base64."""
+        """Cut a word that is too long for a chunk. Texts without spaces and base64 have such words."""
         while start < end:
             size = min(end - start, CHUNK_CHARS_MAX)
+            # Halve the piece until it fits.
             while size > 1 and (size > CHUNK_CHARS_MAX or self._count(text[start : start + size]) > self._body):
                 size //= 2
             if start + size < end:

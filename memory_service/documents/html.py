@@ -1,4 +1,4 @@
-"""Reads HTML: the main text with its headings, code and tables. Scripts, styles and navigation are left out."""
+"""Reads the main text of HTML with its headings, code and tables. Scripts, styles and navigation are left out."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -61,6 +61,7 @@ def read_html(text: str) -> Extracted:
     # With several articles, none of them is the subject of the page.
     root = page.css_first("main, [role=main]") or (articles[0] if len(articles) == 1 else page.body)
     writer = _BlockWriter()
+    # The kinds of the open elements, innermost last. Text belongs to the innermost.
     kinds: list[tuple[BlockKind, int]] = [(BlockKind.TEXT, 0)]
     for node, is_beginning in _walk(root):
         tag = node.tag or ""
@@ -85,6 +86,7 @@ def _walk(root: "LexborNode | None") -> Iterator[tuple["LexborNode", bool]]:
     open_: list[LexborNode] = []
     node = root.first_child if root else None
     while node is not None or open_:
+        # The children of the innermost open node are done, so it ends.
         if node is None:
             ended = open_.pop()
             yield ended, False
@@ -127,14 +129,14 @@ def _finish(writer: _BlockWriter, tag: str, kinds: list[tuple[BlockKind, int]]) 
 
 
 def _collapse_spaces(text: str) -> str:
-    """The text with one space for any white space, and a new line for each break."""
+    """Return the text with one space for any white space, and a new line for each break."""
     lines = (" ".join(line.split()) for line in text.split(_BREAK))
     shown = "\n".join(lines).strip()
     return "" if shown == "-" else shown
 
 
 def _join_table_rows(blocks: list[Block]) -> list[Block]:
-    """The blocks, with the adjacent rows of a table as one block."""
+    """Return the blocks, with the adjacent rows of a table as one block."""
     joined: list[Block] = []
     for block in blocks:
         last = joined[-1] if joined else None

@@ -1,4 +1,4 @@
-"""Libraries: documents under one name. A name finds them, and a budget of tokens bounds what is read of them."""
+"""Finds libraries by name and reads them within a budget of tokens. A library is a set of documents under one name."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -17,23 +17,23 @@ from vector_memory.retrieval import MAX_TOKENS, Hit, Retrieval
 
 NAME_CHARS_MAX = 200
 KNOWN_MAX = 10_000
-"""Libraries whose names are compared with the one sought; a thousand take ten milliseconds."""
+"""Most libraries whose names are compared with the wanted one. Comparing a thousand takes ten milliseconds."""
 
 TOPICS_MAX = 50
-"""Topics that an answer lists for a library."""
+"""Most topics that an answer lists for a library."""
 
 CANDIDATES_MAX = 200
-"""Chunks considered for a topic, more than a usual budget of 5,000 tokens holds."""
+"""Most chunks considered for a topic. They are more than a usual budget of 5,000 tokens holds."""
 
 BEGINNING_CHUNKS = 3
-"""Chunks read of each document if no topic is given: about a page."""
+"""Chunks read from each document if no topic is given. They are about a page."""
 
 _NEAR = 0.6
-"""Least similarity of a close match: difflib's own default."""
+"""Least similarity of two spellings that match closely. It is difflib's own default."""
 
 
 class LibraryService:
-    """The libraries of one service's memories."""
+    """Finds and reads the libraries among one service's memories."""
 
     def __init__(self, memories: MemoryService) -> None:
         self._memories = memories
@@ -50,8 +50,8 @@ class LibraryService:
 
         Args:
             name: as a person would say it; None returns all libraries, in order of id.
-            namespace: the one to search.
-            limit: 1 to 10.
+            namespace: the namespace to search.
+            limit: most libraries to return, 1 to 10.
             consistency: what the call sees of other workers' writes.
         """
         checks.namespace(namespace)
@@ -70,6 +70,7 @@ class LibraryService:
             last = {id.rpartition("/")[2]: id for id in known}
             near += [last[part] for part in difflib.get_close_matches(wanted, last, n=limit, cutoff=_NEAR)]
             matches |= {id: "near" for id in near if id not in matches}
+        # Meaning is the last resort, because it finds something for almost any name.
         if not matches and name.strip():
             matches = dict.fromkeys(self._by_meaning(name, namespace), "meaning")
         return [self._library(id, namespace, match) for id, match in list(matches.items())[:limit]]
@@ -86,10 +87,10 @@ class LibraryService:
         """Return what a library says about a topic; without a topic, the first chunks of its documents.
 
         Args:
-            id: `Library.id`.
+            id: the library's id (`Library.id`).
             topic: a question or some words.
-            tokens: budget of the answer, by an estimate that is rather too high; 1 to 1,000,000.
-            namespace: the one to search.
+            tokens: budget of the answer, 1 to 1,000,000. The estimate of a text's tokens is rather too high.
+            namespace: the namespace to search.
             consistency: what the call sees of other workers' writes.
 
         Raises:
@@ -127,7 +128,7 @@ class LibraryService:
         for memory in rounds:
             cost = estimate_tokens(memory.content)
             if spent + cost > tokens:
-                break  # and no shorter chunk instead: it would be out of turn
+                break  # a later chunk that is shorter would be out of turn
             spent += cost
             chosen.append(Hit.of(memory, 0.0))
         hits = tuple(sorted(chosen, key=lambda hit: _place(hit.memory)))
@@ -135,7 +136,7 @@ class LibraryService:
         return _docs(library, hits, spent, truncated=truncated)
 
     def _by_meaning(self, name: str, namespace: str) -> list[str]:
-        """The libraries of the chunks that are nearest to the name."""
+        """Return the libraries of the chunks that are nearest to the name in meaning."""
         query = Retrieval(
             query=name, k=50, namespace=namespace, filter={**names.is_any_chunk(), "library": {"$exists": True}}
         )
@@ -168,7 +169,7 @@ class LibraryService:
 
 
 def _text(metadata: Mapping[str, Any], name: str) -> str | None:
-    # Memories that are no chunks may have metadata of the same names, of any type.
+    # Other memories may have metadata under the same names, and of any type.
     value = metadata.get(name)
     return value if isinstance(value, str) else None
 
@@ -195,7 +196,7 @@ def _docs(library: str, hits: Sequence[Hit], tokens: int, *, truncated: bool) ->
 
 
 def _begins_with(id: str, wanted: str) -> bool:
-    """Whether an id, or its part after the last slash, begins with a text."""
+    """Return whether an id, or its part after the last slash, begins with a text."""
     return id.startswith(wanted) or id.rpartition("/")[2].startswith(wanted)
 
 
@@ -205,7 +206,7 @@ def _place(memory: Memory) -> tuple[str, int]:
 
 
 def _in_reading_order(hits: Sequence[Hit]) -> tuple[Hit, ...]:
-    """The document with the best hit first, and each document in its own order."""
+    """Return the hits with the document of the best hit first, and each document in its own order."""
     rank: dict[str, int] = {}
     for hit in hits:
         rank.setdefault(_place(hit.memory)[0], len(rank))

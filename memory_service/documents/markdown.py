@@ -6,7 +6,7 @@ from itertools import accumulate
 from memory_service.documents.model import Block, BlockKind, Extracted
 
 NESTING_MAX = 20
-"""Levels of quotes and lists that are parsed. Everything deeper is text."""
+"""Most levels of quotes and lists that are parsed. Everything deeper is text."""
 
 _FRONT_MATTER = re.compile(r"\A---\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
 _FRONT_TITLE = re.compile(r"^title:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
@@ -25,7 +25,7 @@ def read_markdown(text: str) -> Extracted:
     """Read CommonMark with tables. The front matter of site generators is one block, and its title is the document's.
 
     Args:
-        text: has plain line ends (`plain.with_plain_lines`).
+        text: a text with plain line ends (`plain.with_plain_lines`).
     """
     from markdown_it import MarkdownIt
 
@@ -44,6 +44,7 @@ def read_markdown(text: str) -> Extracted:
         if kind is None or token.map is None:
             continue
         begin_line, end_line = token.map
+        # A block that begins inside the last one is cut at its end, so that blocks never overlap.
         start = max(end, lines[begin_line])
         if start > end:  # lines that make no block (a rule, a link definition) are text
             blocks.append(Block(end, start, BlockKind.TEXT))
@@ -78,5 +79,5 @@ def trim_blocks(text: str, blocks: list[Block]) -> tuple[Block, ...]:
 
 
 def _plain(inline: str) -> str:
-    """The heading without the marks of emphasis, code, links and anchors."""
+    """Return the heading without the marks of emphasis, code, links and anchors."""
     return " ".join(_MARKS.sub(lambda match: match[1] or "", inline).split())

@@ -1,4 +1,4 @@
-"""The values of documents that only the service knows: what is uploaded and what was read of it.
+"""Values of documents inside the service: what is uploaded, what was read from it, and the chunks that are kept.
 
 A span is [start, end) in characters of the extracted text.
 """
@@ -14,7 +14,7 @@ from vector_memory.memories import DEFAULT_NAMESPACE, Memory
 
 
 class BlockKind(StrEnum):
-    """What a block is: whole where it fits (code, table), a new section (heading), or anything else (text)."""
+    """The kind of a block. Code and tables stay whole if they fit; a heading begins a section; text is all else."""
 
     TEXT = "text"
     CODE = "code"
@@ -24,11 +24,11 @@ class BlockKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A stretch of the text that belongs together.
+    """A span of the text that belongs together.
 
     Attributes:
-        level: 1 to 6, of a heading.
-        title: of a heading, without its marks.
+        level: level of a heading, 1 to 6; 0 for other kinds.
+        title: text of a heading, without its marks.
     """
 
     start: int
@@ -40,13 +40,13 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What was read of a document.
+    """The text and structure that were read from a document.
 
     Attributes:
-        text: all of it; spans point into this.
-        blocks: in order, apart from each other; between them lies nothing but blank text.
-        title: the document's own, if it has one.
-        pages: where each page begins, of a PDF.
+        text: the whole text. Spans point into it.
+        blocks: the blocks in order. They do not overlap, and only blank text lies between them.
+        title: the title that the document gives itself; None for none.
+        pages: the offset at which each page of a PDF begins.
     """
 
     text: str
@@ -60,7 +60,8 @@ class Chunk:
     """A part of a document that the model reads at once.
 
     Attributes:
-        headings: of the sections it stands in, outermost first.
+        start, end: its span.
+        headings: headings of the sections that it stands in, outermost first.
     """
 
     start: int
@@ -75,10 +76,10 @@ class NewDocument:
     Attributes:
         source: its text or its bytes.
         id: the caller's name for it; None derives one from the source, so a retried upload is the same upload.
-        title: default: the document's own title, or else its id.
-        library: whose documentation it is part of; None for none.
+        title: the title; None takes the document's own title, or else its id.
+        library: the library that it documents; None for none.
         topic: what it is about, in the caller's words.
-        metadata: of all its chunks, beside what is noted of them here.
+        metadata: fields of all its chunks, in addition to the fields that the upload writes.
     """
 
     source: str | bytes
@@ -95,7 +96,7 @@ class NewDocument:
         """Build the document of a request.
 
         Raises:
-            UnsupportedForm: its format is not read here.
+            UnsupportedForm: its format is not supported.
         """
         source = request.content if request.content is not None else request.content_base64
         assert source is not None, "the request has either"
@@ -108,11 +109,11 @@ class NewDocument:
 
 @dataclass(frozen=True, slots=True)
 class PlacedChunk:
-    """A chunk that is kept, and where it stands.
+    """A chunk that is kept, with its place in the document.
 
     Attributes:
-        number: from 1, in reading order.
-        start, end: its span; exact when the document is complete.
+        number: its number in reading order, from 1.
+        start, end: its span. The span is exact if the document is complete.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Names of documents and libraries, keys of their chunks, and bounds on what callers send about them."""
+"""Makes ids of documents and libraries and keys of chunks, and checks what callers send about a document."""
 
 import hashlib
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def check(document: NewDocument) -> None:
         if (value := getattr(document, field)) is not None:
             bound.check(value, field)
     if document.library is not None:
-        LIBRARY.check(library_id(document.library) or " ", "library")  # lower case may be longer, or nothing at all
+        LIBRARY.check(library_id(document.library) or " ", "library")  # lower case may be longer, or empty
     reserved = sorted(RESERVED.intersection(document.metadata))
     if reserved:
         raise InvalidInput(
@@ -58,7 +58,7 @@ def library_id(name: str) -> str:
 
 
 def chunk_keys(id: str, contents: list[str]) -> list[str]:
-    """Return a key for each chunk, made of its text: the same text has the same key at any position."""
+    """Return a key for each chunk, made of its text. The same text gets the same key at any position."""
     seen: dict[str, int] = {}
     keys = []
     for content in contents:
@@ -70,7 +70,7 @@ def chunk_keys(id: str, contents: list[str]) -> list[str]:
 
 
 def is_chunk_key(id: str, key: str) -> bool:
-    """Whether a key is that of one of the document's chunks."""
+    """Return whether a key belongs to one of the document's chunks."""
     return key.startswith(f"{PREFIX}{id}#")
 
 

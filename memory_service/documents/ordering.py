@@ -1,6 +1,6 @@
-"""Numbers that order the chunks of a document, and stay the same when other chunks come or go.
+"""Gives the chunks of a document numbers that order them, and that stay the same when other chunks come or go.
 
-A number says nothing but the order. There are gaps between numbers, so a chunk that is inserted between two others
+A number expresses only the order. There are gaps between numbers, so a chunk that is inserted between two others
 changes neither number, and a chunk that an upload did not change is not written again.
 """
 
@@ -8,14 +8,15 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 GAP = 1 << 20
-"""Distance of fresh numbers: 20 insertions at the same place, each halving the gap, before chunks are renumbered."""
+"""Distance between fresh numbers. Each insertion at the same place halves the gap, so 20 of them fit before all chunks
+get fresh numbers."""
 
 
 def number_keys(keys: Sequence[str], held: Mapping[str, int]) -> list[int]:
     """Return a number for each key, in rising order.
 
     Args:
-        keys: in reading order, without repetition.
+        keys: the keys in reading order, without repetition.
         held: numbers that keys have already. As many of them as possible are kept.
     """
     kept = _longest_rise([held.get(key) for key in keys])
@@ -37,13 +38,14 @@ def number_keys(keys: Sequence[str], held: Mapping[str, int]) -> list[int]:
 
 
 def _longest_rise(numbers: Sequence[int | None]) -> list[int | None]:
-    """The numbers of a longest rising subsequence at their positions, and None elsewhere (patience sorting)."""
-    tails: list[int] = []  # smallest last number of a rise, by its length less 1
-    ends: list[int] = []  # its position
+    """Return a longest rising subsequence: its numbers at their positions, and None elsewhere (patience sorting)."""
+    tails: list[int] = []  # at i, the smallest number that ends a rise of length i + 1
+    ends: list[int] = []  # at i, the position of that number
     before: dict[int, int | None] = {}  # position of the predecessor in the rise that ends at a position
     for position, number in enumerate(numbers):
         if number is None or number < 1:
             continue
+        # The number extends the longest rise whose last number is smaller, and becomes the end of a rise itself.
         length = bisect_left(tails, number)
         tails[length:] = [number, *tails[length + 1 :]]
         ends[length:] = [position, *ends[length + 1 :]]

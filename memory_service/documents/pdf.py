@@ -8,7 +8,7 @@ from memory_service.documents.plain import read_plain, with_plain_lines
 from vector_memory.errors import InvalidInput
 
 PAGES_MAX = 5_000
-"""Pages of a PDF. Reading 1,000 pages takes some ten seconds, and twenty are allowed (`reading.py`)."""
+"""Most pages of a PDF. Reading 1,000 pages takes some ten seconds, and twenty seconds are allowed (`reading.py`)."""
 _PAGE_BREAK = "\n\n"
 
 
@@ -52,5 +52,5 @@ def read_pdf(data: bytes) -> Extracted:
 
 
 def _encodable(text: str) -> str:
-    """The text without halves of surrogate pairs, which broken fonts produce."""
+    """Return the text without halves of surrogate pairs, which broken fonts produce."""
     return text.encode("utf-8", "replace").decode()

@@ -19,7 +19,8 @@ _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 
 
 def read_plain(text: str) -> Extracted:
-    """Read paragraphs, which blank lines separate."""
+    """Read a plain text. Blank lines separate its paragraphs."""
+    # A block begins where the blank lines before it end.
     edges = [0, *(match.end() for match in _BLANK_LINES.finditer(text)), len(text)]
     blocks = [Block(start, end, BlockKind.TEXT) for start, end in pairwise(edges)]
     return Extracted(text, trim_blocks(text, blocks))
@@ -43,5 +44,6 @@ def decode_text(data: bytes) -> str:
 
 
 def with_plain_lines(text: str) -> str:
-    """Return the text with a single line feed at the end of every line, as spans count characters."""
+    """Return the text with a single line feed at the end of every line. Spans count the characters of this text."""
+    # The two characters of Windows are replaced first, or each pair would become two line ends.
     return text.replace("\r\n", "\n").replace("\r", "\n")

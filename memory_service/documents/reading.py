@@ -1,7 +1,7 @@
 """Reads documents in a process of its own, with bounds on its time and memory.
 
-Parsers read files of strangers. A few kilobytes can unpack to gigabytes, or be nested so that a parser needs hours, in
-C code that this process could not stop. Plain text needs no parser and is read in this process.
+Parsers read files that strangers made. A few kilobytes can unpack to gigabytes, or be nested so that a parser needs
+hours, in C code that this process could not stop. Plain text needs no parser and is read in this process.
 """
 
 import importlib.util
@@ -22,13 +22,14 @@ from vector_memory.errors import InvalidInput, LimitExceeded, ServiceError, Unsu
 log = logging.getLogger(__name__)
 
 TEXT_CHARS_MAX = 1_000_000
-"""Characters of a document's text: some 1,800 chunks of English, about a minute of embedding on two cores."""
+"""Most characters of a document's text. They make some 1,800 chunks of English, which take about a minute to embed on
+two cores."""
 
 READ_S_MAX = 20.0
-"""Time to read a document. A PDF of 1,000 pages takes some ten seconds."""
+"""Longest time to read a document. A PDF of 1,000 pages takes some ten seconds."""
 
 READ_MEMORY_BYTES_MAX = 1_500_000_000
-"""Address space of the reading process. An HTML page of 10 MB takes half of it."""
+"""Largest address space of the reading process. An HTML page of 10 MB takes half of it."""
 
 _PARSERS = {Form.PDF: "pypdf", Form.HTML: "selectolax"}
 """The packages of the extra `documents`, which an installation may lack."""
@@ -66,7 +67,8 @@ def _from_process(data: bytes, form: Form) -> Extracted:
         done = subprocess.run(command, input=data, capture_output=True, timeout=READ_S_MAX, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
         raise _too_much() from error
-    if done.returncode < 0:  # a signal ended it: it reached a bound, or a parser ran out of stack
+    # A signal ended the process: it reached a bound, or a parser ran out of stack.
+    if done.returncode < 0:
         raise _too_much()
     if done.returncode:
         reason = done.stderr[-2_000:].decode("utf-8", "replace")
@@ -89,7 +91,7 @@ def _too_much() -> LimitExceeded:
 
 
 def serve() -> None:
-    """Run the reading process: a document on standard input, the result as JSON on standard output."""
+    """Run the reading process. It reads a document from standard input and writes the result as JSON."""
     _bound_this_process()
     try:
         answer = asdict(_extract(sys.stdin.buffer.read(), Form(sys.argv[2])))
@@ -105,7 +107,8 @@ def _bound_this_process() -> None:
         import resource
     except ImportError:  # Windows has no such bounds; the parent's time limit still holds
         return
-    seconds = round(READ_S_MAX) + 1  # in case the parent is gone
+    # The parent ends this process after `READ_S_MAX`. The bound on processor time works even if the parent is gone.
+    seconds = round(READ_S_MAX) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (READ_MEMORY_BYTES_MAX, READ_MEMORY_BYTES_MAX))
 

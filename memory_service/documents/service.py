@@ -1,11 +1,11 @@
-"""Documents over memories: upload, get, list and delete.
+"""Uploads, gets, lists and deletes documents, which are kept as memories.
 
-A document is its chunks, which are ordinary memories under keys made of their text. The first chunk, its *head*, also
-says in its metadata which chunks there are. (A separate memory for that would be found by retrieve, ahead of the chunks
-of a short document.) An upload stores new chunks first, then the head, and then deletes the chunks that are no longer
-part of the document. So a reader in between gets the old text and a part of the new one, never a gap. If an upload
-breaks off, the chunks are not those that the head names. `Document.is_complete` says so, and the same upload completes
-it.
+A document consists of its chunks, which are ordinary memories under keys made of their text. The metadata of the first
+chunk, its *head*, also list the other chunks. (A separate memory with the list would be found by retrieve, ahead of the
+chunks of a short document.) An upload stores new chunks first, then the head, and then deletes the chunks that are no
+longer part of the document. So a reader in between gets the old text and a part of the new one, never a gap. If an
+upload breaks off, the chunks are not the ones that the head lists. `Document.is_complete` says so, and the same upload
+completes it.
 """
 
 import threading
@@ -50,22 +50,22 @@ from vector_memory.memories import (
 )
 
 CHUNKS_MAX = 5_000
-"""Chunks of one document: about three minutes of embedding on two cores, and a RunPod job may take ten."""
+"""Most chunks of one document. Embedding them takes about three minutes on two cores, and a RunPod job may take ten."""
 
 BATCH_CHUNKS = 64
-"""Chunks of one store, which is the most that an upload loses when it breaks off."""
+"""Chunks stored at once. An upload that breaks off loses at most this many."""
 
 UPLOADS_MAX = 4
-"""Concurrent uploads of one worker. More would only wait for the model, and each occupies a thread."""
+"""Most concurrent uploads of one worker. More would only wait for the model, and each occupies a thread."""
 
 
 class DocumentService:
-    """The documents in the memories of one service."""
+    """Keeps documents in the memories of one service."""
 
     def __init__(self, memories: MemoryService, embedder: Embedder) -> None:
         """Args:
-        memories: where everything is kept.
-        embedder: the one that embeds the memories. Its tokens decide where texts are cut.
+        memories: the service that keeps everything.
+        embedder: the embedder of these memories. Its tokens decide where texts are cut.
         """
         self._memories = memories
         self._chunker = Chunker(embedder)
@@ -75,12 +75,12 @@ class DocumentService:
     def store(self, document: NewDocument) -> Uploaded:
         """Read a document, cut it into chunks, and keep them in place of its earlier chunks.
 
-        Chunks that it had before are not embedded again. Everything is durable when this returns.
+        Chunks that the document had before are not embedded again. Everything is durable when this returns.
 
         Raises:
             InvalidInput: the message names the field and the remedy; also for a source that cannot be read.
             LimitExceeded: the document is too long, or reading it takes too much time or memory.
-            Unavailable: another call stores or deletes it, or too many uploads are running.
+            Unavailable: another call stores or deletes the document, or too many uploads are running.
             StorageUnavailable: the data folder takes no writes. What is stored stays, and the same upload completes it.
         """
         names.check(document)
@@ -128,6 +128,7 @@ class DocumentService:
         common = common_metadata(document, id, extracted)
         contents = [extracted.text[chunk.start : chunk.end] for chunk in chunks]
         keys = names.chunk_keys(id, contents)
+        # Chunks that are stored already keep their numbers, so an unchanged chunk is not written again.
         held = {memory.key: number_of(memory) for memory in self._chunks(document.namespace, id, Consistency.STRONG)}
         memories = []
         end = 0
@@ -167,7 +168,7 @@ class DocumentService:
 
         Raises:
             NotFound: there is no such document.
-            Unavailable: another call stores it.
+            Unavailable: another call stores the document.
         """
         names.check_id(id)
         with self._exclusively(namespace, id):
@@ -197,7 +198,7 @@ class DocumentService:
 
     @contextmanager
     def _exclusively(self, namespace: str, id: str) -> Iterator[None]:
-        """Keep other calls of this worker away from a document. With several workers, `is_complete` tells."""
+        """Keep other calls of this worker away from a document. `is_complete` detects a conflict of several workers."""
         with self._lock:
             if (namespace, id) in self._busy:
                 raise Unavailable("The document is being stored or deleted by another request; try again after it.")
@@ -243,6 +244,7 @@ class DocumentService:
         return DocumentsPage(documents=documents, cursor=next_cursor)
 
     def _heads(self, namespace: str, ids: Sequence[str]) -> dict[JSON, Memory]:
+        # Only heads have the field `document`.
         filter: Mapping[str, JSON] = {
             **names.is_any_chunk(),
             "document_id": {"$in": ids},

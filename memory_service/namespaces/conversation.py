@@ -63,17 +63,17 @@ CALLED, MENTIONED = "!", "^"
 """Prefixes of a name in the lexical index: a text addresses somebody by it; a text has the word with a capital."""
 
 _TIMED_LINE, _STORED_LINE = -2, -1
-"""Lines of the memories without a session: by their event time, and by the time at which they were stored."""
+"""Lines of the memories without a session. One is ordered by event time, the other by the time of storing."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS_MIN = 8
-"""First allocation: small, because there may be thousands of small namespaces."""
+"""Rows of the first allocation. It is small, because there may be thousands of small namespaces."""
 
 OBJECT_BYTES = 2_000
 ROW_BYTES = 6
 SESSION_BYTES = 250
 NAME_BYTES = 500
-"""Memory of an empty structure, of a row in its line, of a given session and of a name, estimated."""
+"""Estimated memory of an empty structure, of one row in its line, of one given session and of one name."""
 
 _NUMBERED = ("before", "after", "session", "speaker", "label")
 _PLAIN = ("flags", "time_ms", "created_ms", "importance", "turn", "stamp_hash")
@@ -88,6 +88,8 @@ class Text:
     """A memory's text and metadata, from which words and structure are taken.
 
     Attributes:
+        content: the text.
+        metadata: the fields that the caller stored with it.
         created_at_ms: when the first version was stored.
         stamp: stamp of this version.
     """
@@ -139,7 +141,7 @@ class Conversation:
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes, estimated."""
+        """Return the estimated memory in bytes."""
         arrays: int = sum(getattr(self, name).nbytes for name in _NUMBERED + _PLAIN)
         names = len(self.speakers) + len(self.labels)
         objects = OBJECT_BYTES + len(self._given) * SESSION_BYTES + names * NAME_BYTES
@@ -160,6 +162,7 @@ class Conversation:
         self.created_ms[row] = text.created_at_ms
         self.time_ms[row] = text.created_at_ms if event_ms is None else event_ms
         self.importance[row] = _importance(metadata)
+        # The stamp's milliseconds and its counter in one int64, so that comparing turns compares stamps.
         self.turn[row] = (text.stamp.ms << _COUNTER_BITS) + text.stamp.counter
         self.stamp_hash[row] = zlib.crc32(repr(text.stamp).encode())
         self.flags[row] = (
@@ -185,7 +188,7 @@ class Conversation:
         self._rows -= 1
         before, after = int(self.before[row]), int(self.after[row])
         if before == after == NONE:
-            self.sessions -= 1
+            self.sessions -= 1  # it was alone in its session
         elif NONE not in (before, after) and self._are_apart(before, after):
             self._split(before, after)
         else:
@@ -228,6 +231,7 @@ class Conversation:
             if called < least:
                 continue
             mentioned = count(MENTIONED + name)
+            # Texts address somebody by a name often enough, and seldom write the word in lower case.
             if (
                 called >= CALLED_SHARE_MIN * mentioned
                 and count(stemmed(name)) - mentioned <= LOWER_SHARE_MAX * mentioned
@@ -241,9 +245,10 @@ class Conversation:
         Rows may be added and removed at the same time, since nothing that is read here changes. Names without a living
         row are left out.
         """
-        rows = np.flatnonzero(alive)
+        rows = np.flatnonzero(alive)  # (n,) the living rows, which become 0 to n - 1
         is_given = self.given(rows)
         ids = {number: id for id, number in dict(self._given).items()}
+        # (n,) numbers without gaps, and the name of each number. Sessions found by pauses are found again by `over`.
         sessions, given = _renumber(np.where(is_given, self.session[rows], NONE), ids)
         speaker, speakers = _renumber(self.speaker[rows], dict(enumerate(self.speakers.all())))
         label, labels = _renumber(self.label[rows], dict(enumerate(self.labels.all())))
@@ -273,21 +278,29 @@ class Conversation:
 
     def _arrange(self) -> None:
         """Arrange all rows in lines and in sessions."""
+        # (n,) the line of each row: its given session, or one of the two lines of rows without a session.
         line = np.where(self.flags & GIVEN > 0, self.session, np.where(self.flags & TIMED, _TIMED_LINE, _STORED_LINE))
+        # (n,) all rows, line by line, each line in the order of `_key`. lexsort's last key is the primary one.
         order = np.lexsort((self.stamp_hash, self.turn, self.created_ms, self.time_ms, line)).astype(np.int32)
         line = line[order]
+        # (n - 1,) whether a session goes on from one row to the next: both are of one line, without a long pause.
         is_paused = (line[1:] == _TIMED_LINE) & (np.diff(self.time_ms[order]) > SESSION_PAUSE_MS)
         is_linked = (line[1:] == line[:-1]) & ~is_paused
+        # (n,) the neighbours of each row, from the pairs that are linked.
         self.before, self.after = np.full_like(order, NONE), np.full_like(order, NONE)
         self.before[order[1:][is_linked]] = order[:-1][is_linked]
         self.after[order[:-1][is_linked]] = order[1:][is_linked]
+        # (sessions,) the positions in `order` at which a session begins.
         begins = np.flatnonzero(np.r_[True, ~is_linked][: len(order)])
         self.sessions = len(begins)
+        # (sessions,) the number of each session: a given one keeps its own, the others get the numbers after those.
         is_ours = line[begins] < 0
         number = line[begins].astype(np.int32)
         number[is_ours] = len(self._given) + np.arange(is_ours.sum())
         self._numbers = len(self._given) + int(is_ours.sum())
+        # (n,) every row gets its session's number, which is repeated once for each row of the session.
         self.session[order] = np.repeat(number, np.diff(np.r_[begins, len(order)]))
+        # The rows of each line in their order. (lines,) are the lines and their first positions in `order`.
         lines, first = np.unique(line, return_index=True)
         parts = np.split(order, first[1:]) if len(first) else []
         self._order = {at: array("i", part.tobytes()) for at, part in zip(lines.tolist(), parts, strict=True)}
@@ -307,10 +320,12 @@ class Conversation:
         line = self._line(row)
         order = self._order.setdefault(line, array("i"))
         at = self._place(order, row)
+        # The neighbours in the line are neighbours in the session unless a pause lies between.
         before = order[at - 1] if at and not self._are_apart(order[at - 1], row) else NONE
         after = order[at] if at < len(order) and not self._are_apart(row, order[at]) else NONE
         order.insert(at, row)
         if before == after == NONE:
+            # The row begins a session. A given session has its number already.
             self.sessions += 1
             if line < 0:
                 self.session[row] = self._fresh_number()
@@ -322,7 +337,7 @@ class Conversation:
             self._unite(before, row, after)
 
     def _are_apart(self, row: int, later: int) -> bool:
-        """Whether a pause is between two rows of a line."""
+        """Return whether a pause separates two rows of a line."""
         is_paused = self.time_ms[later] - self.time_ms[row] > SESSION_PAUSE_MS
         return bool(is_paused) and self._line(row) == _TIMED_LINE
 
@@ -334,6 +349,7 @@ class Conversation:
 
     def _unite(self, before: int, row: int, after: int) -> None:
         """Join two sessions that a new row connects."""
+        # The smaller session takes the number of the larger one, so few rows are renumbered.
         fewer = self._fewer(before, after)
         self.session[[row, *fewer]] = self.session[after if fewer[0] == before else before]
         self.sessions -= 1
@@ -346,6 +362,7 @@ class Conversation:
 
     def _fewer(self, left: int, right: int) -> list[int]:
         """Return the rows of a session up to `left`, or those from `right` on, whichever are fewer."""
+        # Both ways take turns, so this takes as many steps as the shorter side has rows.
         lefts, rights = [left], [right]
         while True:
             left, right = int(self.before[left]), int(self.after[right])
@@ -361,6 +378,7 @@ class Conversation:
         return self._numbers - 1
 
     def _grow(self) -> None:
+        # Readers keep the old arrays. Each new one is filled before it is published.
         capacity = max(_ROWS_MIN, len(self.flags) * 3 // 2)
         for name in _NUMBERED + _PLAIN:
             old = getattr(self, name)
@@ -380,7 +398,7 @@ class Names:
         self._by_word: dict[str, list[str]] = {}
 
     def __len__(self) -> int:
-        """Number of names, also of those without rows."""
+        """Return the number of names, also of those without rows."""
         return len(self._numbers)
 
     @classmethod
@@ -389,6 +407,7 @@ class Names:
         made = cls()
         for name in names:
             made._number(name)
+        # (names,) the number of rows with each name.
         made._counts = array("i", np.bincount(column[column != NONE], minlength=len(names)).tolist())
         return made
 
@@ -411,6 +430,7 @@ class Names:
 
     def count(self, least: float) -> int:
         """Return the number of names that at least `least` rows have."""
+        # (names,) a copy of the counts, because an array with a view on it cannot grow.
         return int((np.frombuffer(self._counts.tobytes(), np.int32) >= least).sum())
 
     def of(self, found: Collection[str], least: float) -> set[str]:
@@ -456,6 +476,7 @@ def event_time_ms(metadata: Mapping[str, object]) -> int | None:
 
 
 def _session_id(metadata: Mapping[str, object]) -> str | None:
+    # A bool is an int in Python, but it names no session.
     raw = metadata.get("session_id")
     is_given = isinstance(raw, str | int) and not isinstance(raw, bool) and raw != ""
     return str(raw) if is_given else None
@@ -474,7 +495,7 @@ def _importance(metadata: Mapping[str, object]) -> float:
 
 
 def _names_time(found: list[str]) -> bool:
-    """Whether one of these words names a time or a year."""
+    """Return whether one of these words names a time or a year."""
     return not _TIMELY.isdisjoint(found) or any(len(word) == _YEAR_DIGITS and word.isdecimal() for word in found)
 
 
@@ -492,6 +513,7 @@ def _label_of(content: str) -> str | None:
 
 def _renumber(column: NDArray[np.int32], names: Mapping[int, str]) -> tuple[NDArray[np.int32], list[str]]:
     """Return a column (n,) with numbers from 0 for the names in use, and these names."""
+    # (names,) the numbers in use, ascending; the position of a number among them is its fresh number.
     used = np.unique(column[column != NONE])
     fresh = np.where(column == NONE, NONE, np.searchsorted(used, column)).astype(np.int32)
     return fresh, [names[number] for number in used.tolist()]

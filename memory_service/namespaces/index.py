@@ -32,16 +32,17 @@ SAMPLE_MIN = 8
 pairs, so that every worker measures the same."""
 
 PACKED_VERSION = 2
-"""Version of packed words and structure, and of what counts as a word. What another version packed is made again."""
+"""Version of the format of packed words and structure, and of what counts as a word. Data that another version packed
+is not read; words and structure are computed from the texts again."""
 
 PACKED_VALUES = 6
 """Number of msgpack values that packed words and structure consist of."""
 
 ALL_ALIKE = 1e-4
-"""Where the cosine of any two memories is this near to 1, only rounding makes neighbours more alike."""
+"""Least distance from 1 of the mean cosine of any two memories. Below it, only rounding makes neighbours more alike."""
 
 OBJECT_BYTES = 300
-"""Memory of the objects that hold the three indexes together."""
+"""Estimated memory of the objects that hold the three indexes together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class Entry:
     """A memory to be indexed.
 
     Attributes:
-        text: its words and structure.
-        vectors: (windows, dim).
+        text: what its words and structure are taken from.
+        vectors: (windows, dim), one vector for each window of the text.
     """
 
     text: Text
@@ -59,7 +60,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Words and structure. Both have the same rows."""
+    """The words and the structure of a namespace. Both have the same rows."""
 
     lexical: LexicalIndex
     talk: Conversation
@@ -74,12 +75,12 @@ class FrozenIndex:
     _talk: Conversation
 
     def __len__(self) -> int:
-        """Number of memories."""
+        """Return the number of memories."""
         return len(self._lexical)
 
     @property
     def vector_count(self) -> int:
-        """Number of vectors."""
+        """Return the number of vectors."""
         return len(self._dense)
 
     def rows(self) -> Iterator[EncodedRows]:
@@ -131,12 +132,12 @@ class NamespaceIndex:
         self._state = (-1, "")
 
     def __len__(self) -> int:
-        """Number of memories."""
+        """Return the number of memories."""
         return len(self.dense)
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes, estimated, Python's objects included."""
+        """Return the estimated memory in bytes, Python's objects included."""
         return OBJECT_BYTES + self.dense.nbytes + self.texts.lexical.nbytes + self.texts.talk.nbytes
 
     def add(self, entries: Sequence[tuple[int, Entry]]) -> None:
@@ -145,6 +146,7 @@ class NamespaceIndex:
             for id, entry in entries:
                 self.add_text(id, entry.text)
             counts = [len(entry.vectors) for _, entry in entries]
+            # (vectors,) the id of each vector: a memory's id once for each of its windows.
             ids = np.repeat(np.array([id for id, _ in entries], dtype=np.int64), counts)
             self.dense.add(ids, np.concatenate([entry.vectors for _, entry in entries]))
 
@@ -156,7 +158,7 @@ class NamespaceIndex:
         lexical.add(id, frequencies(text.content, event_ms, found), marks(text.content))
 
     def remove(self, ids: Groups) -> None:
-        """Forget memories; unknown ones are ignored."""
+        """Remove memories. Unknown ids are ignored."""
         with self._change():
             self.dense.remove(ids)
             lexical, talk = self.texts.lexical, self.texts.talk
@@ -164,6 +166,7 @@ class NamespaceIndex:
                 row = lexical.remove(id)
                 if row is not None:
                     talk.remove(row)
+            # Too many rows are dead, so an index of the living rows replaces this one in one step.
             if lexical.dead > DEAD_SHARE_MAX * lexical.count:
                 alive = lexical.alive[: lexical.count].copy()
                 self.texts = Texts(LexicalIndex.over(lexical.arrays()), talk.compacted(alive))
@@ -181,6 +184,7 @@ class NamespaceIndex:
         """Return the ids, ascending, of memories with a time in [after_ms, before_ms); None sets no bound."""
         lexical, talk = self.texts.lexical, self.texts.talk
         count = lexical.count
+        # (count,) the time of each row, and whether the row is chosen.
         times, chosen = talk.time_ms[:count], lexical.alive[:count].copy()
         if after_ms is not None:
             chosen &= times >= after_ms
@@ -198,6 +202,7 @@ class NamespaceIndex:
         if changes != self._changes or changes % 2:
             changes = self._changes  # read before measuring, as in `coherence`
             lexical, talk = self.texts.lexical, self.texts.talk
+            # Sums over the living rows (n,) do not depend on the order in which a worker read them.
             alive = np.flatnonzero(lexical.alive[: lexical.count])
             sums = talk.stamp_hash[alive].sum(dtype=np.uint64), talk.turn[alive].astype(np.uint64).sum()
             state = f"{len(alive)}-{len(self.dense)}-{sums[0]:x}-{sums[1]:x}"  # a memory may be in one of the two alone
@@ -216,25 +221,30 @@ class NamespaceIndex:
     def _measured(self) -> float:
         lexical, talk = self.texts.lexical, self.texts.talk
         count, share = lexical.count, SAMPLE_PAIRS / max(SAMPLE_PAIRS, len(lexical))
+        # (drawn,) the rows whose hash is below the share, and then (n,) those that have a neighbour found by order.
         drawn = np.flatnonzero(talk.stamp_hash[:count] < share * 2**32)
         before = talk.before[drawn]
         is_asked = lexical.alive[drawn] & ~talk.given(drawn) & (before != NONE) & (before < count)
         rows, before = drawn[is_asked], before[is_asked]
         if len(rows) < SAMPLE_MIN - 1:
             return 0.0
+        # (n, dim) the first vector of each row and of the row before it; NaN for a memory whose vectors were removed.
         here = self.dense.firsts(lexical.groups[rows])
         there = self.dense.firsts(lexical.groups[before])
+        # (n,) the pairs whose vectors are both known.
         known = ~(np.isnan(here[:, 0]) | np.isnan(there[:, 0]))
         here, there = here[known].astype(np.float64), there[known].astype(np.float64)
         count = len(here)
         if count < SAMPLE_MIN - 1:
             return 0.0
+        # The mean cosine of neighbours.
         near = float((here * there).sum(1).mean())
-        # the mean cosine of any two: the square of the sum (dim,) has every pair twice, and each vector with itself
+        # The mean cosine of any two. The square of the sum (dim,) has every pair twice, and each vector with itself.
         total = here.sum(0)
         any_two = float((total @ total - count) / (count * (count - 1)))
         if 1 - any_two < ALL_ALIKE:
             return 0.0
+        # The share of the possible gain over any two memories, scaled so that `COHERENT` becomes 1.
         coherence = min(1.0, max(0.0, (near - any_two) / (1 - any_two) / COHERENT))
         return round(coherence, DIGITS)
 

@@ -150,7 +150,7 @@ class Spilled:
             yield rows
 
     def load(self, dim: int) -> NamespaceIndex:
-        """Return the index; without words and structure where there are none here.
+        """Return the index. It has no words and structure if none were spilled.
 
         Raises:
             OSError: it cannot be read.
@@ -249,8 +249,8 @@ class StartingSpill:
 
     def __init__(self, spill: Spill | None, dim: int) -> None:
         """Args:
-        spill: where to; None takes nothing.
-        dim: of the vectors.
+        spill: the local disk that takes namespaces; None takes none.
+        dim: number of components of a vector.
         """
         self.spilled: dict[str, Spilled] = {}
         self._spill = spill
@@ -268,7 +268,7 @@ class StartingSpill:
             self._writer.close()
 
     def wants(self, count: int) -> bool:
-        """Whether a namespace of so many vectors is to be spilled; otherwise it takes its share of the budget."""
+        """Return whether a namespace of `count` vectors is to be spilled. If not, it takes its share of the budget."""
         weight_bytes = count * self._row_bytes
         if self._spill is None or (count > WAITING_ROWS_MAX and weight_bytes <= self._left_bytes):
             self._left_bytes -= weight_bytes

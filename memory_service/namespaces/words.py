@@ -1,8 +1,8 @@
-"""Words of texts, as lexical search counts them.
+"""Splits texts into words and stems, as lexical search counts them.
 
-Lower case, Unicode letters and digits, English stems (Snowball); a possessive 's and apostrophes are dropped. Dates
-written as 2023-05-08 also count as the words "8 may 2023", since that is how people ask. Nothing here needs the text to
-be English, but stems, months and stop words only help where it is.
+A word is a run of Unicode letters and digits in lower case. A possessive 's and apostrophes are dropped. Stems are
+English (Snowball). A date written as 2023-05-08 also counts as the words "8 may 2023", since that is how people ask.
+Texts in other languages work too, but stems, months and stop words help English texts only.
 """
 
 import re
@@ -27,7 +27,7 @@ _STOP_WORDS = """
     same she should so some such than that the their them then there these they this those through to too under
     until up very was we were what when where which while who whom whose why will with would you your"""
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-"""They are left out of questions, unless nothing else is asked; texts keep them."""
+"""Words that are left out of a question, unless it has no others. Texts keep them."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -35,31 +35,34 @@ _stemmer = Stemmer.Stemmer("english", 0)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in their order."""
+    """Return the words of a text, in their order."""
+    # NFKC maps full-width letters and ligatures to plain ones; a typographic apostrophe becomes a plain one.
     plain = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
     found = _WORD.findall(plain)
+    # Most texts have no apostrophe, and then no word has to be changed.
     if "'" not in plain:
         return found
     return [word[:-2] if word.endswith("'s") else word.replace("'", "") for word in found]
 
 
 def stems(found: list[str]) -> list[str]:
-    """The stems of words, in their order."""
+    """Return the stem of each word, in their order."""
     return [_stem(word) for word in found]
 
 
 def frequencies(text: str, event_time_ms: int | None = None, found: list[str] | None = None) -> Counter[str]:
-    """How often each stem is in a text; the day of an event (in the years 1 to 9999) counts as its words.
+    """Count how often each stem occurs in a text. Dates, and the day of the event, count as words.
 
     Args:
-        text: to count in.
-        event_time_ms: of the event.
-        found: the words of the text, from whoever has them already.
+        text: the text to count in.
+        event_time_ms: time of the event in milliseconds since 1970, in the years 1 to 9999; None when it has none.
+        found: the words of the text, if the caller has split it already; None splits it here.
     """
     dates: list[str] = []
     for year, month, day in _ISO_DATE.findall(text):
         if 1 <= int(month) <= len(_MONTHS):
             dates += [str(int(day)), _MONTHS[int(month) - 1], year]
+    # The day of the event in UTC counts as if the text named it.
     if event_time_ms is not None:
         day = _EPOCH + timedelta(milliseconds=event_time_ms)
         dates += [str(day.day), _MONTHS[day.month - 1], str(day.year)]
@@ -67,7 +70,10 @@ def frequencies(text: str, event_time_ms: int | None = None, found: list[str] | 
 
 
 def asked(question: str, but: frozenset[str] = frozenset()) -> list[str]:
-    """The stems that a question asks for, each once: without stop words and those in `but`, unless none is left."""
+    """Return the stems that a question asks for, each once, in their order.
+
+    Stop words are left out, and so are the words in `but`. Either step is skipped if it would leave no word.
+    """
     found = words(question)
     telling = [word for word in found if word not in STOP_WORDS] or found
     left = [word for word in telling if word not in but] or telling

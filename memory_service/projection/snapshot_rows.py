@@ -29,7 +29,7 @@ VECTORS_GLOB = "vectors*"
 FIRST_IDS, FIRST_VECTORS = "groups.i64", "vectors.f32"
 
 SYNC_BYTES = 8 << 20
-"""A large file is synced in parts, so that a store's sync meanwhile does not wait for hundreds of megabytes."""
+"""Bytes of a large file that are synced at once. Otherwise a store's sync would wait for hundreds of megabytes."""
 
 
 class UnusableSnapshot(Exception):
@@ -86,7 +86,7 @@ def require_checksum(name: str, sha256: str, vouched: Mapping[str, str]) -> None
 
 
 def take(rows: Iterator[EncodedRows], counts: Iterable[int]) -> Iterator[Iterator[EncodedRows]]:
-    """Yield, for each count, the next so many rows in pieces. Each must be used up before the next one is asked for.
+    """Yield for each count an iterator over that number of rows, in pieces. Use up each one before asking for the next.
 
     Raises:
         UnusableSnapshot: there are fewer rows, or more.

@@ -150,12 +150,12 @@ def write(frozen: FrozenProjection, folder: Path, journal_folder: Path, embedder
 
 
 def usable(folder: Path, embedder: Fingerprint, spill: Spill | None = None) -> Iterator[Snapshot]:
-    """The snapshots that can be used, newest first. Those that cannot are named in the log.
+    """Yield the snapshots that can be used, newest first. The log names the others.
 
-    Others may take snapshots meanwhile, which push out those listed first; so each look lists again.
+    Other workers may take snapshots at the same time, which push out the ones listed before. So each step lists again.
 
     Args:
-        folder: of the snapshots.
+        folder: the folder of the snapshots.
         embedder: whose vectors they are to hold.
         spill: takes small namespaces, and those beyond its budget; None reads all into RAM.
     """

@@ -1,1 +1,1 @@
-"""The read path: a query is prepared, searched, ranked, selected and explained. It changes nothing."""
+"""The read path prepares a query, searches, ranks, selects and explains. It changes nothing."""

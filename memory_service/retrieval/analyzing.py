@@ -1,6 +1,6 @@
-"""Query analysis: what to embed, which words to look for, and which speakers a query names.
+"""Analyzes a query: what to embed, which words to look for, and which speakers the query names.
 
-The result depends on the namespace, because a name is only known as a speaker's where memories say who spoke.
+The result depends on the namespace, because a name is known as a speaker's only if memories say who spoke.
 """
 
 import re
@@ -38,6 +38,7 @@ def analyze_query(query: str, index: NamespaceIndex | None) -> AnalyzedQuery:
     is_about_when = _WHEN.match(query) is not None
     if index is None:
         return AnalyzedQuery(meaning=query, terms=tuple(asked(query)), is_about_when=is_about_when)
+    # The names in the query are left out of its meaning and its terms: they say who spoke, not what about.
     query_words = set(words(query))
     texts = index.texts
     speakers, _, turns_min = texts.talk.known()
@@ -61,9 +62,10 @@ def analyze_query(query: str, index: NamespaceIndex | None) -> AnalyzedQuery:
 
 
 def _without(query: str, names: Collection[str]) -> str:
-    """Remove names and their possessive endings; return the query as it is if no word would be left."""
+    """Return the query without names and their possessive endings, or the whole query if no word would be left."""
     if not names:
         return query
+    # Longer names come first, because an alternation takes the first branch that matches.
     pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     rest = " ".join(re.sub(rf"(?i)\b(?:{pattern})\b(?:['\u2019]s)?", " ", query).split())
     return rest if words(rest) else query

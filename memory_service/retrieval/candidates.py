@@ -1,7 +1,7 @@
-"""Candidates: the rows of a namespace that a query may find, and which of them are the best by one signal.
+"""The candidates of a query: the rows of a namespace that it may find, and the best of them by one signal.
 
-A row is a memory's place in the arrays of its namespace's words and structure. A view keeps the number of rows that
-there were when it was made: a writer may append rows at the same time, and their places are out of bounds here.
+A row is a memory's place in the arrays of its namespace's words and structure. A view keeps the number of rows at the
+time when it was made. A writer may append rows later, and their places are out of bounds for the view.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 SMALL_SHARE = 20
-"""Candidates are compared one by one if they are fewer than one in 20 memories; scanning all is quicker otherwise."""
+"""Compare candidates one by one if they are fewer than one in 20 memories. Otherwise scanning all rows is quicker."""
 
 TIES_GROWTH = 4
 """Factor by which a search asks for more if memories beyond the last hit may have the same cosine."""
@@ -49,6 +49,7 @@ class Candidates:
                 # The neighbours' cosines are needed next, so they are compared in the same pass.
                 near, is_there = self.adjacent(rows)
                 wanted = np.union1d(rows, near[is_there])
+            # (count,) NaN except at the rows that are wanted.
             self.cosines = np.full(self.count, np.nan, np.float32)
             self.cosines[wanted] = self.index.dense.scores(self.texts.lexical.groups[wanted], self._vector)
         return self.cosines[rows]
@@ -68,7 +69,7 @@ class Candidates:
         alive = self.texts.lexical.alive[: self.count]
         if among is None:
             return alive
-        chosen = np.zeros(self.count, np.bool_)
+        chosen = np.zeros(self.count, np.bool_)  # (count,)
         chosen[self.rows(among)] = True
         return chosen
 
@@ -90,6 +91,7 @@ class Candidates:
         values_of = values[rows]  # (n,)
         # The count-th largest value is the threshold: every row above it is in, and some of those equal to it.
         threshold = np.partition(values_of, len(rows) - count)[len(rows) - count]
+        # (m,) the rows above the threshold, fewer than count, and (t,) the rows equal to it.
         above, equal = rows[values_of > threshold], rows[values_of == threshold]
         wanted, turns = count - len(above), self.texts.talk.turn[equal]
         if wanted < len(equal):
@@ -105,14 +107,16 @@ class Candidates:
         """
         if self.cosines is not None:
             rows: Rows = np.flatnonzero(self.allowed(among) & ~np.isnan(self.cosines))
-            cosines = self.cosines[rows]
+            cosines = self.cosines[rows]  # (n,) of all rows that may be found
             if len(rows) > count:
+                # The count-th largest cosine is the threshold. Rows equal to it all stay.
                 rows = rows[cosines >= np.partition(cosines, len(rows) - count)[len(rows) - count]]
             return rows
         assert self._vector is not None, "compare comes first"
-        wanted = count + 1
+        wanted = count + 1  # one more than needed shows whether the last place is tied
         while True:
             ids, cosines = self.index.dense.search(self._vector, wanted, among, deviations=deviations)
+            # ids and cosines are (m,), best first, with m up to `wanted`.
             # The ties are complete once the search returns a worse memory, or no more memories at all.
             if len(ids) < wanted or cosines[-1] < cosines[count - 1]:
                 return self.rows(ids[cosines >= cosines[count - 1]] if len(ids) > count else ids)

@@ -1,4 +1,4 @@
-"""Near-duplicates: which memories say almost the same. They are reported, never merged."""
+"""Finds near-duplicates: memories that say almost the same. They are reported, never merged."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,12 @@ def near_duplicates(
     """Return the memories that have earlier near-duplicates. The later memory of a pair reports it.
 
     Args:
-        projection: what holds the memories.
-        namespace: of all of them.
-        memories: the ones to examine.
-        threshold: the least score, a cosine.
+        projection: holds the memories.
+        namespace: the namespace of all of them.
+        memories: the memories to examine.
+        threshold: least score of a near-duplicate, a cosine.
     """
+    # Ids of near-duplicates come from the index. Their memories are read from the catalog in one query.
     index = projection.index(namespace)
     if index is None:
         return ()
@@ -45,7 +46,7 @@ def _age(memory: Memory) -> tuple[int, str]:
 
 
 def _scores(dense: GroupIndex, id: int, threshold: float) -> dict[int, float]:
-    """The least cosine of a memory's windows to each near-duplicate, by id."""
+    """Return the score of each near-duplicate of a memory by id: the least cosine over the memory's windows."""
     scores: dict[int, float] | None = None
     for window in dense.vectors(id):  # (dim,) each
         # A near-duplicate is alike in every window, so the neighbours of the first one are the only candidates.

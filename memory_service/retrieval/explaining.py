@@ -1,4 +1,4 @@
-"""Explaining: how an answer came about, and why a memory is not in it."""
+"""Explains how an answer came about, and why a memory is not in it."""
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def _signals(ranking: Ranking, position: int) -> dict[str, float]:
 def _why_not(
     projection: Projection, query: PreparedQuery, result: SearchResult, returned: Positions, key: str
 ) -> WhyNot:
-    """The first reason, in the order in which the search leaves memories out."""
+    """Return the first reason why a memory is missing, in the order in which the search leaves memories out."""
     namespace = query.retrieval.namespace
     index = projection.index(namespace)
     pair = projection.catalog.find(namespace, key)
@@ -70,6 +70,7 @@ def _why_not(
     id, _ = pair
     if id == query.like_id:
         return WhyNot(key=key, reason="is_itself", message="It is the memory that the others are to be like.")
+    # The filter comes before the time, so it is the reason if both leave the memory out.
     if (failed := _failed_condition(projection, namespace, query.wanted, id)) is not None:
         return WhyNot(key=key, reason="filter", message=f"It does not match the filter: {failed}.")
     if result.candidates is not None and id not in result.candidates:
@@ -87,7 +88,7 @@ def _why_not(
 def _why_not_chosen(
     retrieval: Retrieval, result: SearchResult, returned: Positions, everything: Ranking, position: int
 ) -> tuple[str, str]:
-    """The reason and a sentence for the candidate at a position of the ranking of all candidates."""
+    """Return the reason and a sentence for one candidate, which is at `position` in the ranking of all candidates."""
     id, rank, score = everything.ids[position], position + 1, float(everything.scores[position])
     chosen = result.ranking.ids[result.chosen]
     if id in result.ranking.ids[returned]:
@@ -102,22 +103,25 @@ def _why_not_chosen(
         return "per_session", f"Better ones of its session came back, and per_session is {retrieval.per_session}."
     if retrieval.diversity and rank <= _last_rank(everything, chosen):
         return "diversity", "Others that rank lower add more that is new, or its session reached per_session."
+    # No rule left it out, so its score alone put it behind.
     least = min(result.ranking.scores[result.chosen].tolist(), default=None)
     behind = "" if least is None else f", and the lowest that came back is {least:.4f}"
     return "rank", f"It is number {rank} of {result.count} candidates: its score is {score:.4f}{behind}."
 
 
 def _last_rank(everything: Ranking, chosen: Groups) -> int:
-    """The rank, from 1, of the lowest chosen memory; 0 if none is chosen."""
+    """Return the rank, from 1, of the lowest chosen memory; 0 if none is chosen."""
+    # (m,) the positions of the chosen memories in the ranking of all candidates, ascending.
     positions = np.flatnonzero(np.isin(everything.ids, chosen))
     return int(positions[-1]) + 1 if len(positions) else 0
 
 
 def _failed_condition(projection: Projection, namespace: str, wanted: Filter, id: int) -> str | None:
-    """The most precise condition of the filter that a memory does not meet; None if it meets all."""
+    """Return the most precise condition of the filter that a memory does not meet; None if it meets all."""
     if id in projection.catalog.matching_ids(namespace, wanted):
         return None
     if isinstance(wanted, AllOf):
+        # All parts must match, so the first one that does not is the reason. `$or` and `$not` fail as a whole.
         conditions = (_failed_condition(projection, namespace, part, id) for part in wanted.parts)
         return next((condition for condition in conditions if condition is not None), None)
     return to_json(wanted)

@@ -1,9 +1,9 @@
-"""Ranking: which memories answer a query best, by meaning, by words, and by what stands around them.
+"""Ranks memories by how well they answer a query: by meaning, by words, and by what stands around them.
 
-There are two absolute signals, so neither depends on the other candidates: the cosine of the best window, and the share
-of the query's words that a memory has, weighted by rarity (BM25's saturation and inverse document frequency). The score
-is their mean. `evidence.py` adds what neighbours, speakers and sessions tell. `Boosts` add what the caller wants to
-count as well: age and importance.
+Two signals are absolute, so they do not depend on the other candidates. One is the cosine of the best window. The other
+is the share of the query's words that a memory has, weighted by rarity (BM25's saturation and inverse document
+frequency). The score is their mean. `evidence.py` adds what neighbours, speakers and sessions tell. `Boosts` add age
+and importance, if the caller wants them to count.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,8 +22,9 @@ SIGNAL_CANDIDATES = 200
 """Candidates taken from each signal. Taking more changed no result in docs/retrieval.md."""
 
 SIGNAL_DEVIATIONS = 1.5
-"""How far an index of sketches searches for them. It finds 99.2 % of the 200 nearest of 100,000 memories, and all of
-the first ten in 300 queries, in 60 % of the time that it takes to miss none."""
+"""Standard deviations beyond the expected distance within which an index of sketches searches for the candidates by
+meaning. This finds 99.2 % of the 200 nearest of 100,000 memories, and all of the first ten in 300 queries, in 60 % of
+the time that a search without a miss takes."""
 
 RELEVANCE_DENSE, RELEVANCE_LEXICAL, RELEVANCE_BEHIND, RELEVANCE_CONSTANT = 3.114, 3.772, -4.349, -4.595
 """Logistic coefficients of a hit's cosine, of its share of the words, and of how far its score is behind the first one.
@@ -43,7 +44,7 @@ class HitSignals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Boosts:
-    """What a caller wants to count in addition.
+    """The age and importance that a caller wants to count in addition to the query.
 
     Attributes:
         now_ms: the time from which age is counted, in milliseconds since the Unix epoch.
@@ -67,8 +68,8 @@ class Ranking:
     """Memories, best first.
 
     Attributes:
-        ids: (n,) int64.
-        scores: (n,) what the memories are ranked by.
+        ids: (n,) int64 ids of the memories.
+        scores: (n,) scores, descending.
         dense: (n,) cosines; None in lexical mode.
         lexical: (n,) shares of the query's words, 0 to about 1; None in dense mode.
         relevance: (n,) 0 to 1, how likely each memory answers the query; only with both signals.
@@ -98,6 +99,7 @@ def rank_by_meaning(
     rows = view.nearest(max(SIGNAL_CANDIDATES, k) if boosts else k, among)
     rows = _with_boosted(view, rows, boosts, among)
     cosines = view.cosines_of(rows)
+    # (n,) without memories whose vectors were removed. Rounding can put a cosine just beyond 1.
     rows, cosines = rows[~np.isnan(cosines)], np.clip(cosines[~np.isnan(cosines)], -1, 1)
     return _best(view, rows, _boost(view, {"meaning": cosines}, rows, boosts), k, dense=cosines)
 
@@ -107,7 +109,8 @@ def rank_by_words(
 ) -> Ranking:
     """Return the k memories with the largest share of the query's words; memories without any come last."""
     view = Candidates(index)
-    shares = word_shares(view, query.terms)
+    shares = word_shares(view, query.terms)  # (count,)
+    # (n,) the rows with the largest shares, more than k of them if boosts may change their order.
     rows = view.largest(shares, np.flatnonzero(view.allowed(among)), max(SIGNAL_CANDIDATES, k) if boosts else k)
     rows = _with_boosted(view, rows, boosts, among)
     return _best(view, rows, _boost(view, {"words": shares[rows]}, rows, boosts), k, lexical=shares[rows])
@@ -135,20 +138,23 @@ def rank_hybrid(
     view = Candidates(index)
     shares = word_shares(view, query.terms)  # (count,)
     count = max(SIGNAL_CANDIDATES, k)
+    # (m,) the best rows by words, without those that have none.
     with_words = view.largest(shares, np.flatnonzero((shares > 0) & view.allowed(among)), count)
     view.compare(vector() if callable(vector) else vector, among)
-    # (n,) the union of the best by meaning, by words and by what is boosted
+    # (n,) the union of the best rows by meaning, by words and by boosts.
     rows = np.union1d(view.nearest(count, among, SIGNAL_DEVIATIONS), with_words)
     rows = _with_boosted(view, rows, boosts, among)
     cosines = view.cosines_of(rows)
+    # (n,) without memories whose vectors were removed.
     rows, cosines = rows[~np.isnan(cosines)], cosines[~np.isnan(cosines)]
-    # (n,) each; a score is the sum of its parts
+    # (n,) each. A score is the sum of its parts, and half of each signal makes their mean.
     parts: dict[str, Scores] = {
         "meaning": _HALF * cosines,
         "neighbours_meaning": _HALF * neighbour_meaning(view, rows, cosines),
         "words": _HALF * shares[rows],
         **priors(view, rows, query),
     }
+    # (n,) the best score of the session, so this part comes after all parts that it sums up.
     parts["session"] = SESSION * session_bests(view, rows, _total(parts))
     parts = _boost(view, parts, rows, boosts)
     return _best(view, rows, parts, k, dense=np.clip(cosines, -1, 1), lexical=shares[rows])
@@ -158,6 +164,7 @@ def _with_boosted(view: Candidates, rows: Rows, boosts: Boosts, among: Groups | 
     """Add the rows that boosts may lift to the top whatever the query: the latest and the most important ones."""
     if not boosts:
         return rows
+    # `allowed` is (m,), the rows that may be found. The unions are ascending and without repetition.
     talk, allowed = view.texts.talk, np.flatnonzero(view.allowed(among))
     if boosts.half_life_ms is not None:
         rows = np.union1d(rows, view.largest(talk.time_ms, allowed, SIGNAL_CANDIDATES))
@@ -171,6 +178,7 @@ def _boost(view: Candidates, parts: dict[str, Scores], rows: Rows, boosts: Boost
     if boosts.importance_weight:
         parts = {**parts, "importance": boosts.importance_weight * view.texts.talk.importance[rows]}
     if boosts.half_life_ms is not None:
+        # (n,) 0 for a time in the future.
         age_ms = np.maximum(0, boosts.now_ms - view.texts.talk.time_ms[rows])
         kept = 0.5 ** (age_ms / boosts.half_life_ms)  # (n,) the share of the score that is left
         # Age takes away from positive scores only; a negative one would rise by it.
@@ -187,9 +195,10 @@ def _best(
     dense: Scores | None = None,
     lexical: Scores | None = None,
 ) -> Ranking:
-    """The k rows whose parts have the largest sums."""
-    scores = _total(parts)
-    best = view.order(rows, scores)[:k]  # positions in `rows`
+    """Return the ranking of the k rows whose parts (n,) have the largest sums."""
+    scores = _total(parts)  # (n,)
+    best = view.order(rows, scores)[:k]  # (k,) positions in `rows`, best first
+    # (k,) each
     scores = scores[best]
     dense, lexical = (None if it is None else it[best] for it in (dense, lexical))
     return Ranking(
@@ -203,14 +212,16 @@ def _best(
 
 
 def _total(parts: Mapping[str, Scores]) -> Scores:
+    # (n,) the sum over the parts, which are stacked to (parts, n).
     total: Scores = np.sum(list(parts.values()), axis=0, dtype=np.float32)
     return total
 
 
 def _relevance(scores: Scores, dense: Scores, lexical: Scores) -> Scores:
-    """How likely each hit answers the query (n,), by a logistic curve; the scores are in descending order."""
+    """Return how likely each hit answers the query (n,), by a logistic curve. The scores must be descending."""
     if not len(scores):
         return scores
+    # (n,) the logarithm of the odds, and the probability that belongs to it.
     odds = (
         RELEVANCE_DENSE * dense
         + RELEVANCE_LEXICAL * lexical

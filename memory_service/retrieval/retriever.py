@@ -1,9 +1,9 @@
-"""The retriever: from a retrieval to hits, and to the explanation of them.
+"""The retriever turns a retrieval into hits and their explanation.
 
     queries = [retriever.prepare(retrieval) for retrieval in retrievals]
     answers = [retriever.retrieve(query) for query in retriever.embed(queries)]
 
-Below are the embedding queue and `searching.py`. The retriever is thread-safe and changes nothing.
+It stands above the embedding queue and `searching.py`. It is thread-safe and changes nothing.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ from vector_memory.errors import NotFound
 from vector_memory.retrieval import Hit, Mode, Retrieval, Retrieved
 
 LIKE_TERMS_MAX = 32
-"""Words looked for when hits are to be like a memory: its rarest ones. More cost time and are common words."""
+"""Words looked for when hits are to be like a memory: its rarest ones. Further words are common ones and cost time."""
 
 
 class Retriever:
-    """Finds memories."""
+    """Finds the memories that answer a retrieval."""
 
     def __init__(self, projection: Projection, embedding: EmbeddingQueue, clock: HybridClock) -> None:
         self._projection = projection
@@ -74,15 +74,16 @@ class Retriever:
         ]
 
     def retrieve(self, query: PreparedQuery) -> Retrieved:
-        """Search and read the memories. If a writer comes in between, do it again with the writers locked out."""
+        """Search and read the memories. If a writer comes in between, search again with the writers locked out."""
         result, is_complete = search(self._projection, query)
         if not is_complete:
+            # No writer can come in between now, so the second result is complete.
             with self._projection.publish_lock:
                 result, _ = search(self._projection, query)
         return self._answer(query, result)
 
     def _with_memory(self, query: PreparedQuery, index: NamespaceIndex | None) -> PreparedQuery:
-        """Ask by a memory instead of a text: by the mean direction of its vectors and by its rarest words."""
+        """Return a query by a memory instead of a text: the mean direction of its vectors, and its rarest words."""
         namespace, key = query.retrieval.namespace, query.retrieval.like
         assert key is not None, "a retrieval has a query or is like a memory"
         pair = self._projection.catalog.find(namespace, key)
@@ -121,7 +122,7 @@ _NO_QUERY = AnalyzedQuery(meaning="", terms=())
 
 
 def _fit(hits: Sequence[Hit], max_tokens: int) -> tuple[list[int], int]:
-    """Take the hits in their order that still fit; return their positions and the sum of their tokens."""
+    """Return the positions of the hits that fit, taken in their order, and the sum of their tokens."""
     positions, used = [], 0
     for position, hit in enumerate(hits):
         # Estimating a long text takes a while, so a text that is too long by any count is left out first.

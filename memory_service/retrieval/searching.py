@@ -1,7 +1,7 @@
-"""Searching: one pass over index and catalog for a prepared query.
+"""Searches index and catalog in one pass for a prepared query.
 
-Index and catalog change one right after the other. A pass in between may get ids that only one of them knows, and
-reports that it is incomplete; `Retriever` then repeats it under the publish lock.
+A writer changes the index and the catalog one right after the other. A pass in between may get ids that only one of
+them knows, and then reports that it is incomplete. `Retriever` repeats it under the publish lock.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class PreparedQuery:
         wanted: the parsed filter.
         query: the analyzed query.
         vector: waits for the vector (dim,) of the query's meaning; None before `embed`, and in lexical mode.
-        as_of_ms: the time to look back at; None is the present.
+        as_of_ms: the time to look back at, in milliseconds since 1970; None is the present.
         boosts: what counts in addition to the query.
         like_id: id of the memory that the hits are to be like.
     """
@@ -111,7 +111,7 @@ def candidate_ids(projection: Projection, query: PreparedQuery, index: Namespace
     if query.wanted != EVERYTHING or query.as_of_ms is not None:
         ids = projection.catalog.matching_ids(retrieval.namespace, query.wanted, query.as_of_ms)
     if index is not None and retrieval.span_ms != (None, None):
-        # Both are ascending and without repetition.
+        # Both are ascending and without repetition, so the intersection (n,) is, too.
         in_span = index.in_span(*retrieval.span_ms)
         ids = in_span if ids is None else np.intersect1d(ids, in_span, assume_unique=True)
     if index is not None and query.like_id is not None:
@@ -142,7 +142,7 @@ def rank(
 def _choose(
     projection: Projection, query: PreparedQuery, index: NamespaceIndex | None, among: Groups | None
 ) -> tuple[Ranking, Positions, Positions]:
-    """The ranking, the positions that reach the minimum scores, and those of them to return."""
+    """Return the ranking, the positions that reach the minimum scores, and the chosen ones of these positions."""
     retrieval = query.retrieval
     if index is None or not retrieval.is_selective:
         best = rank(projection, query, index, among, retrieval.k)
@@ -156,6 +156,7 @@ def _choose(
             best, eligible, index, retrieval.k, diversity=retrieval.diversity, per_session=retrieval.per_session
         )
         # A larger pool cannot help if it would only bring candidates below `min_score`, or none at all.
+        # Otherwise the pool grows until the selection has k memories.
         is_exhausted = len(best.ids) < pool or _ends_below_minimum(best, retrieval)
         if len(chosen) == retrieval.k or is_exhausted:
             return best, eligible, chosen
@@ -168,6 +169,7 @@ def _ends_below_minimum(best: Ranking, retrieval: Retrieval) -> bool:
 
 def eligible_positions(best: Ranking, retrieval: Retrieval) -> Positions:
     """Return the positions, ascending, that reach `min_score` and `min_relevance`."""
+    # (n,) one flag for each memory of the ranking.
     is_eligible = np.ones(len(best.ids), np.bool_)
     if retrieval.min_score is not None:
         is_eligible &= best.scores >= retrieval.min_score

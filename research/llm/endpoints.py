@@ -1,4 +1,4 @@
-"""The LLM as research sees it: one or several endpoints, of which the first healthy one answers.
+"""The LLM as research sees it: one or several endpoints. The first healthy one answers.
 
 A request goes to the first endpoint. It goes to the next one after a failure that another endpoint may not have: the
 endpoint cannot be reached, is busy, breaks off, dies, refuses its key, or uses up too much of the deadline. In a stream

@@ -145,11 +145,13 @@ class StandInPlatform:
     def parts(self, job_id: str) -> Iterator[Any]:
         """What the worker streams of a job, as it comes."""
         at = 0
+
+        def have_come() -> bool:
+            return len(self._parts.get(job_id, ())) > at or job_id in self._results
+
         while True:
             with self._news:
-                come = self._news.wait_for(
-                    lambda at=at: len(self._parts.get(job_id, ())) > at or job_id in self._results, ANSWER_S_MAX
-                )
+                come = self._news.wait_for(have_come, ANSWER_S_MAX)
                 assert come, f"nothing more of job {job_id} after {ANSWER_S_MAX} s"
                 new = self._parts.get(job_id, [])[at:]
             if not new:

@@ -43,13 +43,15 @@ class StdioClient:
 
     def send(self, message: object) -> None:
         line = message if isinstance(message, bytes) else json.dumps(message).encode()
+        assert self.process.stdin is not None
         self.process.stdin.write(line + b"\n")
         self.process.stdin.flush()
 
     def receive(self) -> dict[str, Any]:
         line = self._lines.get(timeout=ANSWER_S_MAX)
         assert line, "the process closed its output"
-        return json.loads(line)
+        message: dict[str, Any] = json.loads(line)
+        return message
 
     def ask(self, id: object, method: str, **params: Any) -> dict[str, Any]:
         self.send({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
@@ -63,10 +65,13 @@ class StdioClient:
         return answer
 
     def call(self, id: object, tool: str, **arguments: Any) -> dict[str, Any]:
-        return self.ask(id, "tools/call", name=tool, arguments=arguments)["result"]
+        result: dict[str, Any] = self.ask(id, "tools/call", name=tool, arguments=arguments)["result"]
+        return result
 
     def end(self) -> tuple[int, list[bytes], str]:
         """Close the input: exit code, lines that were still to come, and all that went to stderr."""
+        assert self.process.stdin is not None
+        assert self.process.stderr is not None
         self.process.stdin.close()
         stderr = self.process.stderr.read().decode()
         code = self.process.wait(ANSWER_S_MAX)
@@ -75,6 +80,7 @@ class StdioClient:
         return code, rest, stderr
 
     def _read(self) -> None:
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             self._lines.put(line)
         self._lines.put(b"")

@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
+from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.testing import CliRunner, Result
 
 from gateway.cli import app
 from gateway.cli.failing import EXIT_CODES
@@ -24,6 +27,7 @@ from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess, environment, free_port
 from vector_memory import NewMemory, ResearchRequest, Retrieval, errors
 from vector_memory.errors import look_up
+from vector_memory.fields import Request
 from vector_memory.memories import Get, Update
 
 ROOT = Path(__file__).parents[2]
@@ -31,28 +35,30 @@ ENDS_S_MAX = 60
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     with WorkerProcess(tmp_path_factory.mktemp("cli") / "memory", LLM_FALLBACK="extractive") as worker:
         yield worker
 
 
 @pytest.fixture
-def at(served, request):
+def at(served: WorkerProcess, request: pytest.FixtureRequest) -> list[str]:
     """Arguments for the running service, in a namespace of the test's own."""
     return ["--url", f"http://127.0.0.1:{served.port}", "-n", request.node.name[-100:]]
 
 
-def run(*arguments, input=None, **variables):
+def run(*arguments: object, input: str | None = None, **variables: str) -> Result:
     return CliRunner().invoke(app, [str(each) for each in arguments], input=input, env=variables)
 
 
-def as_json(*arguments, input=None):
+def as_json(*arguments: object, input: str | None = None) -> Any:
     done = run(*arguments, "--json", input=input)
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
 
 
-def process(*arguments, input=None, cwd=None, **variables):
+def process(
+    *arguments: object, input: bytes | None = None, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "gateway.cli", *map(str, arguments)],
         env=environment(**variables),
@@ -67,7 +73,7 @@ def process(*arguments, input=None, cwd=None, **variables):
 # -- memories ------------------------------------------------------------------------------------------------------
 
 
-def test_store_retrieve_get_list_history_and_delete(at):
+def test_store_retrieve_get_list_history_and_delete(at: list[str]) -> None:
     stored = as_json("store", "Dana drinks an oat flat white.", "--key", "dana", "--metadata", '{"lead": "acme"}', *at)
     assert (stored["key"], stored["status"]) == ("dana", "stored")
     assert as_json("store", "-", *at, input="Acme stalled on price.\n")["status"] == "stored"
@@ -92,7 +98,7 @@ def test_store_retrieve_get_list_history_and_delete(at):
     assert "no memory with key 'dana'" in gone.stderr
 
 
-def test_deleting_many_is_asked_about_unless_told(at):
+def test_deleting_many_is_asked_about_unless_told(at: list[str]) -> None:
     for n in range(3):
         as_json("store", f"note {n}", "--key", f"k{n}", "--metadata", json.dumps({"n": n}), *at)
     dry = as_json("delete", "--filter", '{"n": {"$gte": 1}}', "--dry-run", *at)
@@ -108,7 +114,7 @@ def test_deleting_many_is_asked_about_unless_told(at):
     assert run("delete", "k0", "--filter", "{}", *at).exit_code == 2
 
 
-def test_research_shows_what_it_cites(at):
+def test_research_shows_what_it_cites(at: list[str]) -> None:
     as_json("store", "Dana drinks an oat flat white.", "--key", "dana", *at)
     shown = run("research", "What does Dana drink?", *at)
     assert "[1]" in shown.stdout
@@ -116,7 +122,7 @@ def test_research_shows_what_it_cites(at):
     assert as_json("research", "What does Dana drink?", *at)["citations"][0]["key"] == "dana"
 
 
-def test_what_exists_is_updated(at):
+def test_what_exists_is_updated(at: list[str]) -> None:
     as_json("store", "Dana drinks tea.", "--key", "dana", "--metadata", '{"lead": "acme", "draft": 1}', *at)
     done = as_json(
         "update", "dana", "--content", "-", "--metadata", '{"draft": null}', *at, input="Dana drinks coffee.\n"
@@ -130,7 +136,7 @@ def test_what_exists_is_updated(at):
     assert run("update", "nobody", "--content", "x", *at).exit_code == 3
 
 
-def test_documents_are_added_listed_and_deleted(at, tmp_path, monkeypatch):
+def test_documents_are_added_listed_and_deleted(at: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("owls.md").write_text("# Owls\n\n## Feeding\n\nTwo mice.\n\n## Housing\n\nA box of oak.\n")
     Path("boxes.html").write_text("<h1>Boxes</h1><p>Four metres above the ground.")
@@ -153,7 +159,7 @@ def test_documents_are_added_listed_and_deleted(at, tmp_path, monkeypatch):
     assert run("documents", "add", "missing.md", *at).exit_code == 1
 
 
-def test_every_control_of_retrieve_has_an_option(at):
+def test_every_control_of_retrieve_has_an_option(at: list[str]) -> None:
     as_json("store", "Dana drinks an oat flat white.", "--key", "a", *at)
     options = {
         "-k": 2,
@@ -186,18 +192,22 @@ def test_every_control_of_retrieve_has_an_option(at):
         ("update", Update, set()),
     ],
 )
-def test_every_field_of_a_request_has_an_option_that_quotes_its_description(name, request_type, absent):
+def test_every_field_of_a_request_has_an_option_that_quotes_its_description(
+    name: str, request_type: type[Request], absent: set[str]
+) -> None:
     group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
     command = group.commands[name]
     context = typer.Context(command, info_name=name, parent=typer.Context(group))
-    help_of = {option.name: option.help for option in command.get_params(context)}
+    options = [each for each in command.get_params(context) if isinstance(each, (TyperArgument, TyperOption))]
+    help_of = {option.name: option.help or "" for option in options}
     assert request_type.model_fields.keys() - absent <= help_of.keys()
     for field, info in request_type.model_fields.items():
         if info.description is not None and field not in {"namespace", "consistency", "stream", *absent}:
             assert help_of[field].startswith(info.description.replace("[", "\\["))
 
 
-def test_a_bound_and_a_default_are_shown_and_the_request_checks_the_bound():
+def test_a_bound_and_a_default_are_shown_and_the_request_checks_the_bound() -> None:
     shown = process("retrieve", "--help", COLUMNS="200").stdout.decode()
     assert re.search(r"-k +1\.\.1000 +Memories to return;.*\[default: 5\]", shown)
     assert re.search(r"--min-score +-1\.\.1 ", shown)
@@ -221,7 +231,9 @@ def test_a_bound_and_a_default_are_shown_and_the_request_checks_the_bound():
         ["--url", "http://127.0.0.1:1", "-nother", "store", "x", "--key", "a", "--url", "URL", "-n", "NAMESPACE"],
     ],
 )
-def test_where_to_work_is_said_before_or_after_the_command_and_the_last_word_counts(at, arguments):
+def test_where_to_work_is_said_before_or_after_the_command_and_the_last_word_counts(
+    at: list[str], arguments: list[str]
+) -> None:
     words = {"URL": at[1], "NAMESPACE": at[3][:60]}
     filled = [re.sub("URL|NAMESPACE", lambda match: words[match[0]], each) for each in arguments]
     assert run(*filled, input="x\n").exit_code == 0
@@ -229,12 +241,12 @@ def test_where_to_work_is_said_before_or_after_the_command_and_the_last_word_cou
     assert run("--url", at[1], "documents", "list", "-n", at[3][:60]).exit_code == 0
 
 
-def test_a_value_that_looks_like_one_of_these_options_stays_a_value(at):
+def test_a_value_that_looks_like_one_of_these_options_stays_a_value(at: list[str]) -> None:
     assert run("store", "--key", "--url", *at, "--", "-n").exit_code == 0
     assert json.loads(run("get", "--json", *at, "--", "--url").stdout)["content"] == "-n"
 
 
-def test_variables_stand_for_the_options_and_the_command_line_overrides_them(at, tmp_path):
+def test_variables_stand_for_the_options_and_the_command_line_overrides_them(at: list[str], tmp_path: Path) -> None:
     variables = {"VECTOR_MEMORY_URL": at[1], "VECTOR_MEMORY_NAMESPACE": at[3], "VECTOR_MEMORY_API_KEY": "key"}
     assert run("store", "x", "--key", "a", **variables).exit_code == 0
     assert as_json("get", "a", *at)["content"] == "x"
@@ -245,7 +257,7 @@ def test_variables_stand_for_the_options_and_the_command_line_overrides_them(at,
     assert (in_a_folder.exit_code, "is not a folder" in in_a_folder.stderr) == (2, True)
 
 
-def test_a_misspelt_variable_is_named_and_one_of_another_program_is_not(at):
+def test_a_misspelt_variable_is_named_and_one_of_another_program_is_not(at: list[str]) -> None:
     refused = run("stats", *at[:2], VECTOR_MEMORY_NAMESPCE="team")
     assert refused.exit_code == 1
     assert "did you mean VECTOR_MEMORY_NAMESPACE?" in refused.stderr
@@ -263,13 +275,13 @@ def test_a_misspelt_variable_is_named_and_one_of_another_program_is_not(at):
         ["stats", "--url"],
     ],
 )
-def test_an_option_that_means_nothing_to_a_command_is_refused(arguments):
+def test_an_option_that_means_nothing_to_a_command_is_refused(arguments: list[str]) -> None:
     refused = run(*arguments)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert next(each for each in arguments if each.startswith("-"))[:3] in refused.stderr
 
 
-def test_the_options_that_say_where_are_explained_once():
+def test_the_options_that_say_where_are_explained_once() -> None:
     explained = process("--help", COLUMNS="120").stdout.decode()
     assert "Where" in explained
     assert {"VECTOR_MEMORY_URL", "VECTOR_MEMORY_NAMESPACE", "VECTOR_MEMORY_API_KEY"} <= set(
@@ -280,7 +292,7 @@ def test_the_options_that_say_where_are_explained_once():
     assert "Also takes --data-dir, --url" in shown
 
 
-def test_a_folder_is_worked_on_without_a_service(tmp_path):
+def test_a_folder_is_worked_on_without_a_service(tmp_path: Path) -> None:
     folder = ["--data-dir", str(tmp_path / "memory")]
     assert run("get", "a", *folder).exit_code == 2, "reading makes no folder"
     assert not (tmp_path / "memory").exists()
@@ -293,7 +305,7 @@ def test_a_folder_is_worked_on_without_a_service(tmp_path):
     assert json.loads(process("compact", "--json", *folder).stdout)["removed_bytes"] >= 0
 
 
-def test_an_endpoint_of_runpod_is_worked_on(tmp_path, monkeypatch):
+def test_an_endpoint_of_runpod_is_worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
     assert run("stats", "--runpod", "endpoint").exit_code == 2
@@ -306,7 +318,7 @@ def test_an_endpoint_of_runpod_is_worked_on(tmp_path, monkeypatch):
         assert run("get", "b", "--runpod", "endpoint", "--api-key", "wrong").exit_code == 1
 
 
-def test_export_and_import_go_through_pipes_and_files(at, tmp_path):
+def test_export_and_import_go_through_pipes_and_files(at: list[str], tmp_path: Path) -> None:
     for n in range(3):
         as_json("store", f"note {n}", "--key", f"k{n}", *at)
     whole = run("export", *at)
@@ -322,7 +334,7 @@ def test_export_and_import_go_through_pipes_and_files(at, tmp_path):
     assert len(dry.stdout.splitlines()) == 3
 
 
-def test_an_import_that_was_killed_goes_on_where_it_was(tmp_path):
+def test_an_import_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     count = 1_200
     (tmp_path / "notes.jsonl").write_text("".join(f'{{"content": "Note {n}.", "key": "{n}"}}\n' for n in range(count)))
     arguments = ["import", str(tmp_path / "notes.jsonl"), "--json", "--data-dir", str(tmp_path / "memory")]
@@ -342,7 +354,7 @@ def test_an_import_that_was_killed_goes_on_where_it_was(tmp_path):
     assert (again["stored"], again["unchanged"]) == (0, count)
 
 
-def test_an_import_tells_the_lines_that_it_could_not_read(at, tmp_path):
+def test_an_import_tells_the_lines_that_it_could_not_read(at: list[str], tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"content": "good"}\nbad\n')
     done = run("import", tmp_path / "x.jsonl", *at)
     assert done.exit_code == 1
@@ -354,7 +366,7 @@ def test_an_import_tells_the_lines_that_it_could_not_read(at, tmp_path):
     assert run("export", "--namespace", "none such", "--url", at[1]).exit_code == 3
 
 
-def test_the_bench_measures_and_leaves_nothing_behind(served):
+def test_the_bench_measures_and_leaves_nothing_behind(served: WorkerProcess) -> None:
     url = f"http://127.0.0.1:{served.port}"
     rates = as_json("bench", "--count", "100", "--url", url)
     assert all(rate["per_second"] > 0 for rate in rates.values())
@@ -379,7 +391,9 @@ def test_the_bench_measures_and_leaves_nothing_behind(served):
         (type("ErrorOfATool", (errors.NotFound,), {}), 3),
     ],
 )
-def test_an_error_has_the_exit_code_of_its_class_or_of_the_nearest_base_class(error, code):
+def test_an_error_has_the_exit_code_of_its_class_or_of_the_nearest_base_class(
+    error: type[errors.ServiceError], code: int
+) -> None:
     assert look_up(EXIT_CODES, error("Something failed.")) == code
 
 
@@ -399,7 +413,7 @@ def test_an_error_has_the_exit_code_of_its_class_or_of_the_nearest_base_class(er
         (["list", "--limit", "0"], 2),
     ],
 )
-def test_a_failure_is_a_sentence_and_a_code(arguments, code):
+def test_a_failure_is_a_sentence_and_a_code(arguments: list[str], code: int) -> None:
     done = run(*arguments)
     assert done.exit_code == code, done.output
     assert done.stdout == ""
@@ -407,7 +421,7 @@ def test_a_failure_is_a_sentence_and_a_code(arguments, code):
     assert "Traceback" not in done.stderr
 
 
-def test_a_damaged_folder_is_a_sentence_too(tmp_path):
+def test_a_damaged_folder_is_a_sentence_too(tmp_path: Path) -> None:
     (tmp_path / "store.json").write_text("{")
     done = process("get", "x", "--data-dir", tmp_path)
     assert done.returncode == 1
@@ -415,7 +429,7 @@ def test_a_damaged_folder_is_a_sentence_too(tmp_path):
     assert b"Traceback" not in done.stderr
 
 
-def test_an_interrupted_command_says_so(tmp_path):
+def test_an_interrupted_command_says_so(tmp_path: Path) -> None:
     listening = subprocess.Popen(
         [sys.executable, "-m", "gateway.cli", "store", "-", "--data-dir", str(tmp_path / "m")],
         env=environment(),
@@ -429,7 +443,7 @@ def test_an_interrupted_command_says_so(tmp_path):
     assert (listening.returncode, stderr.strip()) == (130, b"vector-memory: interrupted")
 
 
-def wait_until_reading(pid):
+def wait_until_reading(pid: int) -> None:
     """Until the process waits for its stdin."""
     deadline = time.monotonic() + ENDS_S_MAX
     while time.monotonic() < deadline:
@@ -441,11 +455,13 @@ def wait_until_reading(pid):
 
 
 @pytest.mark.parametrize("for_whom", [[], ["--json"]], ids=["people", "programs"])
-def test_a_reader_that_has_seen_enough_is_no_failure(at, for_whom):
+def test_a_reader_that_has_seen_enough_is_no_failure(at: list[str], for_whom: list[str]) -> None:
     for n in range(30):
         as_json("store", f"note {n} " + "x" * 5_000, "--key", f"k{n}", *at)
     command = [sys.executable, "-m", "gateway.cli", "list", *for_whom, *at]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
         listing.stdout.readline()
         listing.stdout.close()
         stderr = listing.stderr.read()
@@ -455,7 +471,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(at, for_whom):
 # -- how it looks --------------------------------------------------------------------------------------------------
 
 
-def on_a_terminal(*arguments, columns, **variables):
+def on_a_terminal(*arguments: object, columns: int, **variables: str) -> str:
     """What a command writes to a terminal of that width."""
     main, other = pty.openpty()
     env = environment(TERM="xterm-256color", COLUMNS=str(columns), **variables)
@@ -478,7 +494,9 @@ def on_a_terminal(*arguments, columns, **variables):
 
 
 @pytest.mark.parametrize("where", ["service", "folder"])
-def test_on_a_terminal_an_answer_streams_and_then_come_the_citations_with_their_verdicts(tmp_path, where):
+def test_on_a_terminal_an_answer_streams_and_then_come_the_citations_with_their_verdicts(
+    tmp_path: Path, where: str
+) -> None:
     pieces = ("Dana drinks an oat flat white [1]", ". Who", " paid? \x1b[2J[7]")
     cut_off = streaming(*stream_of(*pieces)[:3], cut=True)
     place = ["--data-dir", str(tmp_path / "memory")]
@@ -503,7 +521,7 @@ def test_on_a_terminal_an_answer_streams_and_then_come_the_citations_with_their_
 
 
 @pytest.mark.parametrize("where", ["service", "folder"])
-def test_interrupting_a_stream_ends_the_models_work(tmp_path, where):
+def test_interrupting_a_stream_ends_the_models_work(tmp_path: Path, where: str) -> None:
     with contextlib.ExitStack() as stack:
         llm = stack.enter_context(StandInLLM(streaming(*stream_of("Dana drinks")[:2], hang=True)))
         place = ["--data-dir", str(tmp_path / "memory")]
@@ -519,6 +537,7 @@ def test_interrupting_a_stream_ends_the_models_work(tmp_path, where):
                 stderr=subprocess.PIPE,
             )
         )
+        assert asking.stdout is not None
         assert asking.stdout.read(len("Dana drinks")) == b"Dana drinks"
         asking.send_signal(signal.SIGINT)
         _, stderr = asking.communicate(timeout=ENDS_S_MAX)
@@ -526,7 +545,7 @@ def test_interrupting_a_stream_ends_the_models_work(tmp_path, where):
         assert llm.left.wait(10)
 
 
-def test_what_is_piped_or_asked_for_as_json_does_not_stream(tmp_path):
+def test_what_is_piped_or_asked_for_as_json_does_not_stream(tmp_path: Path) -> None:
     with StandInLLM(answering("Dana drinks an oat flat white [1].")) as llm:
         place = ["--data-dir", str(tmp_path / "memory")]
         process("store", "Dana drinks an oat flat white.", "--key", "dana", *place)
@@ -538,7 +557,7 @@ def test_what_is_piped_or_asked_for_as_json_does_not_stream(tmp_path):
     assert not any(request.body.get("stream") for request in llm.requests)
 
 
-def test_it_fits_a_narrow_terminal_and_respects_no_color(at):
+def test_it_fits_a_narrow_terminal_and_respects_no_color(at: list[str]) -> None:
     text = "A long memory that does not fit on one line of a narrow terminal. " * 3
     as_json("store", text, "--key", "long", "--metadata", json.dumps({"where": "a long way from here " * 3}), *at)
     plain = on_a_terminal("get", "long", *at, columns=40, NO_COLOR="1")
@@ -547,7 +566,7 @@ def test_it_fits_a_narrow_terminal_and_respects_no_color(at):
     assert "\x1b[1;36m" in on_a_terminal("get", "long", *at, columns=40)
 
 
-def test_piped_text_is_neither_coloured_nor_wrapped(at):
+def test_piped_text_is_neither_coloured_nor_wrapped(at: list[str]) -> None:
     text = "word " * 60 + "end"
     as_json("store", text, "--key", "long", *at)
     done = process("get", "long", *at)
@@ -555,7 +574,7 @@ def test_piped_text_is_neither_coloured_nor_wrapped(at):
     assert text in done.stdout.decode()
 
 
-def test_a_memory_cannot_steer_the_terminal(at):
+def test_a_memory_cannot_steer_the_terminal(at: list[str]) -> None:
     as_json("store", "-", "--key", "evil", *at, input="before \x1b[2J\x1b]0;title\x07 after")
     shown = on_a_terminal("get", "evil", *at, columns=80, NO_COLOR="1")
     assert "\x1b[2J" not in shown
@@ -563,7 +582,7 @@ def test_a_memory_cannot_steer_the_terminal(at):
     assert safe("a\x00\x9b\ud800b\n\t") == "a��?b\n\t"
 
 
-def test_help_loads_nothing_heavy():
+def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from gateway.cli import app\n"
         "try: app(['--help'])\n"
@@ -577,7 +596,7 @@ def test_help_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize("command", ["store", "retrieve", "research", "export", "import", "bench", "serve", "doctor"])
-def test_every_command_explains_itself(command):
+def test_every_command_explains_itself(command: str) -> None:
     done = run(command, "--help")
     assert done.exit_code == 0
     assert "Usage:" in done.stdout
@@ -596,7 +615,9 @@ def test_every_command_explains_itself(command):
         (["export"], ">/dev/full", 1),
     ],
 )
-def test_standard_streams_that_are_closed_or_full_end_no_command_in_a_traceback(at, command, closed, code):
+def test_standard_streams_that_are_closed_or_full_end_no_command_in_a_traceback(
+    at: list[str], command: list[str], closed: str, code: int
+) -> None:
     as_json("store", "A note.", "--key", "a", *at)
     at = at if command[0] not in ("import", "export") else at[:2]
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "gateway.cli", *command, *at]
@@ -606,7 +627,7 @@ def test_standard_streams_that_are_closed_or_full_end_no_command_in_a_traceback(
     assert b"Exception ignored" not in done.stderr
 
 
-def test_an_export_goes_through_a_named_pipe_and_leaves_it_one(at, tmp_path):
+def test_an_export_goes_through_a_named_pipe_and_leaves_it_one(at: list[str], tmp_path: Path) -> None:
     """The finished file once took the place of a pipe or a device, /dev/null among them."""
     as_json("store", "A note.", *at)
     pipe = tmp_path / "pipe"

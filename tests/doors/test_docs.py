@@ -11,6 +11,8 @@ import os
 import re
 import subprocess
 import sys
+from asyncio import StreamWriter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,26 +53,26 @@ class Block:
     reason: str | None
 
 
-def blocks(page):
+def blocks(page: Path) -> list[Block]:
     found = [Block(each["language"], each["code"], each["output"], each["reason"]) for each in _matches(page)]
     return [block for block in found if block.language not in SHOWN]
 
 
-def shown(page, language):
+def shown(page: str, language: str) -> list[str]:
     return [each["code"] for each in _matches(DOCS / page) if each["language"] == language]
 
 
-def _matches(page):
+def _matches(page: Path) -> Iterator[re.Match[str]]:
     return BLOCK.finditer(page.read_text(encoding="utf-8"))
 
 
-def name(page):
+def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    async def script(writer):
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
+    async def script(writer: StreamWriter) -> None:
         is_stream = llm.requests[-1].body.get("stream")
         await (streaming(*stream_of(ANSWER)) if is_stream else answering(ANSWER))(writer)
 
@@ -80,7 +82,7 @@ def service(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(service, tmp_path):
+def folder(service: WorkerProcess, tmp_path: Path) -> Path:
     """Where a page's blocks run: with the commands of an installation, and a curl that fails where it is refused."""
     for namespace in service.http.get("/v1/admin/stats").json()["namespaces"]:
         service.post("/v1/memories/delete", {"namespace": namespace["namespace"], "filter": EVERYTHING})
@@ -93,7 +95,7 @@ def folder(service, tmp_path):
     return tmp_path
 
 
-def run(block, folder, port):
+def run(block: Block, folder: Path, port: int) -> subprocess.CompletedProcess[str]:
     code = re.sub(rf"(127\.0\.0\.1|localhost):{PORT}\b", rf"\1:{port}", block.code)
     command = ["bash", "-euo", "pipefail", "-c", code] if block.language == "sh" else [sys.executable, "-c", code]
     env = environment(HOME=str(folder), PATH=f"{folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -101,7 +103,7 @@ def run(block, folder, port):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(not each.reason for each in blocks(page))], ids=name)
-def test_the_blocks_of_a_page_run_and_print_what_it_says(page, folder, service):
+def test_the_blocks_of_a_page_run_and_print_what_it_says(page: Path, folder: Path, service: WorkerProcess) -> None:
     for block in blocks(page):
         if block.reason:
             continue
@@ -112,19 +114,19 @@ def test_the_blocks_of_a_page_run_and_print_what_it_says(page, folder, service):
             assert is_like(block.output, done.stdout), f"{block.code}\nprints\n{done.stdout}\nnot\n{block.output}"
 
 
-def is_like(output, printed):
+def is_like(output: str, printed: str) -> bool:
     return doctest.OutputChecker().check_output(output.strip() + "\n", printed.strip() + "\n", doctest.ELLIPSIS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_a_block_is_a_command_or_an_example_and_one_that_is_not_run_has_a_reason(page):
+def test_a_block_is_a_command_or_an_example_and_one_that_is_not_run_has_a_reason(page: Path) -> None:
     for block in blocks(page):
         assert block.language in ("sh", "python"), block.code
         assert block.reason is None or block.reason.startswith(REASONS), block.reason
 
 
 @pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *DOCS.rglob("*.md")], ids=name)
-def test_lines_outside_of_tables_are_short_and_links_lead_somewhere(page):
+def test_lines_outside_of_tables_are_short_and_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     long = [line for line in text.splitlines() if len(line) > LINE_CHARS_MAX and not line.startswith(("|", "{"))]
     assert long == []
@@ -135,22 +137,22 @@ def test_lines_outside_of_tables_are_short_and_links_lead_somewhere(page):
             assert anchor in anchors(linked), f"{target} has no heading {anchor}"
 
 
-def anchors(page):
+def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_index_names_every_page():
+def test_the_index_names_every_page() -> None:
     linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", (DOCS / "README.md").read_text(encoding="utf-8")))
     assert linked == {page.name for page in DOCS.glob("*.md")} - {"README.md"}
 
 
-def test_the_table_of_mcp_names_every_tool():
+def test_the_table_of_mcp_names_every_tool() -> None:
     named = re.findall(r"^\| `(\w+)` \|", (DOCS / "mcp.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert named == [tool.name for tool in TOOLS]
 
 
-def test_the_command_of_the_stdio_configuration_serves(tmp_path):
+def test_the_command_of_the_stdio_configuration_serves(tmp_path: Path) -> None:
     configured, http = (json.loads(block)["mcpServers"]["memory"] for block in shown("mcp.md", "json"))
     assert (configured["command"], configured["args"]) == ("vector-memory", ["mcp"])
     assert http["url"].endswith("/mcp")
@@ -159,12 +161,12 @@ def test_the_command_of_the_stdio_configuration_serves(tmp_path):
         assert client.call(1, "memory_status")["structuredContent"]["memories"] == 0
 
 
-def test_the_page_of_settings_names_every_variable():
+def test_the_page_of_settings_names_every_variable() -> None:
     named = re.findall(r"`([A-Z][A-Z_]+)`", (DOCS / "settings.md").read_text(encoding="utf-8"))
     assert set(variables()) <= set(named)
 
 
-def test_the_catalogue_of_rooms_names_every_package():
+def test_the_catalogue_of_rooms_names_every_package() -> None:
     named = re.findall(r"^\| `([\w/]+)/` \|", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE)
     wings = ("vector_memory", "gateway", "research", "memory_service", "indexes")
     rooms = {str(each.parent.relative_to(ROOT)) for wing in wings for each in (ROOT / wing).glob("*/__init__.py")}
@@ -172,11 +174,11 @@ def test_the_catalogue_of_rooms_names_every_package():
     assert [room for room in named if not (ROOT / room).is_dir()] == []
 
 
-def test_the_page_of_the_api_names_every_operation_with_its_method_and_path():
+def test_the_page_of_the_api_names_every_operation_with_its_method_and_path() -> None:
     rows = re.findall(r"^\| (`.+?) \| (`.+?) \|", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
     named = {name: set(re.findall(r"[A-Z]{3,}|/[\w/{}]+", route)) for names, route in rows for name in words(names)}
     assert [each for each in OPERATIONS.values() if not {each.method, each.path} <= named.get(each.name, set())] == []
 
 
-def words(text):
+def words(text: str) -> list[str]:
     return re.findall(r"\w+", text)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -26,12 +27,12 @@ from research.llm.settings import LLMSettings
 from tests.doors.stdio_client import META, StdioClient
 from tests.stand_in_platform import QueueWorker, StandInPlatform
 from tests.worker_process import WorkerProcess
-from vector_memory import Client
+from vector_memory import Client, Consistency
 from vector_memory.errors import NotFound
 
 NAMESPACE = "doors"
-AT_ONCE = {"MEMORY_FOLLOW_INTERVAL_MS": "0"}
-"""For workers whose callers cannot ask for strong reads."""
+AT_ONCE = "0"
+"""MEMORY_FOLLOW_INTERVAL_MS of workers whose callers cannot ask for strong reads."""
 
 
 class Door(Protocol):
@@ -57,33 +58,39 @@ class House:
     platform: StandInPlatform
 
 
+def memories_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    memories: list[dict[str, Any]] = answer["memories"]
+    return memories
+
+
 class HTTP:
     def __init__(self, house: House) -> None:
         self._http = house.served.http
 
-    def store(self, content, key, metadata):
+    def store(self, content: str, key: str, metadata: dict[str, Any]) -> dict[str, Any]:
         return self._ok(
             self._http.post(
                 "/v1/memories", json={"content": content, "key": key, "metadata": metadata, "namespace": NAMESPACE}
             )
         )
 
-    def retrieve(self, query):
+    def retrieve(self, query: str) -> list[dict[str, Any]]:
         body = {"query": query, "namespace": NAMESPACE, "consistency": "strong"}
-        return self._ok(self._http.post("/v1/memories/retrieve", json=body))["memories"]
+        return memories_of(self._ok(self._http.post("/v1/memories/retrieve", json=body)))
 
-    def get(self, key):
+    def get(self, key: str) -> dict[str, Any] | None:
         params = {"namespace": NAMESPACE, "consistency": "strong"}
         answer = self._http.get(f"/v1/memories/{key}", params=params)
         return None if answer.status_code == 404 else self._ok(answer)
 
-    def delete(self, key):
+    def delete(self, key: str) -> bool:
         answer = self._http.delete(f"/v1/memories/{key}", params={"namespace": NAMESPACE})
         return answer.status_code != 404 and bool(self._ok(answer))
 
-    def _ok(self, answer):
+    def _ok(self, answer: httpx.Response) -> dict[str, Any]:
         assert answer.status_code == 200, answer.text
-        return answer.json()
+        body: dict[str, Any] = answer.json()
+        return body
 
 
 class Jobs:
@@ -92,26 +99,26 @@ class Jobs:
     def __init__(self, run: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self._run = run
 
-    def store(self, content, key, metadata):
+    def store(self, content: str, key: str, metadata: dict[str, Any]) -> dict[str, Any]:
         return self._ok({"action": "store", "content": content, "key": key, "metadata": metadata})
 
-    def retrieve(self, query):
-        return self._ok({"action": "retrieve", "query": query, "consistency": "strong"})["memories"]
+    def retrieve(self, query: str) -> list[dict[str, Any]]:
+        return memories_of(self._ok({"action": "retrieve", "query": query, "consistency": "strong"}))
 
-    def get(self, key):
+    def get(self, key: str) -> dict[str, Any] | None:
         return self._there({"action": "get", "key": key, "consistency": "strong"})
 
-    def delete(self, key):
+    def delete(self, key: str) -> bool:
         return self._there({"action": "delete", "key": key}) is not None
 
-    def _there(self, input):
+    def _there(self, input: dict[str, Any]) -> dict[str, Any] | None:
         output = self._run({**input, "namespace": NAMESPACE})
         if "error" in output:
             assert json.loads(output["error"])["code"] == "not_found"
             return None
         return output
 
-    def _ok(self, input):
+    def _ok(self, input: dict[str, Any]) -> dict[str, Any]:
         output = self._run({**input, "namespace": NAMESPACE})
         assert "error" not in output, output
         return output
@@ -121,18 +128,19 @@ class OfClient:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def store(self, content, key, metadata):
+    def store(self, content: str, key: str, metadata: dict[str, Any]) -> dict[str, Any]:
         return self._client.store(content, key=key, metadata=metadata, namespace=NAMESPACE).body()
 
-    def retrieve(self, query):
-        found = self._client.retrieve(query, namespace=NAMESPACE, consistency="strong")
+    def retrieve(self, query: str) -> list[dict[str, Any]]:
+        found = self._client.retrieve(query, namespace=NAMESPACE, consistency=Consistency.STRONG)
         return [hit.body() for hit in found.hits]
 
-    def get(self, key):
+    def get(self, key: str) -> dict[str, Any] | None:
         with contextlib.suppress(NotFound):
             return self._client.get(key, namespace=NAMESPACE, consistency="strong").body()
+        return None
 
-    def delete(self, key):
+    def delete(self, key: str) -> bool:
         with contextlib.suppress(NotFound):
             return self._client.delete(key, namespace=NAMESPACE).key == key
         return False
@@ -142,22 +150,30 @@ class CommandLine:
     def __init__(self, house: House) -> None:
         self._url = f"http://127.0.0.1:{house.served.port}"
 
-    def store(self, content, key, metadata):
-        return self._run("store", content, "--key", key, "--metadata", json.dumps(metadata))
+    def store(self, content: str, key: str, metadata: dict[str, Any]) -> dict[str, Any]:
+        return self._ok("store", content, "--key", key, "--metadata", json.dumps(metadata))
 
-    def retrieve(self, query):
-        return self._run("retrieve", query, "--strong")["memories"]
+    def retrieve(self, query: str) -> list[dict[str, Any]]:
+        return memories_of(self._ok("retrieve", query, "--strong"))
 
-    def get(self, key):
+    def get(self, key: str) -> dict[str, Any] | None:
         return self._run("get", key, "--strong")
 
-    def delete(self, key):
+    def delete(self, key: str) -> bool:
         return self._run("delete", key) is not None
 
-    def _run(self, *arguments):
+    def _ok(self, *arguments: str) -> dict[str, Any]:
+        output = self._run(*arguments)
+        assert output is not None, arguments
+        return output
+
+    def _run(self, *arguments: str) -> dict[str, Any] | None:
         done = CliRunner().invoke(app, [*arguments, "-n", NAMESPACE, "--json", "--url", self._url])
         assert done.exit_code in (0, 3), done.output
-        return None if done.exit_code == 3 else json.loads(done.stdout)
+        if done.exit_code == 3:
+            return None
+        output: dict[str, Any] = json.loads(done.stdout)
+        return output
 
 
 class Tools:
@@ -169,31 +185,31 @@ class Tools:
     def __init__(self, call: Callable[[str, dict[str, Any]], tuple[dict[str, Any] | None, str]]) -> None:
         self._call = call
 
-    def store(self, content, key, metadata):
+    def store(self, content: str, key: str, metadata: dict[str, Any]) -> dict[str, Any]:
         return self._ok("store_memory", content=content, key=key, metadata=metadata)
 
-    def retrieve(self, query):
-        return self._ok("retrieve_memory", query=query)["memories"]
+    def retrieve(self, query: str) -> list[dict[str, Any]]:
+        return memories_of(self._ok("retrieve_memory", query=query))
 
-    def get(self, key):
+    def get(self, key: str) -> dict[str, Any] | None:
         return self._there("get_memory", key=key)
 
-    def delete(self, key):
+    def delete(self, key: str) -> bool:
         return self._there("delete_memory", key=key) is not None
 
-    def _there(self, tool, **parameters):
+    def _there(self, tool: str, **parameters: Any) -> dict[str, Any] | None:
         result, said = self._call(tool, {**parameters, "namespace": NAMESPACE})
         assert result is not None or "There is no memory with key" in said, said
         return result
 
-    def _ok(self, tool, **parameters):
+    def _ok(self, tool: str, **parameters: Any) -> dict[str, Any]:
         result, said = self._call(tool, {**parameters, "namespace": NAMESPACE})
         assert result is not None, said
         return result
 
 
 def tools_of_the_gateway(house: House) -> Tools:
-    def call(tool, parameters):
+    def call(tool: str, parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
         answer = house.served.http.post(f"/v1/tools/{tool}", json=parameters).json()
         return answer.get("result"), answer.get("error", {}).get("message", "")
 
@@ -203,7 +219,7 @@ def tools_of_the_gateway(house: House) -> Tools:
 def mcp_over_http(house: House) -> Tools:
     """Without a session: each call stands on its own."""
 
-    def call(tool, parameters):
+    def call(tool: str, parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
         params = {"name": tool, "arguments": parameters, "_meta": META}
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
         headers = {
@@ -223,7 +239,7 @@ def mcp_over_http(house: House) -> Tools:
 def mcp_over_stdio(house: House) -> Iterator[Tools]:
     """A process of its own on the same folder."""
     numbers = itertools.count()
-    with StdioClient(MEMORY_DATA_DIR=str(house.folder), **AT_ONCE) as client:
+    with StdioClient(MEMORY_DATA_DIR=str(house.folder), MEMORY_FOLLOW_INTERVAL_MS=AT_ONCE) as client:
         client.initialize()
         yield Tools(lambda tool, parameters: _told(client.call(next(numbers), tool, **parameters)))
 
@@ -242,12 +258,18 @@ def jobs_in_this_process(house: House) -> Iterator[Jobs]:
     numbers = itertools.count()
     with asyncio.Runner() as loop:
         runner = JobRunner(worker)
-        yield Jobs(lambda asked: loop.run(runner.run({"id": f"door-{next(numbers)}", "input": asked})))
+
+        def run(asked: dict[str, Any]) -> dict[str, Any]:
+            output = loop.run(runner.run({"id": f"door-{next(numbers)}", "input": asked}))
+            assert isinstance(output, dict)
+            return output
+
+        yield Jobs(run)
 
 
 @contextlib.contextmanager
 def jobs_of_the_queue(house: House) -> Iterator[Jobs]:
-    def run(input):
+    def run(input: dict[str, Any]) -> dict[str, Any]:
         posted = house.platform.run(input).posted
         return {"error": posted["error"]} if "error" in posted else posted["output"]
 
@@ -275,11 +297,11 @@ DOORS: dict[str, Callable[[House], AbstractContextManager[Door]]] = {
 
 
 @pytest.fixture(scope="module")
-def doors(tmp_path_factory) -> Iterator[dict[str, Door]]:
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Door]]:
     folder = tmp_path_factory.mktemp("doors")
     memory = folder / "memory"
     with contextlib.ExitStack() as stack:
-        served = stack.enter_context(WorkerProcess(memory, logs=folder, **AT_ONCE))
+        served = stack.enter_context(WorkerProcess(memory, logs=folder, MEMORY_FOLLOW_INTERVAL_MS=AT_ONCE))
         platform = stack.enter_context(StandInPlatform())
         stack.enter_context(QueueWorker(platform, folder, MEMORY_DATA_DIR=str(memory)))
         house = House(memory, served, platform)
@@ -291,7 +313,9 @@ ROTATED = dict(zip(DOORS, [*DOORS][1:] + [*DOORS][:1], strict=True))
 
 
 @pytest.mark.parametrize("stores", DOORS)
-def test_what_one_door_stores_every_door_finds_and_what_another_deletes_is_gone_from_all(doors, stores):
+def test_what_one_door_stores_every_door_finds_and_what_another_deletes_is_gone_from_all(
+    doors: dict[str, Door], stores: str
+) -> None:
     key = stores.replace(" ", "-")
     content = f"The password of the shed is {key} in July."
 
@@ -301,7 +325,9 @@ def test_what_one_door_stores_every_door_finds_and_what_another_deletes_is_gone_
     for name, door in doors.items():
         found = door.retrieve(content)[0]
         assert (found["key"], found["content"], found["metadata"]) == (key, content, {"door": stores}), name
-        assert door.get(key)["content"] == content, name
+        held = door.get(key)
+        assert held is not None, name
+        assert held["content"] == content, name
 
     assert doors[ROTATED[stores]].delete(key)
     for name, door in doors.items():
@@ -316,7 +342,7 @@ QUESTIONS = ("what does Dana drink?", "price", "☕")
 
 
 @pytest.fixture
-def noted(doors) -> dict[str, Door]:
+def noted(doors: dict[str, Door]) -> dict[str, Door]:
     """The doors, after one of them stored some notes."""
     for key, content in NOTES.items():
         doors["http"].store(content, key, METADATA)
@@ -324,7 +350,9 @@ def noted(doors) -> dict[str, Door]:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_retrieve_has_the_same_memories_contents_and_scores_at_every_door(noted, question):
+def test_a_retrieve_has_the_same_memories_contents_and_scores_at_every_door(
+    noted: dict[str, Door], question: str
+) -> None:
     """Tools round scores to four digits, since each digit is a token of a model."""
     expected = [(hit["key"], hit["content"], round(hit["score"], 4)) for hit in noted["http"].retrieve(question)]
     assert len(expected) == len(NOTES)
@@ -333,16 +361,16 @@ def test_a_retrieve_has_the_same_memories_contents_and_scores_at_every_door(note
         assert found == expected, name
 
 
-def test_the_same_question_has_the_same_answer_in_full_at_every_door_but_the_tools(noted):
+def test_the_same_question_has_the_same_answer_in_full_at_every_door_but_the_tools(noted: dict[str, Door]) -> None:
     first, *others = (door for door in noted.values() if not isinstance(door, Tools))
     for question in QUESTIONS:
         expected = first.retrieve(question)
         assert [door.retrieve(question) for door in others] == [expected] * len(others)
     for key in NOTES:
-        expected = first.get(key)
-        assert [door.get(key) for door in others] == [expected] * len(others)
+        held = first.get(key)
+        assert [door.get(key) for door in others] == [held] * len(others)
 
 
-def test_what_is_there_already_is_unchanged_at_every_door(noted):
+def test_what_is_there_already_is_unchanged_at_every_door(noted: dict[str, Door]) -> None:
     for name, door in noted.items():
         assert door.store(NOTES["a"], "a", METADATA)["status"] == "unchanged", name

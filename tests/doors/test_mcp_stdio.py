@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import anyio
 import mcp_types as types
@@ -29,20 +31,22 @@ from tests.worker_process import WorkerProcess, environment, free_port
 
 COFFEE = "Dana drinks an oat flat white."
 
+Mode: TypeAlias = Literal["auto", "legacy"]
 
-def initialize(version, id=1):
+
+def initialize(version: str, id: object = 1) -> dict[str, Any]:
     params = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
     return {"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params}
 
 
-def discover(id="d"):
+def discover(id: object = "d") -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": id, "method": "server/discover", "params": {"_meta": META}}
 
 
-async def answered_by_the_sdk(server: Server, message):
+async def answered_by_the_sdk(server: Server[Any], message: object) -> Any:
     """What the SDK answers when this message opens a connection."""
-    sending, received = create_context_streams(10)
-    written, answers = create_context_streams(10)
+    sending, received = create_context_streams[SessionMessage | Exception](10)
+    written, answers = create_context_streams[SessionMessage](10)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.run, received, written, server.create_initialization_options())
         await sending.send(SessionMessage(types.jsonrpc_message_adapter.validate_python(message)))
@@ -57,14 +61,14 @@ async def answered_by_the_sdk(server: Server, message):
 @pytest.mark.parametrize(
     "message", [*map(initialize, [*greeting.HANDSHAKES, "2031-01-01", ""]), discover(), discover(7)]
 )
-async def test_the_greeting_is_what_the_sdk_would_answer(tmp_path, message):
+async def test_the_greeting_is_what_the_sdk_would_answer(tmp_path: Path, message: object) -> None:
     memory = MemorySettings(data_dir=tmp_path / "memory")
     server = build(Worker(Settings(memory=memory, gateway=GatewaySettings(), llm=LLMSettings())))
 
     assert greeting.answer_opening(message) == await answered_by_the_sdk(server, message)
 
 
-def test_the_greeting_knows_the_versions_that_the_sdk_knows():
+def test_the_greeting_knows_the_versions_that_the_sdk_knows() -> None:
     assert greeting.HANDSHAKES == HANDSHAKE_PROTOCOL_VERSIONS
     assert (greeting.WITHOUT_HANDSHAKE,) == MODERN_PROTOCOL_VERSIONS
 
@@ -80,7 +84,7 @@ _json = st.recursive(
 
 
 @given(_json)
-def test_what_opens_no_connection_is_left_to_the_server(message):
+def test_what_opens_no_connection_is_left_to_the_server(message: object) -> None:
     assert greeting.answer_opening(message) is None
 
 
@@ -88,14 +92,14 @@ def test_what_opens_no_connection_is_left_to_the_server(message):
     "change",
     [{"id": None}, {"id": True}, {"id": 1.5}, {"params": {}}, {"params": None}, {"jsonrpc": "1.0"}, {"method": "ping"}],
 )
-def test_a_malformed_handshake_is_left_to_the_server(change):
+def test_a_malformed_handshake_is_left_to_the_server(change: dict[str, Any]) -> None:
     assert greeting.answer_opening({**initialize("2025-11-25"), **change}) is None
 
 
 # -- the process ---------------------------------------------------------------------------------------------------
 
 
-def test_the_handshake_is_answered_before_anything_is_loaded(tmp_path):
+def test_the_handshake_is_answered_before_anything_is_loaded(tmp_path: Path) -> None:
     code = (
         "import sys; from gateway.mcp import greeting; front = greeting.front(); front.line();"
         "heavy = {'mcp', 'pydantic', 'numpy', 'faiss', 'onnxruntime', 'typer', 'asyncio'} & set(sys.modules);"
@@ -116,7 +120,7 @@ def test_the_handshake_is_answered_before_anything_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_the_official_client_works_over_stdio(tmp_path, mode):
+async def test_the_official_client_works_over_stdio(tmp_path: Path, mode: Mode) -> None:
     parameters = StdioServerParameters(
         command=sys.executable,
         args=["-m", "gateway", "mcp", "--data-dir", str(tmp_path / "memory")],
@@ -129,10 +133,11 @@ async def test_the_official_client_works_over_stdio(tmp_path, mode):
 
     assert stored.structured_content["status"] == "stored"
     assert found.structured_content["memories"][0]["key"] == "ключ"
+    assert isinstance(content, types.TextResourceContents)
     assert content.text == COFFEE
 
 
-def test_nothing_but_the_protocol_is_on_stdout_and_logs_go_to_stderr(tmp_path):
+def test_nothing_but_the_protocol_is_on_stdout_and_logs_go_to_stderr(tmp_path: Path) -> None:
     with StdioClient(MEMORY_DATA_DIR=str(tmp_path / "memory"), MEMORY_LOG_LEVEL="debug") as client:
         opened = client.initialize()
         called = client.call(2, "store_memory", content=COFFEE)
@@ -145,7 +150,7 @@ def test_nothing_but_the_protocol_is_on_stdout_and_logs_go_to_stderr(tmp_path):
     assert COFFEE not in stderr
 
 
-def test_a_client_of_the_newest_protocol_needs_no_handshake(tmp_path):
+def test_a_client_of_the_newest_protocol_needs_no_handshake(tmp_path: Path) -> None:
     with StdioClient(MEMORY_DATA_DIR=str(tmp_path / "memory")) as client:
         listed = client.ask("first", "tools/list", _meta=META)
         discovered = client.ask("second", "server/discover", _meta=META)
@@ -154,7 +159,7 @@ def test_a_client_of_the_newest_protocol_needs_no_handshake(tmp_path):
     assert discovered["result"]["supportedVersions"] == ["2026-07-28"]
 
 
-def test_nonsense_is_passed_over_and_the_process_goes_on(tmp_path):
+def test_nonsense_is_passed_over_and_the_process_goes_on(tmp_path: Path) -> None:
     with StdioClient(MEMORY_DATA_DIR=str(tmp_path / "memory")) as client:
         client.send(b"not json")
         client.send(b"\xff\xfe\x00")
@@ -166,7 +171,9 @@ def test_nonsense_is_passed_over_and_the_process_goes_on(tmp_path):
     assert len(listed["result"]["tools"]) == 8
 
 
-def test_a_call_whose_text_is_none_is_answered_and_one_with_both_halves_of_a_character_is_carried_out(tmp_path):
+def test_a_call_whose_text_is_none_is_answered_and_one_with_both_halves_of_a_character_is_carried_out(
+    tmp_path: Path,
+) -> None:
     with StdioClient(MEMORY_DATA_DIR=str(tmp_path / "memory")) as client:
         client.initialize()
         refused = client.ask(2, "tools/call", name="store_memory", arguments={"content": "a \ud800 b"})
@@ -175,7 +182,7 @@ def test_a_call_whose_text_is_none_is_answered_and_one_with_both_halves_of_a_cha
         assert stored["structuredContent"]["key"] == "rocket"
 
 
-def test_several_processes_share_a_folder(tmp_path):
+def test_several_processes_share_a_folder(tmp_path: Path) -> None:
     """Clients start one process each; elsewhere the second one finds the folder locked, or writes over the first."""
     folder = str(tmp_path / "memory")
     with StdioClient(MEMORY_DATA_DIR=folder) as one, StdioClient(MEMORY_DATA_DIR=folder) as other:
@@ -191,7 +198,7 @@ def test_several_processes_share_a_folder(tmp_path):
     assert sorted(keys) == ["bo", "dana"]
 
 
-def test_what_was_answered_survives_a_kill(tmp_path):
+def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
     folder = str(tmp_path / "memory")
     with StdioClient(MEMORY_DATA_DIR=folder) as client:
         client.initialize()
@@ -202,7 +209,7 @@ def test_what_was_answered_survives_a_kill(tmp_path):
         assert client.call(1, "get_memory", key="dana")["structuredContent"]["content"] == COFFEE
 
 
-def test_a_folder_that_cannot_be_used_ends_the_process_with_one_line(tmp_path):
+def test_a_folder_that_cannot_be_used_ends_the_process_with_one_line(tmp_path: Path) -> None:
     with StdioClient(MEMORY_DATA_DIR=str(tmp_path / "no" / "volume")) as client:
         code, _, stderr = client.end()
 
@@ -211,7 +218,7 @@ def test_a_folder_that_cannot_be_used_ends_the_process_with_one_line(tmp_path):
     assert "Traceback" not in stderr
 
 
-def test_what_was_asked_before_the_client_goes_leaves_no_half_line(tmp_path):
+def test_what_was_asked_before_the_client_goes_leaves_no_half_line(tmp_path: Path) -> None:
     with StdioClient(MEMORY_DATA_DIR=str(tmp_path / "memory")) as client:
         client.initialize()
         for id in range(5):
@@ -225,7 +232,7 @@ def test_what_was_asked_before_the_client_goes_leaves_no_half_line(tmp_path):
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])
-def test_a_client_that_reads_nothing_and_goes_ends_the_process(tmp_path, end):
+def test_a_client_that_reads_nothing_and_goes_ends_the_process(tmp_path: Path, end: bytes) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     requests = [initialize("2025-11-25"), {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}]
@@ -245,7 +252,7 @@ def test_a_client_that_reads_nothing_and_goes_ends_the_process(tmp_path, end):
     assert b"Traceback" not in done.stderr
 
 
-def test_an_interrupt_ends_the_process(tmp_path):
+def test_an_interrupt_ends_the_process(tmp_path: Path) -> None:
     with StdioClient(MEMORY_DATA_DIR=str(tmp_path / "memory")) as client:
         client.initialize()
         client.call(1, "memory_status")
@@ -256,7 +263,7 @@ def test_an_interrupt_ends_the_process(tmp_path):
 # -- the proxy -----------------------------------------------------------------------------------------------------
 
 
-def test_the_proxy_passes_everything_on(tmp_path):
+def test_the_proxy_passes_everything_on(tmp_path: Path) -> None:
     with WorkerProcess(tmp_path / "memory") as worker, StdioClient("--url", str(worker.http.base_url)) as client:
         opened = client.initialize("2025-06-18")
         stored = client.call(2, "store_memory", content=COFFEE, key="ключ")
@@ -274,7 +281,7 @@ def test_the_proxy_passes_everything_on(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_the_official_client_works_through_the_proxy_and_a_restart(tmp_path, mode):
+async def test_the_official_client_works_through_the_proxy_and_a_restart(tmp_path: Path, mode: Mode) -> None:
     with WorkerProcess(tmp_path / "memory") as first:
         parameters = StdioServerParameters(
             command=sys.executable, args=["-m", "gateway", "mcp", "--url", url_of(first)], env=environment()
@@ -290,15 +297,15 @@ async def test_the_official_client_works_through_the_proxy_and_a_restart(tmp_pat
     assert read.structured_content["content"] == COFFEE
 
 
-def started(folder, port):
+def started(folder: Path, port: int) -> WorkerProcess:
     return WorkerProcess(folder, port=port)
 
 
-def url_of(worker) -> str:
+def url_of(worker: WorkerProcess) -> str:
     return f"http://127.0.0.1:{worker.port}"
 
 
-def test_without_a_service_the_proxy_still_greets_and_says_what_is_wrong():
+def test_without_a_service_the_proxy_still_greets_and_says_what_is_wrong() -> None:
     with StdioClient("--url", f"http://127.0.0.1:{free_port()}/mcp") as client:
         opened = client.initialize()
         client.send({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "memory_status"}})
@@ -311,7 +318,7 @@ def test_without_a_service_the_proxy_still_greets_and_says_what_is_wrong():
     assert "is it running?" in answers[3]["error"]["message"]
 
 
-def test_what_the_service_refuses_is_told_with_its_status(tmp_path):
+def test_what_the_service_refuses_is_told_with_its_status(tmp_path: Path) -> None:
     with WorkerProcess(tmp_path / "memory") as worker, StdioClient("--url", f"{url_of(worker)}/v1/mcp") as client:
         client.initialize()
         called = client.call(2, "memory_status")

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.runpod.jobs import JobRunner
 from gateway.serving.app import create_app
+from gateway.serving.services import Services
 from gateway.serving.worker import Worker
 from gateway.settings import GatewaySettings, McpSettings, Settings
 from gateway.tools.memory_uris import memory_uri, parsed
@@ -31,7 +34,7 @@ EXAMPLE = EntryPoint("leads_tool", "leads_tool:TOOL", "vector_memory.tools")
 TOKENS_OF_ALL_MAX = 2_000
 
 
-def worker_over(folder, *, search_fetch=False, libraries=False, **llm) -> Worker:
+def worker_over(folder: Path, *, search_fetch: bool = False, libraries: bool = False, **llm: Any) -> Worker:
     return Worker(
         Settings(
             memory=MemorySettings(data_dir=folder),
@@ -43,7 +46,7 @@ def worker_over(folder, *, search_fetch=False, libraries=False, **llm) -> Worker
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory) -> Worker:
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     folder = tmp_path_factory.mktemp("tools") / "memory"
     worker = worker_over(folder, search_fetch=True, libraries=True, fallback="extractive")
     worker.load()
@@ -53,15 +56,15 @@ def worker(tmp_path_factory) -> Worker:
 
 
 @pytest.fixture(scope="module")
-def client(worker):
+def client(worker: Worker) -> TestClient:
     return TestClient(create_app(worker), raise_server_exceptions=False)  # not entered: the worker stays open
 
 
-def call(worker, tool, **parameters):
+def call(worker: Worker, tool: str, **parameters: Any) -> dict[str, Any]:
     return asyncio.run(worker.toolbox.invoke(tool, parameters))
 
 
-def refused(worker, tool, **parameters) -> ServiceError:
+def refused(worker: Worker, tool: str, **parameters: Any) -> ServiceError:
     with pytest.raises(ServiceError) as error:
         call(worker, tool, **parameters)
     return error.value
@@ -70,7 +73,7 @@ def refused(worker, tool, **parameters) -> ServiceError:
 # -- definitions ---------------------------------------------------------------------------------------------------
 
 
-def test_eight_tools_cost_a_session_under_two_thousand_tokens(worker):
+def test_eight_tools_cost_a_session_under_two_thousand_tokens(worker: Worker) -> None:
     from gateway.mcp.server import _tool
 
     sent = [_tool(tool).model_dump(by_alias=True, exclude_none=True, mode="json") for tool in TOOLS]
@@ -83,7 +86,7 @@ def test_eight_tools_cost_a_session_under_two_thousand_tokens(worker):
 
 
 @pytest.mark.parametrize("tool", [*TOOLS, *LIBRARIES, *SEARCH_FETCH], ids=lambda tool: tool.name)
-def test_a_schema_says_what_may_be_sent_and_nothing_for_nobody(tool):
+def test_a_schema_says_what_may_be_sent_and_nothing_for_nobody(tool: Tool[Any]) -> None:
     schema = tool.input_schema
 
     assert (schema["type"], schema["additionalProperties"]) == ("object", False)
@@ -94,7 +97,7 @@ def test_a_schema_says_what_may_be_sent_and_nothing_for_nobody(tool):
     assert tool.description.endswith(".")
 
 
-def test_what_only_reads_is_told_from_what_destroys():
+def test_what_only_reads_is_told_from_what_destroys() -> None:
     hints = {tool.name: tool.hints for tool in (*TOOLS, *LIBRARIES, *SEARCH_FETCH)}
 
     assert {name for name, hint in hints.items() if not hint.read_only} == {
@@ -109,7 +112,7 @@ def test_what_only_reads_is_told_from_what_destroys():
 @pytest.mark.parametrize(
     ("setting", "names"), [("search_fetch", {"search", "fetch"}), ("libraries", {"resolve_library", "get_docs"})]
 )
-def test_what_not_everybody_wants_is_there_when_it_is_asked_for(tmp_path, setting, names):
+def test_what_not_everybody_wants_is_there_when_it_is_asked_for(tmp_path: Path, setting: str, names: set[str]) -> None:
     with_them, without = worker_over(tmp_path / "a", **{setting: True}), worker_over(tmp_path / "b")
 
     assert {tool.name for tool in with_them.toolbox.tools} - {tool.name for tool in without.toolbox.tools} == names
@@ -118,7 +121,7 @@ def test_what_not_everybody_wants_is_there_when_it_is_asked_for(tmp_path, settin
 # -- calls ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_memory_is_stored_found_read_changed_listed_and_deleted(worker):
+def test_a_memory_is_stored_found_read_changed_listed_and_deleted(worker: Worker) -> None:
     stored = call(worker, "store_memory", content="Dana drinks oat flat white.", key="dana", namespace="life")
     found = call(worker, "retrieve_memory", query="what does Dana drink?", namespace="life")
     changed = call(worker, "update_memory", key="dana", namespace="life", metadata={"lead": "acme", "gone": None})
@@ -141,7 +144,7 @@ def test_a_memory_is_stored_found_read_changed_listed_and_deleted(worker):
     assert "dana" in refused(worker, "get_memory", key="dana", namespace="life").message
 
 
-def test_research_answers_with_the_keys_that_it_cites(worker):
+def test_research_answers_with_the_keys_that_it_cites(worker: Worker) -> None:
     call(worker, "store_memory", content="Acme stalled on price in March.", key="acme/1", namespace="research")
 
     answer = call(worker, "research", query="Why did Acme stall?", namespace="research")
@@ -150,7 +153,7 @@ def test_research_answers_with_the_keys_that_it_cites(worker):
     assert [each["key"] for each in answer["citations"]] == ["acme/1"]
 
 
-def test_research_without_a_model_says_what_to_do_instead(tmp_path):
+def test_research_without_a_model_says_what_to_do_instead(tmp_path: Path) -> None:
     bare = worker_over(tmp_path / "memory")
     bare.load()
 
@@ -160,7 +163,7 @@ def test_research_without_a_model_says_what_to_do_instead(tmp_path):
     assert "retrieve_memory" in error.message
 
 
-def test_search_and_fetch_have_the_shapes_of_chatgpts_connectors(worker):
+def test_search_and_fetch_have_the_shapes_of_chatgpts_connectors(worker: Worker) -> None:
     call(worker, "store_memory", content="The lighthouse keeper collects barometers. " * 5, key="keeper/ö 1")
 
     found = call(worker, "search", query="lighthouse")["results"]
@@ -173,7 +176,7 @@ def test_search_and_fetch_have_the_shapes_of_chatgpts_connectors(worker):
     assert len(document["title"]) <= 80
 
 
-def test_null_parameters_count_as_left_out(worker):
+def test_null_parameters_count_as_left_out(worker: Worker) -> None:
     assert call(worker, "list_memories", namespace="empty", filter=None, cursor=None)["memories"] == []
 
 
@@ -201,14 +204,16 @@ def test_null_parameters_count_as_left_out(worker):
         ("memory_status", {"namespace": ""}, "namespace"),
     ],
 )
-def test_a_wrong_parameter_is_named_in_a_sentence(worker, tool, parameters, field):
+def test_a_wrong_parameter_is_named_in_a_sentence(
+    worker: Worker, tool: str, parameters: dict[str, Any], field: str
+) -> None:
     error = refused(worker, tool, **parameters)
 
     assert (type(error), error.field) == (InvalidInput, field)
     assert error.message.endswith((".", "?"))
 
 
-def test_what_is_not_there_is_not_found(worker):
+def test_what_is_not_there_is_not_found(worker: Worker) -> None:
     for tool in ("get_memory", "update_memory", "delete_memory"):
         extra = {"content": "x"} if tool == "update_memory" else {}
         assert isinstance(refused(worker, tool, key="nobody", **extra), NotFound)
@@ -216,7 +221,7 @@ def test_what_is_not_there_is_not_found(worker):
     assert "store_memory" in refused(worker, "no_such_tool").message
 
 
-async def test_a_call_that_comes_while_the_worker_loads_waits_for_it(tmp_path):
+async def test_a_call_that_comes_while_the_worker_loads_waits_for_it(tmp_path: Path) -> None:
     loading = worker_over(tmp_path / "memory")
     answer = asyncio.create_task(loading.toolbox.invoke("memory_status", {}))
     await asyncio.sleep(0)  # the call begins
@@ -227,7 +232,7 @@ async def test_a_call_that_comes_while_the_worker_loads_waits_for_it(tmp_path):
     await loading.close()
 
 
-def test_a_worker_that_could_not_load_says_why(tmp_path):
+def test_a_worker_that_could_not_load_says_why(tmp_path: Path) -> None:
     failed = worker_over(tmp_path / "no" / "volume")
     failed.load()
 
@@ -240,7 +245,7 @@ def test_a_worker_that_could_not_load_says_why(tmp_path):
 # -- caps ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_keeps_whole_memories_within_its_tokens_and_the_keys_of_the_others(worker):
+def test_an_answer_keeps_whole_memories_within_its_tokens_and_the_keys_of_the_others(worker: Worker) -> None:
     for at in range(30):
         call(worker, "store_memory", content=f"Harbour report {at}. " + "calm sea " * 60, key=f"r{at}", namespace="cap")
 
@@ -253,7 +258,7 @@ def test_an_answer_keeps_whole_memories_within_its_tokens_and_the_keys_of_the_ot
     assert len(found["memories"]) + len(found["more"]) + found.get("more_omitted", 0) == 30
 
 
-def test_pages_of_a_listing_keep_within_their_tokens_and_leave_none_out(worker):
+def test_pages_of_a_listing_keep_within_their_tokens_and_leave_none_out(worker: Worker) -> None:
     keys = {f"p{at}" for at in range(25)}
     for at, key in enumerate(sorted(keys)):
         text = '"quoted"\n' * 50 if at % 3 else "x"
@@ -271,11 +276,12 @@ def test_pages_of_a_listing_keep_within_their_tokens_and_leave_none_out(worker):
     assert sorted(seen) == sorted([*keys, "long"])
 
 
-def test_a_long_memory_is_read_in_parts_that_make_up_the_whole(worker):
+def test_a_long_memory_is_read_in_parts_that_make_up_the_whole(worker: Worker) -> None:
     content = "".join(f"Line {at}: tabs\tand “quotes” \\ 漢字 🙂\n" for at in range(1_500))
     call(worker, "store_memory", content=content, key="long", namespace="parts")
 
-    read, offset = "", 0
+    read = ""
+    offset: int | None = 0
     while offset is not None:
         piece = call(worker, "get_memory", key="long", namespace="parts", offset=offset, max_tokens=5_000)
         assert tokens_of(piece) <= 5_000
@@ -285,7 +291,7 @@ def test_a_long_memory_is_read_in_parts_that_make_up_the_whole(worker):
     assert "length" in refused(worker, "get_memory", key="long", namespace="parts", offset=99_000).message
 
 
-def test_metadata_that_fill_an_answer_are_left_out_and_that_is_told(worker):
+def test_metadata_that_fill_an_answer_are_left_out_and_that_is_told(worker: Worker) -> None:
     metadata = {f"field{at}": "words and words" for at in range(200)}
     call(worker, "store_memory", content="Short.", key="m", namespace="metadata", metadata=metadata)
 
@@ -306,7 +312,9 @@ _memories = st.lists(
 
 
 @given(_memories, st.integers(400, 3_000))
-def test_no_answer_is_larger_than_asked_and_none_loses_a_memory(memories, max_tokens):
+def test_no_answer_is_larger_than_asked_and_none_loses_a_memory(
+    memories: list[dict[str, Any]], max_tokens: int
+) -> None:
     shown = fitted(memories, max_tokens)
 
     assert tokens_of(shown) <= max_tokens
@@ -316,7 +324,7 @@ def test_no_answer_is_larger_than_asked_and_none_loses_a_memory(memories, max_to
     )
 
 
-def test_a_part_has_at_least_one_character_so_that_reading_on_ends():
+def test_a_part_has_at_least_one_character_so_that_reading_on_ends() -> None:
     assert part({"key": "k", "content": "🙂🙂"}, 1)["content"] == "🙂"
 
 
@@ -324,7 +332,7 @@ def test_a_part_has_at_least_one_character_so_that_reading_on_ends():
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
 )
-def test_a_memorys_uri_leads_back_to_it(namespace, key):
+def test_a_memorys_uri_leads_back_to_it(namespace: str, key: str) -> None:
     uri = memory_uri(namespace, key)
 
     assert uri.isascii()
@@ -334,7 +342,7 @@ def test_a_memorys_uri_leads_back_to_it(namespace, key):
 @pytest.mark.parametrize(
     "uri", ["", "memory://", "memory://a", "memory://a/", "memory:///k", "http://a/k", "memory://a/%ff"]
 )
-def test_what_is_no_uri_of_a_memory_is_refused(uri):
+def test_what_is_no_uri_of_a_memory_is_refused(uri: str) -> None:
     with pytest.raises(InvalidInput):
         parsed(uri)
 
@@ -348,7 +356,7 @@ OWLS = (
 )
 
 
-def test_a_library_is_found_and_read_within_the_tokens_that_were_asked_for(worker):
+def test_a_library_is_found_and_read_within_the_tokens_that_were_asked_for(worker: Worker) -> None:
     worker.documents.store(NewDocument(OWLS, Form.MARKDOWN, id="owls", namespace="docs", library="Owl Care"))
     [library] = call(worker, "resolve_library", name="owl", namespace="docs")["libraries"]
     for max_tokens in (200, 500, 2_000):
@@ -374,7 +382,7 @@ def test_a_library_is_found_and_read_within_the_tokens_that_were_asked_for(worke
 # -- the gateway ---------------------------------------------------------------------------------------------------
 
 
-def test_tools_are_listed_and_called_over_http(client):
+def test_tools_are_listed_and_called_over_http(client: TestClient) -> None:
     listed = client.get("/v1/tools").json()
     stored = client.post("/v1/tools/store_memory", json={"content": "Rye grows in Öland.", "namespace": "http"})
     envelope = {"action": "invoke_tool", "data": {"tool_name": "list_memories", "parameters": {"namespace": "http"}}}
@@ -398,7 +406,7 @@ def test_tools_are_listed_and_called_over_http(client):
         ("/v1/tools", {"action": "invoke_tool", "data": {"tool_name": "nope"}}, 404, "not_found"),
     ],
 )
-def test_a_failed_call_has_one_shape(client, path, body, status, code):
+def test_a_failed_call_has_one_shape(client: TestClient, path: str, body: object, status: int, code: str) -> None:
     response = client.post(path, json=body)
 
     failed = response.json()
@@ -408,15 +416,15 @@ def test_a_failed_call_has_one_shape(client, path, body, status, code):
 
 
 @pytest.mark.parametrize("body", [[], {"action": "destroy"}, {"action": "list_tools", "more": 1}, {"data": {}}])
-def test_what_is_no_envelope_is_refused(client, body):
+def test_what_is_no_envelope_is_refused(client: TestClient, body: object) -> None:
     assert client.post("/v1/tools", json=body).status_code == 422
 
 
-def test_the_envelope_is_a_job_too(tmp_path):
+def test_the_envelope_is_a_job_too(tmp_path: Path) -> None:
     worker = worker_over(tmp_path / "memory")
     worker.load()
 
-    async def run(*inputs):
+    async def run(*inputs: dict[str, Any]) -> list[Any]:
         runner = JobRunner(worker)
         return [await runner.run({"id": f"job-{at}", "input": input}) for at, input in enumerate(inputs)]
 
@@ -442,7 +450,9 @@ def test_the_envelope_is_a_job_too(tmp_path):
         ("delete_memory", {"filter": {"kind": "x"}}),
     ],
 )
-def test_a_call_that_is_delivered_twice_is_carried_out_once(client, tool, parameters):
+def test_a_call_that_is_delivered_twice_is_carried_out_once(
+    client: TestClient, tool: str, parameters: dict[str, Any]
+) -> None:
     namespace = f"twice {tool} {sorted(parameters)}"
     memory = {"content": "Bo sails.", "key": "bo", "namespace": namespace, "metadata": {"kind": "x"}}
     client.post("/v1/memories", json=memory)
@@ -465,11 +475,11 @@ class Anything(Parameters):
     pass
 
 
-def own(name, run=lambda _worker, _asked: {}):
+def own(name: str, run: Callable[[Services, Anything], Any] = lambda _worker, _asked: {}) -> Tool[Anything]:
     return Tool(name, "A tool of somebody.", Anything, run)
 
 
-def test_the_example_joins_through_its_entry_point(worker, monkeypatch):
+def test_the_example_joins_through_its_entry_point(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
     toolbox = Toolbox(worker, [*TOOLS, *installed([EXAMPLE])])
     call(worker, "store_memory", content="Acme asked for a quote.", namespace="crm", metadata={"lead": "acme"})
@@ -483,13 +493,13 @@ def test_the_example_joins_through_its_entry_point(worker, monkeypatch):
         asyncio.run(toolbox.invoke("lead_summary", {}))
 
 
-def test_a_name_that_is_taken_ends_the_start(worker):
+def test_a_name_that_is_taken_ends_the_start(worker: Worker) -> None:
     with pytest.raises(StartupError, match="two tools named store_memory"):
         Toolbox(worker, [*TOOLS, own("store_memory")])
 
 
 @pytest.mark.parametrize("name", ["", "has space", "1st", "x" * 65, "käse"])
-def test_a_name_that_clients_refuse_ends_the_start(worker, name):
+def test_a_name_that_clients_refuse_ends_the_start(worker: Worker, name: str) -> None:
     with pytest.raises(StartupError, match="cannot be a tool's name"):
         Toolbox(worker, [own(name)])
 
@@ -502,14 +512,14 @@ def test_a_name_that_clients_refuse_ends_the_start(worker, name):
         ("json:dumps", "neither"),
     ],
 )
-def test_an_entry_point_that_is_no_tool_ends_the_start_by_its_name(value, message):
+def test_an_entry_point_that_is_no_tool_ends_the_start_by_its_name(value: str, message: str) -> None:
     with pytest.raises(StartupError, match=message) as refusal:
         installed([EntryPoint("broken", value, "vector_memory.tools")])
 
     assert "broken" in str(refusal.value)
 
 
-def test_a_worker_does_not_start_with_a_broken_tool(tmp_path, monkeypatch):
+def test_a_worker_does_not_start_with_a_broken_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("broken", "json:dumps", "vector_memory.tools")
     monkeypatch.setattr("gateway.tools.toolbox.entry_points", lambda group: [broken])
 
@@ -530,8 +540,10 @@ def test_a_worker_does_not_start_with_a_broken_tool(tmp_path, monkeypatch):
         lambda: next(iter([])),  # its caller once waited for ever
     ],
 )
-def test_what_a_tool_does_wrong_reaches_the_caller_as_one_sentence(worker, caplog, returned):
-    async def wrongly(_worker, _asked):
+def test_what_a_tool_does_wrong_reaches_the_caller_as_one_sentence(
+    worker: Worker, caplog: pytest.LogCaptureFixture, returned: Callable[[], Any]
+) -> None:
+    async def wrongly(_worker: Services, _asked: Anything) -> Any:
         return returned()
 
     for run in (wrongly, lambda _worker, _asked: returned()):

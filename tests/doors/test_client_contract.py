@@ -231,7 +231,7 @@ def test_every_control_of_a_retrieval_is_passed_on(client: Client, namespace: st
             NewMemory(content=BUDGET, key="b", namespace=namespace, metadata={"n": 2}),
         ]
     )
-    found = client.retrieve(  # type: ignore[call-overload]  # words stand for a mode and a consistency
+    found = client.retrieve(
         "what does Dana drink?",
         namespace=namespace,
         k=2,
@@ -251,10 +251,15 @@ def test_every_control_of_a_retrieval_is_passed_on(client: Client, namespace: st
         why_not="b",
     )
     assert found.hits[0].memory.key == "a"
+    assert found.tokens is not None
     assert found.tokens > 0
-    assert found.explanation.why_not.key == "b"
-    assert found.explanation.filter.matches == 2
-    assert len(found.explanation.signals) == len(found.hits)
+    explanation = found.explanation
+    assert explanation is not None
+    assert explanation.why_not is not None
+    assert explanation.why_not.key == "b"
+    assert explanation.filter is not None
+    assert explanation.filter.matches == 2
+    assert len(explanation.signals) == len(found.hits)
     [alike] = client.retrieve(like="a", namespace=namespace, k=1).hits
     assert alike.memory.key == "b"
 
@@ -488,7 +493,7 @@ def test_vectors_of_another_embedder_are_made_anew_and_wrong_ones_are_refused(cl
     assert isinstance(results[0], Stored)
     refused = [each for each in results[1:] if isinstance(each, Refused)]
     assert [each.error.field for each in refused] == [*["embedding.vectors"] * 4, "created_at", *["expires_at"] * 2]
-    found = client.retrieve("oat flat white", namespace=namespace, mode="dense")  # type: ignore[call-overload]  # a word
+    found = client.retrieve("oat flat white", namespace=namespace, mode="dense")
     assert found.hits[0].memory.key == "other"
 
 
@@ -780,7 +785,7 @@ async def test_an_asynchronous_stream_that_is_left_or_cancelled_ends_the_models_
         await client.store(COFFEE)
 
         async def listen(heard: asyncio.Event) -> None:
-            async for step in client.research_stream("What does Dana drink?"):  # type: ignore[call-overload]  # see answer_of
+            async for step in client.research_stream("What does Dana drink?"):
                 if isinstance(step, Token):
                     heard.set()
 

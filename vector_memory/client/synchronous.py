@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
@@ -148,11 +148,11 @@ def _waits(
 
 def _iterates(
     method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[T]],
-) -> Callable[Concatenate["Client", P], Iterator[T]]:
+) -> Callable[Concatenate["Client", P], Generator[T]]:
     """Derive a method that iterates over the values which the asynchronous one yields."""
 
     @functools.wraps(method)
-    def iterating(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def iterating(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]:
         return self._loop.each(method(self._client, *args, **kwargs))
 
     return iterating
@@ -162,7 +162,7 @@ def _waits_asking(method: Asking[P, Coroutine[Any, Any, T]]) -> Asking[P, T]:
     return Asking(_waits(method.method))
 
 
-def _iterates_asking(method: Asking[P, AsyncGenerator[T]]) -> Asking[P, Iterator[T]]:
+def _iterates_asking(method: Asking[P, AsyncGenerator[T]]) -> Asking[P, Generator[T]]:
     return Asking(_iterates(method.method))
 
 

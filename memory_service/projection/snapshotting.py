@@ -3,6 +3,7 @@
 The service goes on: freezing takes milliseconds, and a thread of its own writes.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -115,7 +116,5 @@ class Snapshotter:
         self.after_background()
 
     def _take_quietly(self) -> None:
-        try:
+        with contextlib.suppress(Unavailable):  # logged; the journals hold everything, and the next use tries again
             self.take()
-        except Unavailable:
-            return  # logged; the journals hold everything, and the next use tries again

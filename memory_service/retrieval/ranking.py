@@ -211,11 +211,7 @@ def _relevance(scores: Scores, dense: Scores, lexical: Scores) -> Scores:
     """How likely each hit answers the query (n,), by a logistic curve; the scores are in descending order."""
     if not len(scores):
         return scores
-    odds = (
-        RELEVANCE_DENSE * dense
-        + RELEVANCE_LEXICAL * lexical
-        + RELEVANCE_BEHIND * (scores[0] - scores)
-        + RELEVANCE_CONSTANT
-    )
+    signals = RELEVANCE_DENSE * dense + RELEVANCE_LEXICAL * lexical
+    odds = signals + RELEVANCE_BEHIND * (scores[0] - scores) + RELEVANCE_CONSTANT
     relevance: Scores = (1 / (1 + np.exp(-odds))).astype(np.float32)
     return relevance

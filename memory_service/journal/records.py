@@ -91,8 +91,7 @@ class Header:
 
 def encode_header(header: Header) -> bytes:
     """Return the payload of a journal's first frame."""
-    fields = {"op": "journal", "format": FORMAT, "writer": header.writer, "embedder": header.embedder.as_dict()}
-    return _pack(fields)
+    return _pack({"op": "journal", "format": FORMAT, "writer": header.writer, "embedder": header.embedder.as_dict()})
 
 
 def decode_header(payload: bytes) -> Header:

@@ -72,13 +72,8 @@ class Snapshotter:
             frozen = self._projection.freeze()
             frozen_ms = round((time.perf_counter() - started) * 1000, 1)
             try:
-                path = snapshots.write(
-                    frozen,
-                    self._folder.snapshots,
-                    self._folder.journal,
-                    self._projection.embedder,
-                    self._projection.catalog.folder,
-                )
+                folder, scratch = self._folder, self._projection.catalog.folder
+                path = snapshots.write(frozen, folder.snapshots, folder.journal, self._projection.embedder, scratch)
             except OSError as error:
                 self._projection.records_since_freeze += records
                 log.warning("snapshot.failed", extra={"reason": str(error)})

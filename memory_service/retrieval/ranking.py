@@ -192,14 +192,9 @@ def _best(
     best = view.order(rows, scores)[:k]  # positions in `rows`
     scores = scores[best]
     dense, lexical = (None if it is None else it[best] for it in (dense, lexical))
-    return Ranking(
-        ids=view.texts.lexical.groups[rows[best]],
-        scores=scores,
-        dense=dense,
-        lexical=lexical,
-        relevance=None if dense is None or lexical is None else _relevance(scores, dense, lexical),
-        parts={name: part[best] for name, part in parts.items()},
-    )
+    relevance = None if dense is None or lexical is None else _relevance(scores, dense, lexical)
+    ids, parts = view.texts.lexical.groups[rows[best]], {name: part[best] for name, part in parts.items()}
+    return Ranking(ids=ids, scores=scores, dense=dense, lexical=lexical, relevance=relevance, parts=parts)
 
 
 def _total(parts: Mapping[str, Scores]) -> Scores:

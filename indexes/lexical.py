@@ -200,13 +200,8 @@ class LexicalIndex:
             kept += [some[at] for at in np.flatnonzero(of_each).tolist()]
             counts.append(of_each[of_each > 0].astype(np.uint32))
             postings.append(packed)
-        return Arrays(
-            self.groups[: self.count][alive],
-            self.lengths[: self.count][alive],
-            kept,
-            np.concatenate(counts),
-            np.concatenate(postings),
-        )
+        groups, lengths = self.groups[: self.count][alive], self.lengths[: self.count][alive]
+        return Arrays(groups, lengths, kept, np.concatenate(counts), np.concatenate(postings))
 
     def _living(
         self, found: list["array[int]"], alive: NDArray[np.bool_], fresh_row: NDArray[np.uint32]

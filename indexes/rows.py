@@ -33,11 +33,8 @@ class EncodedRows:
     @classmethod
     def empty(cls, count: int, dim: int) -> Self:
         """Return rows to be filled in."""
-        return cls(
-            np.empty(count, np.dtype("<i8")),
-            np.empty((count, dim), np.dtype("<f2")),
-            np.empty((count, BITS // 8), np.uint8),
-        )
+        ids, halves = np.empty(count, np.dtype("<i8")), np.empty((count, dim), np.dtype("<f2"))
+        return cls(ids, halves, np.empty((count, BITS // 8), np.uint8))
 
     @classmethod
     def encode(cls, ids: Groups, vectors: Vectors) -> Self:

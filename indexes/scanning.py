@@ -86,9 +86,8 @@ class Scanner:
         count = len(scores)
         if not count:
             return
-        scanner = self._scanning_all
+        scanner = self._scanning_all if positions is None else self._scanning_selected
         if positions is not None:
-            scanner = self._scanning_selected
             # one bit for each row (n,), packed (n / 8,); FAISS keeps a pointer to the selector, so it lives until then
             is_selected = np.zeros(len(rows), np.bool_)
             is_selected[positions] = True
@@ -137,12 +136,6 @@ def differing_bits(sketch: Sketches, sketches: Sketches, found: Distances) -> Di
     `faiss.IndexBinaryFlat.search` returns the nearest alone, sorted, and its `range_search` takes twice as long.
     """
     faiss.omp_set_num_threads(1)
-    _faiss.hammings(
-        faiss.swig_ptr(sketch),
-        faiss.swig_ptr(sketches),
-        1,
-        len(sketches),
-        len(sketch),
-        faiss.swig_ptr(found),
-    )
+    one, many, result = (faiss.swig_ptr(array) for array in (sketch, sketches, found))
+    _faiss.hammings(one, many, 1, len(sketches), len(sketch), result)
     return found

@@ -73,13 +73,8 @@ class Segment:
             _reserved(flat.codes, capacity * flat.code_size).view(np.float16).reshape(capacity, dim),
             _reserved(sketches_index.xb, capacity * BITS // 8).reshape(capacity, BITS // 8),
         )
-        return cls(
-            vectors_index=vectors_index,
-            sketches_index=sketches_index,
-            rows=rows,
-            alive=np.zeros(capacity, dtype=np.bool_),
-            count=0,
-        )
+        alive = np.zeros(capacity, dtype=np.bool_)
+        return cls(vectors_index=vectors_index, sketches_index=sketches_index, rows=rows, alive=alive, count=0)
 
     def append(self, rows: EncodedRows) -> "Segment":
         """Return this segment, or a copy with more room, with further rows; readers of this one do not notice."""

@@ -4,6 +4,7 @@ The process removes it at its end. If it is killed, the next process removes it.
 that its process is alive; locks work on local disk, and the volume is not used here.
 """
 
+import contextlib
 import fcntl
 import shutil
 import tempfile
@@ -39,9 +40,7 @@ class PrivateFolder:
 
 def _remove_abandoned(parent: Path) -> None:
     for lock_path in parent.glob(f"{PREFIX}*/{LOCK_NAME}"):
-        try:
-            with lock_path.open("r") as lock_file:
-                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock_path.parent, ignore_errors=True)
-        except OSError:
-            continue  # it is in use, or belongs to another user
+        # An OSError means that it is in use, or belongs to another user.
+        with contextlib.suppress(OSError), lock_path.open("r") as lock_file:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock_path.parent, ignore_errors=True)

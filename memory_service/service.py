@@ -97,9 +97,7 @@ class MemoryService(MemoryReader):
             every_records=settings.snapshot_records,
             every_s=settings.snapshot_interval_s,
         )
-        self._compactor = Compactor(
-            folder, self._snapshotter, seal=self._committer.seal, sealed=lambda: self._committer.sealed
-        )
+        self._compactor = Compactor(folder, self._snapshotter, self._committer.seal, lambda: self._committer.sealed)
         self._snapshotter.after_background = self._compactor.remove_quietly
 
     def close(self) -> None:
@@ -256,12 +254,8 @@ class MemoryService(MemoryReader):
         if dry_run:
             self._refresh(Consistency.EVENTUAL)
             present = self._catalog.ids(namespace, keys).keys()
-            return DeleteOutcome(
-                namespace=namespace,
-                keys=tuple(sorted(present)),
-                missing=tuple(sorted(set(keys) - present)),
-                dry_run=True,
-            )
+            missing = tuple(sorted(set(keys) - present))
+            return DeleteOutcome(namespace=namespace, keys=tuple(sorted(present)), missing=missing, dry_run=True)
         named = idempotency(idempotency_key, "delete_keys", {"namespace": namespace, "keys": keys})
         return self._delete(DeleteRequest(namespace, tuple(keys), None, named))
 
@@ -287,12 +281,8 @@ class MemoryService(MemoryReader):
             )
         if dry_run:
             self._refresh(Consistency.EVENTUAL)
-            return DeleteOutcome(
-                namespace=namespace,
-                keys=tuple(self._catalog.matching_keys(namespace, wanted)),
-                missing=(),
-                dry_run=True,
-            )
+            keys = tuple(self._catalog.matching_keys(namespace, wanted))
+            return DeleteOutcome(namespace=namespace, keys=keys, missing=(), dry_run=True)
         named = idempotency(idempotency_key, "delete_matching", {"namespace": namespace, "filter": filter})
         return self._delete(DeleteRequest(namespace, None, wanted, named))
 

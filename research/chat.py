@@ -59,6 +59,7 @@ _MESSAGE_TOKENS = 8
 _PART_TOKENS = 1_000
 
 _EVENT_FIELDS = ("id", "object", "created", "model", "system_fingerprint")
+_CITATION_FIELDS = ("n", "key", "namespace", "verdict", "quote", "memory_span", "date", "score")
 _log = logging.getLogger(__name__)
 
 
@@ -204,13 +205,9 @@ class Chat:
         if not message or room_tokens < ROOM_TOKENS_MIN:
             return ()
         relevance_min = self._settings.min_relevance if request.min_relevance is None else request.min_relevance
-        retrieval = Retrieval(
-            query=message[-QUERY.chars_max :],  # a long message usually ends in its question
-            namespace=request.namespace,
-            k=request.k,
-            filter=request.filter,
-            min_relevance=relevance_min or None,
-        )
+        query = message[-QUERY.chars_max :]  # a long message usually ends in its question
+        scope = {name: getattr(request, name) for name in ("namespace", "k", "filter")}
+        retrieval = Retrieval(query=query, min_relevance=relevance_min or None, **scope)
         _, retrieved = recall_not_by_model(retrieval, self._recall)
         return pack(retrieved.hits, room_tokens).passages
 
@@ -286,16 +283,7 @@ def _annotation(citation: Citation) -> dict[str, Any]:
             "title": citation.key,
             "url": f"memory://{quote(citation.namespace, safe='')}/{quote(citation.key, safe='')}",
         },
-        "memory": {
-            "n": citation.n,
-            "key": citation.key,
-            "namespace": citation.namespace,
-            "verdict": citation.verdict,
-            "quote": citation.quote,
-            "memory_span": citation.memory_span,
-            "date": citation.date,
-            "score": citation.score,
-        },
+        "memory": {name: getattr(citation, name) for name in _CITATION_FIELDS},
     }
 
 

@@ -69,13 +69,8 @@ def of_reply(reply: LLMReply, passages: Sequence[Passage]) -> Draft:
     """Read the sentences and citations of an LLM's reply."""
     completion = reply.completion
     text = citations.without_unknown(completion.text, len(passages))
-    return Draft(
-        text=text,
-        model=completion.model,
-        sentences=tuple(claims.read(text)),
-        unknown_citations=citations.find(completion.text, len(passages)).unknown,
-        reply=reply,
-    )
+    sentences, unknown = tuple(claims.read(text)), citations.find(completion.text, len(passages)).unknown
+    return Draft(text=text, model=completion.model, sentences=sentences, unknown_citations=unknown, reply=reply)
 
 
 def of_quotations(question: str, passages: Sequence[Passage], embed: Embed) -> Draft:

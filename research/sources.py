@@ -66,12 +66,8 @@ async def gather(
         ServiceError: any error of retrieving.
     """
     # A question that leaves no room is refused before anything is retrieved.
-    budget = plan(
-        request.query,
-        window_tokens=_window_tokens(request, settings),
-        answer_tokens=request.max_tokens,
-        passages_max=request.passages,
-    )
+    window, passages_max = _window_tokens(request, settings), request.passages
+    budget = plan(request.query, window_tokens=window, answer_tokens=request.max_tokens, passages_max=passages_max)
     asked_at_ms = wall_ms()
     _, retrieved = await asyncio.to_thread(recall_for, request, recall)
     watch.lap("retrieve")

@@ -9,7 +9,7 @@ import typer
 from gateway.cli.command import Command
 from gateway.cli.failing import FAILED, say, usage
 from gateway.cli.fields import Fields, asks
-from gateway.cli.showing import counted, print_json, show_line
+from gateway.cli.showing import counted, print_json, show_each, show_line
 from gateway.cli.target import AsJson, connected, where
 
 if TYPE_CHECKING:
@@ -77,14 +77,8 @@ def list_documents(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
     """Show documents, in order of id."""
-    count = 0
     with connected(context) as client:
-        for document in client.documents(**fields):
-            count += 1
-            if as_json:
-                print_json(document.body())
-            else:
-                _show(document)
+        count = show_each(client.documents(**fields), _show, as_json=as_json)
     if not as_json:
         say(counted(count, "document"))
 

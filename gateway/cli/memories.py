@@ -7,7 +7,7 @@ import typer
 
 from gateway.cli.failing import say, usage
 from gateway.cli.fields import Fields, asks
-from gateway.cli.showing import counted, print_json, show, show_line, show_memory
+from gateway.cli.showing import counted, print_json, show, show_each, show_line, show_memory
 from gateway.cli.target import AsJson, connected
 
 if TYPE_CHECKING:
@@ -83,15 +83,9 @@ def list_memories(
     """Show memories, newest first."""
     from itertools import islice
 
-    count = 0
     with connected(context) as client:
         memories = client.list(**fields, page_size=min(limit or PAGE_SIZE, PAGE_SIZE))
-        for memory in islice(memories, limit):
-            count += 1
-            if as_json:
-                print_json(memory.body())
-            else:
-                show_memory(memory)
+        count = show_each(islice(memories, limit), show_memory, as_json=as_json)
     if not as_json:
         say(counted(count, "memory", "memories"))
 

@@ -2,13 +2,17 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vector_memory.fields import Value
     from vector_memory.memories import Memory
+
+_V = TypeVar("_V", bound="Value")
 
 _CONTROL_CHARACTERS = {
     code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), 127, *range(128, 160)] if chr(code) not in "\n\t"
@@ -83,6 +87,18 @@ def show_line(*parts: tuple[str, str]) -> None:
 
     text = Text("  ").join(Text(safe(part), style=style) for part, style in parts if part)
     console().print(text, soft_wrap=not console().is_terminal)
+
+
+def show_each(values: Iterable[_V], show_one: Callable[[_V], None], *, as_json: bool) -> int:
+    """Print each value as it comes, and return how many came."""
+    count = 0
+    for value in values:
+        count += 1
+        if as_json:
+            print_json(value.body())
+        else:
+            show_one(value)
+    return count
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

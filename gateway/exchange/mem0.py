@@ -40,15 +40,8 @@ def item(value: dict[str, Any], where: str, namespace: str) -> ItemOrProblem:
     created_at = value.get("created_at")
     if created_at is not None and not _is_time(created_at):
         return Problem(where, f"created_at is not an ISO 8601 time: {created_at!r}.")
-    return item_of(
-        where,
-        content=value["memory"],
-        key=f"mem0/{id}",
-        namespace=namespace,
-        metadata={**owners, **(metadata or {})},
-        ttl_seconds=None,
-        created_at=created_at,
-    )
+    given = {"metadata": {**owners, **(metadata or {})}, "ttl_seconds": None, "created_at": created_at}
+    return item_of(where, content=value["memory"], key=f"mem0/{id}", namespace=namespace, **given)
 
 
 def _is_time(value: object) -> bool:

@@ -55,13 +55,8 @@ def _examine(folder: Path, scratch: Path | None) -> tuple[Report, bool]:
     )
     names = tuple(each.path.name for each in verdict.unusable)
     refusal = verdict.refusal if embedder else f"{STORE_FILE} does not say whose vectors the folder holds."
-    report = Report(
-        folder=str(folder),
-        findings=findings,
-        totals=_totals(folder, snapshots, journals, verdict),
-        unusable=names,
-        refusal=refusal,
-    )
+    totals = _totals(folder, snapshots, journals, verdict)
+    report = Report(folder=str(folder), findings=findings, totals=totals, unusable=names, refusal=refusal)
     return report, len(snapshots) == len(begun)
 
 

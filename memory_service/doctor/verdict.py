@@ -17,6 +17,7 @@ from memory_service.journal.files import SUFFIX
 RESTORE_JOURNAL = (
     "Restore the journal from a backup; until then keep a copy of the snapshots, which hold what it lacks."
 )
+RESTORE_ONE = "Restore one of the two from a backup; the folder does not tell which one is right."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,11 +184,7 @@ def _about_differences(
     )
     # Without complete journals, the last snapshot is the reference itself.
     compared = len(usable) if are_complete else len(usable) - 1
-    remedy = (
-        REBUILD
-        if are_complete
-        else "Restore one of the two from a backup; the folder does not tell which one is right."
-    )
+    remedy = REBUILD if are_complete else RESTORE_ONE
     for snapshot, difference in list(zip(usable, differences, strict=True))[: max(compared, 0)]:
         diagnoses = Diagnoses(f"{SNAPSHOT_FOLDER}/{snapshot.path.name}")
         if difference is None:

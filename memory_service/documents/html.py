@@ -13,8 +13,9 @@ _WITHOUT_TEXT = "script style noscript template nav aside footer form svg math i
 _LEFT_OUT = frozenset(f"{_WITHOUT_TEXT} select button head dialog".split())
 _PARTS = "address article blockquote body center details div figcaption figure fieldset header hgroup html main section"
 _LISTS = "dd dir dl dt li menu ol ul hr p pre summary caption table tr"
-_HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_BLOCKS = frozenset(f"{_PARTS} {_LISTS}".split()) | _HEADINGS.keys()
+_KINDS = {"pre": (BlockKind.CODE, 0), "tr": (BlockKind.TABLE, 0)}
+_KINDS |= {f"h{level}": (BlockKind.HEADING, level) for level in range(1, 7)}
+_BLOCKS = frozenset(f"{_PARTS} {_LISTS}".split()) | _KINDS.keys()
 _ROLES_LEFT_OUT = frozenset({"navigation", "banner", "contentinfo", "search", "complementary"})
 
 
@@ -106,15 +107,7 @@ _BREAK = "\v"
 def _begin(writer: _BlockWriter, tag: str, kinds: list[tuple[BlockKind, int]]) -> None:
     if tag in _BLOCKS:
         writer.close(*kinds[-1])
-        match tag:
-            case "pre":
-                kinds.append((BlockKind.CODE, 0))
-            case "tr":
-                kinds.append((BlockKind.TABLE, 0))
-            case _ if tag in _HEADINGS:
-                kinds.append((BlockKind.HEADING, _HEADINGS[tag]))
-            case _:
-                kinds.append((BlockKind.TEXT, 0))
+        kinds.append(_KINDS.get(tag, (BlockKind.TEXT, 0)))
         if tag == "li":
             # Items of a list are told apart by their dashes, as in Markdown.
             writer.write("- ")

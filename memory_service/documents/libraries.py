@@ -104,15 +104,9 @@ class LibraryService:
             raise NotFound(f"There is no library {id!r} in namespace {namespace!r}; GET /v1/libraries finds names.")
         if topic is None:
             return self._beginnings(library, tokens, namespace)
-        result = self._memories.retrieve(
-            Retrieval(
-                query=topic,
-                k=CANDIDATES_MAX,
-                namespace=namespace,
-                filter={**names.is_any_chunk(), "library": library},
-                max_tokens=tokens,
-            )
-        )
+        held: dict[str, JSON] = {**names.is_any_chunk(), "library": library}
+        query = Retrieval(query=topic, k=CANDIDATES_MAX, namespace=namespace, filter=held, max_tokens=tokens)
+        result = self._memories.retrieve(query)
         return _docs(library, _in_reading_order(result.hits), result.tokens or 0, truncated=bool(result.truncated))
 
     def _beginnings(self, library: str, tokens: int, namespace: str) -> Docs:
@@ -137,25 +131,18 @@ class LibraryService:
 
     def _by_meaning(self, name: str, namespace: str) -> list[str]:
         """Return the libraries of the chunks that are nearest to the name in meaning."""
-        query = Retrieval(
-            query=name, k=50, namespace=namespace, filter={**names.is_any_chunk(), "library": {"$exists": True}}
-        )
+        held: dict[str, JSON] = {**names.is_any_chunk(), "library": {"$exists": True}}
+        query = Retrieval(query=name, k=50, namespace=namespace, filter=held)
         return list(dict.fromkeys(str(hit.memory.metadata["library"]) for hit in self._memories.retrieve(query).hits))
 
     def _library(self, id: str, namespace: str, match: str) -> Library:
         heads = {"document.library": id}
         spelt = self._values("document.library_name", namespace, 2, heads)
-        topics = self._values("topic", namespace, TOPICS_MAX, heads)
+        topics = tuple(topic for topic, _ in self._values("topic", namespace, TOPICS_MAX, heads))
         documents = sum(count for _, count in self._values("document.library", namespace, 1, heads))
         chunks = sum(count for _, count in self._values("library", namespace, 1, {"library": id}))
-        return Library(
-            id=id,
-            name=spelt[0][0] if spelt else id,
-            documents=documents,
-            chunks=chunks,
-            topics=tuple(t for t, _ in topics),
-            match=match,
-        )
+        name = spelt[0][0] if spelt else id
+        return Library(id=id, name=name, documents=documents, chunks=chunks, topics=topics, match=match)
 
     def _values(
         self,

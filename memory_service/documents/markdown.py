@@ -57,11 +57,8 @@ def read_markdown(text: str) -> Extracted:
         blocks.append(Block(start, end, kind, int(token.tag[1:]) if is_heading else 0, heading))
     blocks.append(Block(end, len(text), BlockKind.TEXT))
     front_title = _FRONT_TITLE.search(front[0]) if front else None
-    title = (
-        front_title[1].strip("\"'")
-        if front_title
-        else next((b.title for b in blocks if b.level == 1 and b.title), None)
-    )
+    first_title = next((block.title for block in blocks if block.level == 1 and block.title), None)
+    title = front_title[1].strip("\"'") if front_title else first_title
     return Extracted(text, trim_blocks(text, blocks), title or None)
 
 

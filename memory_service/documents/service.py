@@ -9,7 +9,7 @@ completes it.
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from memory_service import checks
@@ -111,16 +111,10 @@ class DocumentService:
         removed = sorted(set(present).difference(keys))
         for start in range(0, len(removed), BATCH.most):
             self._memories.delete_keys(removed[start : start + BATCH.most], namespace=namespace)
-        counts = {status: sum(item.status is status for item in stored) for status in StoreStatus}
+        counts = {status.value: sum(item.status is status for item in stored) for status in StoreStatus}
         is_complete = set(keys).issubset(present)  # another worker may have deleted the document since
         now = document_of(id, namespace, metadata, len(keys), stored[-1].updated_at_ms, is_complete=is_complete)
-        return Uploaded(
-            **dict(now),
-            stored=counts[StoreStatus.STORED],
-            updated=counts[StoreStatus.UPDATED],
-            unchanged=counts[StoreStatus.UNCHANGED],
-            deleted=len(removed),
-        )
+        return Uploaded(**dict(now), **counts, deleted=len(removed))
 
     def _memories_of(
         self, document: NewDocument, id: str, extracted: Extracted, chunks: Sequence[Chunk]
@@ -181,14 +175,11 @@ class DocumentService:
 
     def _chunks(self, namespace: str, id: str, consistency: Consistency) -> list[Memory]:
         chunks: list[Memory] = []
+        filter: dict[str, JSON] = {"document_id": id}
         cursor = None
         while True:
             page = self._memories.list(
-                namespace=namespace,
-                filter={"document_id": id},
-                limit=LIMIT.most,
-                cursor=cursor,
-                consistency=consistency,
+                namespace=namespace, filter=filter, limit=LIMIT.most, cursor=cursor, consistency=consistency
             )
             # Other memories may have the same metadata; only a chunk has such a key.
             chunks += [memory for memory in page.memories if names.is_chunk_key(id, memory.key)]
@@ -245,11 +236,8 @@ class DocumentService:
 
     def _heads(self, namespace: str, ids: Sequence[str]) -> dict[JSON, Memory]:
         # Only heads have the field `document`.
-        filter: Mapping[str, JSON] = {
-            **names.is_any_chunk(),
-            "document_id": {"$in": ids},
-            "document": {"$exists": True},
-        }
+        of_heads: dict[str, JSON] = {"document_id": {"$in": ids}, "document": {"$exists": True}}
+        filter = {**names.is_any_chunk(), **of_heads}
         heads = self._memories.list(namespace=namespace, filter=filter, limit=LIMIT.most).memories
         # While an upload replaces a head, a document has two; the later one counts.
         return {memory.metadata["document_id"]: memory for memory in sorted(heads, key=updated_at_ms)}

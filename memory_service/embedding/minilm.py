@@ -106,8 +106,7 @@ def packaged_folder(package: str = PACKAGE) -> Path:
     """Return the folder of an installed package's model, without importing the package."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        message = f"The embedding model is not installed: {_INSTALL}."
-        raise StartupError(message)
+        raise StartupError(f"The embedding model is not installed: {_INSTALL}.")
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
@@ -116,11 +115,9 @@ def _verify(file: Path, sha256: str) -> None:
         with file.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        message = f"The embedding model's {file} cannot be read ({error.strerror}); {_REPAIR}."
-        raise StartupError(message) from error
+        raise StartupError(f"The embedding model's {file} cannot be read ({error.strerror}); {_REPAIR}.") from error
     if found != sha256:
-        message = f"The embedding model's {file} is not the expected file (its sha256 is {found}); {_REPAIR}."
-        raise StartupError(message)
+        raise StartupError(f"The embedding model's {file} is not the expected file (its sha256 is {found}); {_REPAIR}.")
 
 
 def _session(folder: Path, threads: int, precision: Precision) -> "InferenceSession":

@@ -82,21 +82,19 @@ def _load(model: str, device: str | None) -> "SentenceTransformer":
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging
     except ImportError as error:
-        message = (
+        raise StartupError(
             "A sentence-transformers model needs the library and torch: run `pip install '.[sentence-transformers]'`."
-        )
-        raise StartupError(message) from error
+        ) from error
     transformers_logging.disable_progress_bar()  # standard error is for log lines
     try:
         # eval: a model in training mode would drop parts of its input at random.
         return SentenceTransformer(model, device=device).eval()
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        message = (
+        raise StartupError(
             f"sentence-transformers cannot load {model!r}: {reason}. MEMORY_EMBEDDER takes the folder of a model that "
             "the library saved, or a model's name on a hub that this machine reaches or has fetched it from before."
-        )
-        raise StartupError(message) from error
+        ) from error
 
 
 def _cutter(model: "SentenceTransformer", name: str) -> Cutter:
@@ -104,8 +102,7 @@ def _cutter(model: "SentenceTransformer", name: str) -> Cutter:
 
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
-        message = f"The model {name!r} has no fast tokenizer, which is needed to cut long texts at words."
-        raise StartupError(message)
+        raise StartupError(f"The model {name!r} has no fast tokenizer, which is needed to cut long texts at words.")
     if model.max_seq_length is None:
         message = f"The model {name!r} does not say how long a text it reads: set max_seq_length in its folder."
         raise StartupError(message)
@@ -145,8 +142,7 @@ def _weights_sha256(folder: Path) -> str:
     """The sha256 of the weights file; of several files, the sha256 of all their names and sums."""
     files = _weights_files(folder)
     if not files:
-        message = f"There are no weights in {folder}."
-        raise StartupError(message)
+        raise StartupError(f"There are no weights in {folder}.")
     sums = [_sha256(file) for file in files]
     # One file counts by its own sum, so the sha256 that a hub shows is the revision.
     if len(sums) == 1:

@@ -91,8 +91,7 @@ class Header:
 
 def encode_header(header: Header) -> bytes:
     """Return the payload of a journal's first frame."""
-    fields = {"op": "journal", "format": FORMAT, "writer": header.writer, "embedder": header.embedder.as_dict()}
-    return _pack(fields)
+    return _pack({"op": "journal", "format": FORMAT, "writer": header.writer, "embedder": header.embedder.as_dict()})
 
 
 def decode_header(payload: bytes) -> Header:
@@ -114,19 +113,9 @@ def encode(record: Record) -> bytes:
     at = [record.stamp.ms, record.stamp.counter]
     match record.mutation:
         case Put() as put:
-            return _pack(
-                {
-                    "op": "put",
-                    "at": at,
-                    "ns": put.namespace,
-                    "key": put.key,
-                    "content": put.content,
-                    "meta": put.metadata,
-                    "vectors": put.vectors.astype("<f4").tobytes(),
-                    "created": put.created_at_ms,
-                    "expires": put.expires_at_ms,
-                }
-            )
+            text = {"op": "put", "at": at, "ns": put.namespace, "key": put.key, "content": put.content}
+            times = {"created": put.created_at_ms, "expires": put.expires_at_ms}
+            return _pack({**text, "meta": put.metadata, "vectors": put.vectors.astype("<f4").tobytes(), **times})
         case Removal(namespace, key):
             return _pack({"op": "delete", "at": at, "ns": namespace, "key": key})
         case RememberedReply(namespace, key, digest, result):

@@ -104,13 +104,8 @@ class FrozenIndex:
 def unpacked_texts(values: Iterator[Any]) -> Texts:
     """Return words and structure from the next values that `FrozenIndex.packed_texts` packed."""
     groups, lengths, terms, counts, postings, talk = (next(values) for _ in range(PACKED_VALUES))
-    arrays = Arrays(
-        np.frombuffer(groups, "<i8").astype(np.int64),
-        np.frombuffer(lengths, "<u4").astype(np.uint32),
-        terms,
-        np.frombuffer(counts, "<u4"),
-        np.frombuffer(postings, "<u4"),
-    )
+    ids, word_counts = np.frombuffer(groups, "<i8").astype(np.int64), np.frombuffer(lengths, "<u4").astype(np.uint32)
+    arrays = Arrays(ids, word_counts, terms, np.frombuffer(counts, "<u4"), np.frombuffer(postings, "<u4"))
     return Texts(LexicalIndex.over(arrays), Conversation.over(talk))
 
 

@@ -31,7 +31,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import islice
 from weakref import WeakValueDictionary
 
@@ -208,12 +208,10 @@ class IndexCache:
             worker, and no snapshot is taken without it.
         """
         held = None
-        try:
+        with suppress(Unavailable):  # another thread's attempt may succeed
             held = self.get(namespace)
             if held is None:
                 self.add(namespace, NamespaceIndex(GroupIndex(self._dim)))
-        except Unavailable:
-            pass  # another thread's attempt may succeed
         with self._table:
             entry = self._entries[namespace]
             index = self._get_resident(namespace, entry)  # the same as `held`, even if it was evicted since

@@ -94,6 +94,7 @@ SCHEMAS_READ = (1, 2)
 COLUMNS = "id, namespace, key, content, metadata, stamp_ms, created_at_ms, expires_at_ms"
 VERSION_COLUMNS = "id, content, metadata, stamp_ms, stamp_counter, stamp_writer, created_at_ms, expires_at_ms"
 MEMORY_COLUMNS = "m.namespace, m.key, m.content, m.metadata, m.created_at_ms, m.stamp_ms, m.expires_at_ms"
+_MEMORY_FIELDS = ("namespace", "key", "content", "metadata", "created_at_ms", "updated_at_ms", "expires_at_ms")
 STAMP_COLUMNS = "stamp_ms, stamp_counter, stamp_writer"
 TOMBSTONE = f"SELECT {STAMP_COLUMNS}, expired_at_ms, deleted_at_ms FROM tombstone WHERE namespace = ? AND key = ?"
 
@@ -147,16 +148,8 @@ def version_of(row: Sequence[Any]) -> Version:
 
 def memory_of(row: Sequence[Any]) -> Memory:
     """Read a row of `MEMORY_COLUMNS`."""
-    namespace, key, content, metadata, created_at_ms, stamp_ms, expires_at_ms = row
-    return Memory(
-        namespace=namespace,
-        key=key,
-        content=content,
-        metadata=json.loads(metadata),
-        created_at_ms=created_at_ms,
-        updated_at_ms=stamp_ms,
-        expires_at_ms=expires_at_ms,
-    )
+    fields = dict(zip(_MEMORY_FIELDS, row, strict=True))
+    return Memory(**{**fields, "metadata": json.loads(fields["metadata"])})
 
 
 def tombstone_of(row: Sequence[Any]) -> Tombstone:

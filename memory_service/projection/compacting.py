@@ -17,6 +17,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from memory_service.journal.data_folder import DataFolder
@@ -33,24 +34,19 @@ QUIET_S = 24 * 3600.0
 """Silence after which no writer appends to a journal. A writer seals its file after an hour already."""
 
 
+@dataclass(frozen=True, slots=True)
 class Compactor:
-    """Removes journals that are not needed any more."""
+    """Removes journals that are not needed any more.
 
-    def __init__(
-        self,
-        folder: DataFolder,
-        snapshotter: Snapshotter,
-        seal: Callable[[], None],
-        sealed: Callable[[], Collection[str]],
-    ) -> None:
-        """Args:
-        seal: makes this process leave its current journal for good.
-        sealed: returns the journals that this process has left.
-        """
-        self._folder = folder
-        self._snapshotter = snapshotter
-        self._seal = seal
-        self._sealed = sealed
+    Attributes:
+        _seal: makes this process leave its current journal for good.
+        _sealed: returns the journals that this process has left.
+    """
+
+    _folder: DataFolder
+    _snapshotter: Snapshotter
+    _seal: Callable[[], None]
+    _sealed: Callable[[], Collection[str]]
 
     def compact(self) -> Compacted:
         """Seal the journal, take as many snapshots as are kept, and remove the journals that they cover.

@@ -37,14 +37,7 @@ from memory_service.journal.data_folder import write_synced
 from memory_service.journal.files import SUFFIX
 from memory_service.journal.records import FORMAT
 from memory_service.journal.writer import sync_folder
-from memory_service.namespaces.index import (
-    PACKED_VALUES,
-    PACKED_VERSION,
-    FrozenIndex,
-    Texts,
-    unpacked,
-    unpacked_texts,
-)
+from memory_service.namespaces.index import PACKED_VALUES, PACKED_VERSION, FrozenIndex, Texts, unpacked, unpacked_texts
 from memory_service.namespaces.spilling import Extent, Spill, Spilled, SpillFailed, StartingSpill
 from memory_service.projection.catalog import FrozenCatalog
 from memory_service.projection.catalog_schema import SCHEMA_VERSION, SCHEMAS_READ

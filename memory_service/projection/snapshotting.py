@@ -3,6 +3,7 @@
 The service goes on: freezing takes milliseconds, and a thread of its own writes.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -71,13 +72,8 @@ class Snapshotter:
             frozen = self._projection.freeze()
             frozen_ms = round((time.perf_counter() - started) * 1000, 1)
             try:
-                path = snapshots.write(
-                    frozen,
-                    self._folder.snapshots,
-                    self._folder.journal,
-                    self._projection.embedder,
-                    self._projection.catalog.folder,
-                )
+                folder, scratch = self._folder, self._projection.catalog.folder
+                path = snapshots.write(frozen, folder.snapshots, folder.journal, self._projection.embedder, scratch)
             except OSError as error:
                 self._projection.records_since_freeze += records
                 log.warning("snapshot.failed", extra={"reason": str(error)})
@@ -115,7 +111,5 @@ class Snapshotter:
         self.after_background()
 
     def _take_quietly(self) -> None:
-        try:
+        with contextlib.suppress(Unavailable):  # logged; the journals hold everything, and the next use tries again
             self.take()
-        except Unavailable:
-            return  # logged; the journals hold everything, and the next use tries again

@@ -41,16 +41,14 @@ def _condition(projection: Projection, namespace: str, wanted: Filter) -> Condit
     matches = len(projection.catalog.matching_ids(namespace, wanted))
     match wanted:
         case AllOf(parts):
-            return Condition(
-                shown="$and", matches=matches, parts=tuple(_condition(projection, namespace, part) for part in parts)
-            )
+            shown = "$and"
         case AnyOf(parts):
-            return Condition(
-                shown="$or", matches=matches, parts=tuple(_condition(projection, namespace, part) for part in parts)
-            )
+            shown = "$or"
         case Not(part):
-            return Condition(shown="$not", matches=matches, parts=(_condition(projection, namespace, part),))
-    return Condition(shown=to_json(wanted), matches=matches)
+            shown, parts = "$not", (part,)
+        case _:
+            return Condition(shown=to_json(wanted), matches=matches)
+    return Condition(shown=shown, matches=matches, parts=tuple(_condition(projection, namespace, it) for it in parts))
 
 
 def _signals(ranking: Ranking, position: int) -> dict[str, float]:

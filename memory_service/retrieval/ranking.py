@@ -201,14 +201,9 @@ def _best(
     # (k,) each
     scores = scores[best]
     dense, lexical = (None if it is None else it[best] for it in (dense, lexical))
-    return Ranking(
-        ids=view.texts.lexical.groups[rows[best]],
-        scores=scores,
-        dense=dense,
-        lexical=lexical,
-        relevance=None if dense is None or lexical is None else _relevance(scores, dense, lexical),
-        parts={name: part[best] for name, part in parts.items()},
-    )
+    relevance = None if dense is None or lexical is None else _relevance(scores, dense, lexical)
+    ids, parts = view.texts.lexical.groups[rows[best]], {name: part[best] for name, part in parts.items()}
+    return Ranking(ids=ids, scores=scores, dense=dense, lexical=lexical, relevance=relevance, parts=parts)
 
 
 def _total(parts: Mapping[str, Scores]) -> Scores:
@@ -222,11 +217,7 @@ def _relevance(scores: Scores, dense: Scores, lexical: Scores) -> Scores:
     if not len(scores):
         return scores
     # (n,) the logarithm of the odds, and the probability that belongs to it.
-    odds = (
-        RELEVANCE_DENSE * dense
-        + RELEVANCE_LEXICAL * lexical
-        + RELEVANCE_BEHIND * (scores[0] - scores)
-        + RELEVANCE_CONSTANT
-    )
+    signals = RELEVANCE_DENSE * dense + RELEVANCE_LEXICAL * lexical
+    odds = signals + RELEVANCE_BEHIND * (scores[0] - scores) + RELEVANCE_CONSTANT
     relevance: Scores = (1 / (1 + np.exp(-odds))).astype(np.float32)
     return relevance

@@ -49,15 +49,9 @@ class Retriever:
         half_life = retrieval.recency_half_life_days
         boosts = Boosts(now_ms, None if half_life is None else half_life * checks.DAY_MS, retrieval.importance_weight)
         index = self._projection.index(retrieval.namespace)
-        is_text = retrieval.query is not None
-        query = PreparedQuery(
-            retrieval=retrieval,
-            wanted=wanted,
-            query=analyze_query(retrieval.query, index) if retrieval.query is not None else _NO_QUERY,
-            as_of_ms=as_of_ms,
-            boosts=boosts,
-        )
-        return query if is_text else self._with_memory(query, index)
+        analyzed = _NO_QUERY if retrieval.query is None else analyze_query(retrieval.query, index)
+        query = PreparedQuery(retrieval=retrieval, wanted=wanted, query=analyzed, as_of_ms=as_of_ms, boosts=boosts)
+        return self._with_memory(query, index) if retrieval.query is None else query
 
     def embed(self, queries: Sequence[PreparedQuery]) -> list[PreparedQuery]:
         """Start embedding the queries that need a vector. They share the model's runs.

@@ -93,13 +93,9 @@ def search(projection: Projection, query: PreparedQuery) -> tuple[SearchResult, 
     ids = {at: int(ranking.ids[at]) for at in (*chosen, *nearest)}
     memories = projection.catalog.by_ids(list(ids.values()), query.as_of_ms)
     is_complete = len(ranking.ids) >= min(retrieval.k, count) and len(memories) == len(ids)
+    chosen, nearest = ([at for at in positions if ids[at] in memories] for positions in (chosen, nearest))
     result = SearchResult(
-        candidates=among,
-        count=count,
-        ranking=ranking,
-        chosen=[at for at in chosen if ids[at] in memories],
-        nearest=[at for at in nearest if ids[at] in memories],
-        memories=memories,
+        candidates=among, count=count, ranking=ranking, chosen=chosen, nearest=nearest, memories=memories
     )
     return result, is_complete
 

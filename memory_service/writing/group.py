@@ -11,6 +11,9 @@ from memory_service.projection.applying import Projection
 from memory_service.projection.catalog_schema import Version
 from vector_memory.errors import Unavailable
 
+_SHARED_FIELDS = ("content", "metadata", "created_at_ms", "expires_at_ms", "vectors")
+"""Fields that a put and the version it makes have in common."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Group:
@@ -58,15 +61,8 @@ class Group:
         # Later requests of the group see this record as if it were applied.
         match mutation:
             case Put() as put:
-                self._versions[put.namespace, put.key] = Version(
-                    id=None,
-                    content=put.content,
-                    metadata=put.metadata,
-                    stamp=stamp,
-                    created_at_ms=put.created_at_ms,
-                    expires_at_ms=put.expires_at_ms,
-                    vectors=put.vectors,
-                )
+                shared = {name: getattr(put, name) for name in _SHARED_FIELDS}
+                self._versions[put.namespace, put.key] = Version(id=None, stamp=stamp, **shared)
             case Removal(namespace, key):
                 self._versions[namespace, key] = None
             case RememberedReply(namespace, key, digest, result):

@@ -93,13 +93,8 @@ def _store(item: PreparedMemory, group: Group) -> Stored:
         group.write(stamp, put)
         status = StoreStatus.UPDATED if current else StoreStatus.STORED
         created_at_ms, updated_at_ms = put.created_at_ms, stamp.ms
-    return Stored(
-        namespace=item.namespace,
-        key=item.key,
-        status=status,
-        created_at_ms=created_at_ms,
-        updated_at_ms=updated_at_ms,
-    )
+    times = {"created_at_ms": created_at_ms, "updated_at_ms": updated_at_ms}
+    return Stored(namespace=item.namespace, key=item.key, status=status, **times)
 
 
 def _put(item: PreparedMemory, current: Version | None, stamp: Stamp, group: Group) -> Put:
@@ -171,15 +166,9 @@ def _plan_delete(request: DeleteRequest, group: Group) -> Plan:
         stamp = group.tick()
         group.write(stamp, Removal(request.namespace, key))
         receipt = receipt_id(stamp)
-    missing = sorted(set(keys).difference(present))
-    deleted = DeleteOutcome(
-        namespace=request.namespace,
-        keys=tuple(sorted(present)),
-        missing=tuple(missing),
-        dry_run=False,
-        receipt=receipt,
-    )
-    return Plan(deleted, [len(group.records)])
+    deleted, missing = tuple(sorted(present)), tuple(sorted(set(keys).difference(present)))
+    outcome = DeleteOutcome(namespace=request.namespace, keys=deleted, missing=missing, dry_run=False, receipt=receipt)
+    return Plan(outcome, [len(group.records)])
 
 
 def settle(plan: Plan, durable: int, error: ServiceError | None) -> WriteOutcome | ServiceError:

@@ -47,14 +47,8 @@ def recall_for(request: ResearchRequest, recall: Recall) -> tuple[Retrieval, Ret
 
     Memories that a model wrote are left out unless the question includes them.
     """
-    retrieval = Retrieval(
-        query=request.query,
-        namespace=request.namespace,
-        k=request.k,
-        filter=request.filter,
-        min_score=request.min_score,
-        explain=request.trace,
-    )
+    asked = {name: getattr(request, name) for name in ("query", "namespace", "k", "filter", "min_score")}
+    retrieval = Retrieval(**asked, explain=request.trace)
     return (retrieval, recall.retrieve(retrieval)) if request.include_model else recall_not_by_model(retrieval, recall)
 
 

@@ -223,11 +223,8 @@ class _LineBody:
 
     def __init__(self, line: str, first: int, line_marks: Sequence[Mark]) -> None:
         plain = _masked(line)
-        bounds = [
-            first,
-            *(place for mark in line_marks for place in (max(mark.start, first), max(mark.stop, first))),
-            len(line),
-        ]
+        places = (place for mark in line_marks for place in (mark.start, mark.stop))
+        bounds = [first, *(max(place, first) for place in places), len(line)]
         self._stretches = list(zip(bounds[::2], bounds[1::2], strict=True))
         self._begins = list(accumulate((stop - start for start, stop in self._stretches), initial=0))
         self._marks = {mark: i for i, mark in enumerate(line_marks)}

@@ -192,10 +192,8 @@ class Evidence:
 
     def excerpt_at(self, start: int, stop: int) -> Excerpt:
         """Return the sentences that characters [start, stop) touch."""
-        touched = [span for span in self._spans if span.start < stop and span.stop > start]
-        return (
-            self._excerpt(touched[0], touched[-1]) if touched else self._excerpt(Span(start, stop), Span(start, stop))
-        )
+        touched = [span for span in self._spans if span.start < stop and span.stop > start] or [Span(start, stop)]
+        return self._excerpt(touched[0], touched[-1])
 
     def _excerpt(self, first: Span, last: Span) -> Excerpt:
         return Excerpt(first.start, last.stop, TextFeatures(self.content[first.start : last.stop]))

@@ -85,16 +85,8 @@ def extract(question: str, passages: Sequence[Passage], embed: Embed) -> Extract
         quotation, mark = f"“{sentence.text}”", f" [{sentence.n}]"
         start = len(text) + 1
         text += f"\n{quotation}{mark}"
-        sentences.append(
-            Sentence(
-                start=start,
-                stop=len(text),
-                line=start,
-                kind=Kind.STATEMENT,
-                text=quotation,
-                claims=(Claim(quotation, (sentence.n,)),),
-            )
-        )
+        claims, place = (Claim(quotation, (sentence.n,)),), {"start": start, "stop": len(text), "line": start}
+        sentences.append(Sentence(kind=Kind.STATEMENT, text=quotation, claims=claims, **place))
     return Extract(text, tuple(sentences))
 
 

@@ -182,13 +182,9 @@ def judge(claims: Sequence[CitedClaim], embed: Embed) -> list[Judgement]:
 
 def _citation(sentence: Sentence, passage: Passage, judgement: Judgement) -> Citation:
     is_found = judgement.verdict != "unsupported"
+    of_passage = {name: getattr(passage, name) for name in ("n", "key", "namespace", "score", "date", "created_at")}
     return Citation(
-        n=passage.n,
-        key=passage.key,
-        namespace=passage.namespace,
-        score=passage.score,
-        date=passage.date,
-        created_at=passage.created_at,
+        **of_passage,
         verdict=judgement.verdict,
         answer_span=(sentence.start, sentence.stop),
         memory_span=(judgement.start, judgement.stop) if is_found else None,

@@ -60,13 +60,9 @@ def read(body: str, *, model: str, secret: str) -> Completion:
     reply = decode(body)
     match reply:
         case {"choices": [{"message": {"content": str(content)}, **choice}, *_], **rest} if content.strip():
-            usage = rest.get("usage")
-            return Completion(
-                text=whole_text(content),
-                model=word(rest.get("model")) or model,
-                finish_reason=word(choice.get("finish_reason")),
-                **counts(usage),
-            )
+            text, reason = whole_text(content), word(choice.get("finish_reason"))
+            model = word(rest.get("model")) or model
+            return Completion(text=text, model=model, finish_reason=reason, **counts(rest.get("usage")))
         case _:
             raise rejection(reply, body, secret)
 

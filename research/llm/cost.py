@@ -32,15 +32,9 @@ def cost(prices: Prices, *, prompt_tokens: int, completion_tokens: int, seconds:
     Returns:
         None if no price is set, or if a price needs tokens that the endpoint did not report: the cost is unknown.
     """
-    priced = [
-        (price, amount)
-        for price, amount in (
-            (prices.per_million_input, prompt_tokens / _MILLION),
-            (prices.per_million_output, completion_tokens / _MILLION),
-            (prices.per_second, seconds),
-        )
-        if price is not None
-    ]
+    rates = (prices.per_million_input, prices.per_million_output, prices.per_second)
+    amounts = (prompt_tokens / _MILLION, completion_tokens / _MILLION, seconds)
+    priced = [(price, amount) for price, amount in zip(rates, amounts, strict=True) if price is not None]
     if not priced or any(not amount for _, amount in priced):
         return None
     return sum(price * amount for price, amount in priced)

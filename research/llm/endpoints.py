@@ -117,12 +117,8 @@ class _Upstream:
 
     def _reply(self, completion: Completion, started: float) -> LLMReply:
         seconds = time.perf_counter() - started
-        paid = cost(
-            self.endpoint.prices,
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            seconds=seconds,
-        )
+        prompt, written = completion.prompt_tokens, completion.completion_tokens
+        paid = cost(self.endpoint.prices, prompt_tokens=prompt, completion_tokens=written, seconds=seconds)
         return LLMReply(completion, self.name, seconds, paid)
 
 
@@ -202,13 +198,11 @@ class Endpoints:
         Raises:
             ServiceError: as `forward`, also in the middle. An answer that is cut off always ends in an error.
         """
-        return self._first_stream(
-            lambda upstream, limit_s: upstream.client.forward_stream(
-                body, timeout_s=deadline.left_s, first_token_s=limit_s
-            ),
-            deadline,
-            self._serving(model),
-        )
+
+        def begin(upstream: _Upstream, limit_s: float) -> AsyncGenerator[Chunk]:
+            return upstream.client.forward_stream(body, timeout_s=deadline.left_s, first_token_s=limit_s)
+
+        return self._first_stream(begin, deadline, self._serving(model))
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -353,12 +347,5 @@ def _error_of_all(failures: dict[str, ServiceError]) -> ServiceError:
 
 
 def _log_failure(upstream: _Upstream, error: ServiceError, *, is_last: bool) -> None:
-    log.warning(
-        "llm.failed",
-        extra={
-            "endpoint": upstream.name,
-            "reason": error.message,
-            "breaker": upstream.breaker.state.value,
-            "asked_next": not is_last,
-        },
-    )
+    fields = {"endpoint": upstream.name, "reason": error.message, "breaker": upstream.breaker.state.value}
+    log.warning("llm.failed", extra={**fields, "asked_next": not is_last})

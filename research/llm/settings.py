@@ -7,10 +7,11 @@ name in capitals, or from the field's own `env` if it names one.
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
 
 from research.llm.cost import Prices
 from vector_memory.research import TIMEOUT_S
@@ -50,17 +51,34 @@ class Endpoint:
         return match[1] if match else None
 
 
+def _blank_to_none(value: object) -> object:
+    # Compose files pass empty variables, and secret files end in a newline.
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return (text.strip() or None) if isinstance(text, str) else value
+
+
+def _checked_key(value: SecretStr | None) -> SecretStr | None:
+    # A header takes nothing else, and the HTTP library's error would quote the key.
+    if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces")
+    return value
+
+
+_Blankable = Annotated[str | None, BeforeValidator(_blank_to_none)]
+_Key = Annotated[SecretStr | None, BeforeValidator(_blank_to_none), AfterValidator(_checked_key)]
+
+
 class _EndpointSettings(BaseModel):
     """The fields that every endpoint has."""
 
     # Inputs are hidden, because a validation error would otherwise print the key that it is about.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
-    base_url: str | None = Field(
+    base_url: _Blankable = Field(
         default=None,
         description="OpenAI-compatible endpoint, such as http://localhost:8000/v1; wins over RUNPOD_VLLM_ENDPOINT_ID.",
     )
-    api_key: SecretStr | None = Field(default=None, description="Key of LLM_BASE_URL; a local server may need none.")
+    api_key: _Key = Field(default=None, description="Key of LLM_BASE_URL; a local server may need none.")
     input_price: float | None = Field(
         default=None, ge=0, le=1_000_000, description="Price of a million tokens of prompt, for `cost` in answers."
     )
@@ -70,11 +88,6 @@ class _EndpointSettings(BaseModel):
     second_price: float | None = Field(
         default=None, ge=0, le=1_000_000, description="Price of a second in which the endpoint works for one question."
     )
-
-    @field_validator("base_url", "api_key", mode="before")
-    @classmethod
-    def _blank_is_unset(cls, value: object) -> object:
-        return _blank_to_none(value)
 
     @field_validator("base_url")
     @classmethod
@@ -88,19 +101,10 @@ class _EndpointSettings(BaseModel):
             raise ValueError("must not carry a user or password; put the key into LLM_API_KEY, or its own api_key")
         return value.rstrip("/")
 
-    @field_validator("api_key")
-    @classmethod
-    def _check_api_key(cls, value: SecretStr | None) -> SecretStr | None:
-        return _checked_key(value)
-
     @property
     def prices(self) -> Prices:
         """The prices of the endpoint."""
-        return Prices(
-            per_million_input=self.input_price,
-            per_million_output=self.output_price,
-            per_second=self.second_price,
-        )
+        return Prices(self.input_price, self.output_price, self.second_price)
 
     def _endpoint(self, name: str, base_url: str, api_key: SecretStr | None, model: str) -> Endpoint:
         key = api_key or SecretStr(_KEY_OF_A_KEYLESS_SERVER)
@@ -169,12 +173,12 @@ class LLMSettings(_EndpointSettings):
         default="none",
         description="Without an LLM: none refuses to answer, extractive quotes the best sentences of the memories.",
     )
-    runpod_api_key: SecretStr | None = Field(
+    runpod_api_key: _Key = Field(
         default=None,
         description="RunPod key, for the vLLM endpoint of RUNPOD_VLLM_ENDPOINT_ID.",
         json_schema_extra={"env": "RUNPOD_API_KEY"},
     )
-    runpod_vllm_endpoint_id: str | None = Field(
+    runpod_vllm_endpoint_id: _Blankable = Field(
         default=None,
         max_length=100,
         description="Id of a RunPod serverless endpoint that runs vLLM.",
@@ -191,16 +195,6 @@ class LLMSettings(_EndpointSettings):
             return json.loads(value) if value.strip() else ()
         except (ValueError, RecursionError) as error:
             raise ValueError('must be JSON, such as [{"base_url": "https://other.example/v1"}]') from error
-
-    @field_validator("runpod_api_key", "runpod_vllm_endpoint_id", mode="before")
-    @classmethod
-    def _blank_runpod_is_unset(cls, value: object) -> object:
-        return _blank_to_none(value)
-
-    @field_validator("runpod_api_key")
-    @classmethod
-    def _check_runpod_key(cls, value: SecretStr | None) -> SecretStr | None:
-        return _checked_key(value)
 
     @field_validator("runpod_vllm_endpoint_id")
     @classmethod
@@ -228,16 +222,3 @@ class LLMSettings(_EndpointSettings):
             for number, fallback in enumerate(self.fallback_endpoints, start=1)
         )
         return (*first, *further)
-
-
-def _blank_to_none(value: object) -> object:
-    # Compose files pass empty variables, and secret files end in a newline.
-    text = value.get_secret_value() if isinstance(value, SecretStr) else value
-    return (text.strip() or None) if isinstance(text, str) else value
-
-
-def _checked_key(value: SecretStr | None) -> SecretStr | None:
-    # A header takes nothing else, and the HTTP library's error would quote the key.
-    if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-        raise ValueError("must be printable ASCII without spaces")
-    return value

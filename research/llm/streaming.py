@@ -153,12 +153,7 @@ class StreamReader:
             message: dict[str, object] = {"tool_calls": [{}]} if self._called_tool else {}
             reply = {"choices": [{"message": message, "finish_reason": self._finish_reason}]}
             raise rejection(reply, "", self._secret)
-        return Completion(
-            text=text,
-            model=self._model,
-            finish_reason=self._finish_reason,
-            **counts(self._usage),
-        )
+        return Completion(text=text, model=self._model, finish_reason=self._finish_reason, **counts(self._usage))
 
     def _take(self, reply: object, data: str) -> list[str]:
         match reply:

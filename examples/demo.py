@@ -74,7 +74,7 @@ def expect(holds: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentenc
 
 
 def call(client: httpx.Client, method: str, path: str, **request: Any) -> Any:
-    """The body of a successful answer."""
+    """Return the body of a successful answer."""
     response = client.request(method, path, **request)
     expect(response.is_success, f"{method} {path} answered {response.status_code}: {response.text}")
     return response.json()

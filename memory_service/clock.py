@@ -38,7 +38,7 @@ class Moment:
         return cls(time.monotonic(), time.time())
 
     def is_older_than(self, seconds: float) -> bool:
-        """Whether this many seconds have passed since, by either clock."""
+        """Return whether this many seconds have passed since, by either clock."""
         return time.monotonic() - self.monotonic_s >= seconds or abs(time.time() - self.wall_s) >= seconds
 
 

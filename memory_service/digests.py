@@ -28,7 +28,7 @@ def request_digest(operation: str, arguments: Mapping[str, Any]) -> str:
 
 
 def is_versioned(digest: str) -> bool:
-    """Whether `request_digest` made this digest; earlier releases digested the `repr` of a request."""
+    """Return whether `request_digest` made this digest; earlier releases digested the `repr` of a request."""
     return digest.startswith(VERSION)
 
 

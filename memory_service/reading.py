@@ -278,7 +278,7 @@ class MemoryReader:
 
 
 def no_such_memory(namespace: str, key: str) -> NotFound:
-    """The error for a key without a memory."""
+    """Return the error for a key without a memory."""
     return NotFound(f"There is no memory with key {_quoted(key)} in namespace {_quoted(namespace)}.")
 
 

@@ -43,7 +43,7 @@ GELU_LEAST, GELU_ZERO = 0.17, 16
 
 
 def build(weights: Path, precision: Precision = "fp32") -> ModelProto:
-    """The model as a graph over (ids, mask), int32 of shape (texts, pieces), to unit vectors (texts, 384)."""
+    """Return the model as a graph over (ids, mask), int32 of shape (texts, pieces), to unit vectors (texts, 384)."""
     graph = _Int8Graph(weights) if precision == "int8" else _Graph(weights)
     hidden = graph.embeddings()
     for layer in range(LAYERS):
@@ -87,7 +87,7 @@ class _Graph:
         return self.fused("Attention", [hidden, matrix, bias, "lengths"], name, num_heads=HEADS)
 
     def sublayer(self, name: str, inner: str, residual: str) -> str:
-        """A linear layer, the residual connection around it, and layer normalization."""
+        """Return a linear layer, the residual connection around it, and layer normalization."""
         out = self.matmul(f"{name}.dense", inner)
         inputs = [out, residual, *self._norm(f"{name}.LayerNorm"), self.weight(f"{name}.dense.bias")]
         return self.fused("SkipLayerNormalization", inputs, f"{name}.normed", epsilon=EPSILON)
@@ -116,7 +116,7 @@ class _Graph:
         return outs[0]
 
     def constant(self, name: str, value: list[int] | float, type: int = TensorProto.FLOAT) -> str:
-        """A list or a single number, kept once for each name."""
+        """Return a list or a single number, kept once for each name."""
         if name not in self._constants:
             self._constants.add(name)
             dims = [len(value)] if isinstance(value, list) else []
@@ -175,7 +175,7 @@ class _Int8Graph(_Graph):
         return self.fused("MatMulNBits", [hidden, bytes_, scales], f"{name}.projected", **sizes)
 
     def matmul(self, name: str, inner: str) -> str:
-        """The product with a scale for each column of the matrix and for each row of `inner`."""
+        """Return the product with a scale for each column of the matrix and for each row of `inner`."""
         matrix = self.node("Transpose", [self.weight(f"{name}.weight")], f"{name}.matrix", perm=[1, 0])
         columns = self.scales(name, matrix, axis=0)
         steps = self.node("Round", [self.node("Div", [matrix, columns], f"{name}.ratios")], f"{name}.steps")
@@ -193,7 +193,7 @@ class _Int8Graph(_Graph):
         return self.node("Div", [peaks, self.constant("steps", STEPS)], f"{name}.scales")
 
     def scales_of_rows(self, name: str, inner: str) -> tuple[str, str]:
-        """What a step is worth in each row (texts, pieces, 1), and the byte for 0."""
+        """Return what a step is worth in each row (texts, pieces, 1), and the byte for 0."""
         if name.endswith(".output.dense") and ".attention." not in name:  # what GELU gave
             zero = self.constant("gelu_zero", GELU_ZERO, TensorProto.UINT8)
             steps, least = self.constant("gelu_steps", 255.0 - GELU_ZERO), GELU_LEAST / GELU_ZERO
@@ -208,7 +208,7 @@ class _Int8Graph(_Graph):
 
 
 def _read_header(weights: Path) -> tuple[dict[str, dict[str, list[int]]], int]:
-    """What a safetensors file says of its tensors, and where their bytes begin.
+    """Return what a safetensors file says of its tensors, and where their bytes begin.
 
     Format: https://huggingface.co/docs/safetensors (8 bytes of length, that much JSON, then the data).
     """

@@ -148,13 +148,13 @@ def _progress() -> "Progress":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.text import Text
 
-    class Rate(ProgressColumn):
+    class RateColumn(ProgressColumn):
         """A column that shows memories per second."""
 
         def render(self, task: Task) -> Text:
             """Return the rate, such as 1,200/s."""
             return Text("" if task.speed is None else f"{task.speed:,.0f}/s", style="dim")
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), Rate())
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), RateColumn())
     err = console(stderr=True)
     return Progress(*columns, console=err, disable=not err.is_terminal, transient=True)

@@ -39,7 +39,7 @@ _ORDER = "ORDER BY 1, 2"
 
 
 def is_collection(value: Any) -> bool:
-    """Whether a value is what `collection.get()` returns."""
+    """Return whether a value is what `collection.get()` returns."""
     return isinstance(value, dict) and isinstance(value.get("ids"), list) and "documents" in value
 
 

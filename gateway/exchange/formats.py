@@ -117,7 +117,7 @@ def _structured(
 
 
 def _is_lines(head: bytes) -> bool:
-    """Whether the first line is complete JSON. In a JSON text that spans several lines it is not."""
+    """Return whether the first line is complete JSON. In a JSON text that spans several lines it is not."""
     lines = head.lstrip().split(b"\n", 1)
     try:
         first = json.loads(lines[0])

@@ -12,7 +12,7 @@ from gateway.exchange.items import ItemOrProblem, Problem, item_of
 
 
 def is_graph_line(value: dict[str, Any]) -> bool:
-    """Whether a value is an entity or a relation."""
+    """Return whether a value is an entity or a relation."""
     return value.get("type") in ("entity", "relation") and "content" not in value
 
 

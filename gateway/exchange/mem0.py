@@ -24,7 +24,7 @@ def unpack(value: Any) -> list[Any] | None:
 
 
 def is_memory(value: dict[str, Any]) -> bool:
-    """Whether a value is a memory of mem0."""
+    """Return whether a value is a memory of mem0."""
     return isinstance(value.get("memory"), str) and "content" not in value
 
 

@@ -34,7 +34,7 @@ class KeyState:
     expires_at_ms: int | None = None
 
     def is_alive(self, now_ms: int) -> bool:
-        """Whether the key has a memory that has not expired."""
+        """Return whether the key has a memory that has not expired."""
         return self.text is not None and (self.expires_at_ms is None or self.expires_at_ms > now_ms)
 
 

@@ -38,7 +38,7 @@ def examine(folder: Path, scratch: Path | None = None) -> Report:
 
 
 def _examine(folder: Path, scratch: Path | None) -> tuple[Report, bool]:
-    """The report, and whether no snapshot was removed since; removed ones are not in the report."""
+    """Return the report, and whether no snapshot was removed since; removed ones are not in the report."""
     embedder, about_store = read_store(folder)
     begun = [read_snapshot(path, embedder, scratch) for path in entries_in(folder / SNAPSHOT_FOLDER)]
     journals, about_journals = read_journals(folder, embedder)
@@ -74,7 +74,7 @@ def _totals(
 
 
 def _size(path: Path) -> int:
-    """The size of a file; 0 if it was just removed."""
+    """Return the size of a file; 0 if it was just removed."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

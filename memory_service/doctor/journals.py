@@ -122,7 +122,7 @@ def _read(data: bytes) -> _Read:
 
 
 def _judge_header(header: Header | None, writer: str, embedder: Fingerprint | None, diagnoses: Diagnoses) -> bool:
-    """Whether a start would accept the header."""
+    """Return whether a start would accept the header."""
     if header is None:
         return True  # nothing was acknowledged, or `_judge_end` says what is wrong
     if header.writer != writer:
@@ -138,7 +138,7 @@ def _judge_header(header: Header | None, writer: str, embedder: Fingerprint | No
 
 
 def _judge_end(data: bytes, read: _Read, diagnoses: Diagnoses) -> bool:
-    """Whether everything that was acknowledged can be read."""
+    """Return whether everything that was acknowledged can be read."""
     rest = len(data) - read.end
     if read.senseless is not None:
         diagnoses.problem(f"a record cannot be decoded: {read.senseless}", RESTORE, at=read.end)

@@ -76,7 +76,7 @@ def read_snapshot(path: Path, embedder: Fingerprint | None, scratch: Path | None
 
 
 def is_complete(snapshot: Path) -> bool:
-    """Whether it is there and has a manifest, good or bad."""
+    """Return whether it is there and has a manifest, good or bad."""
     from memory_service.projection.snapshots import MANIFEST
 
     return (snapshot / MANIFEST).exists()
@@ -96,7 +96,7 @@ def _explained(error: Exception) -> tuple[str, str, int | None]:
 
 
 def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
-    """The files of a snapshot, each held to its checksum and the rows to the manifest.
+    """Return the files of a snapshot, each held to its checksum and the rows to the manifest.
 
     Raises:
         _Unsound, OSError: at the first thing that is wrong.
@@ -126,7 +126,7 @@ def _loaded(path: Path, embedder: Fingerprint | None) -> "Snapshot":
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """The manifest, with every field of the type that reading relies on."""
+    """Return the manifest, with every field of the type that reading relies on."""
     from memory_service.projection.snapshot_rows import FILES
     from memory_service.projection.snapshots import MANIFEST, SCHEMA_WITHOUT_CHECKSUM, checksum
 
@@ -169,7 +169,7 @@ def _judge_catalog(catalog: Catalog, snapshot: "Snapshot") -> None:
 
 
 def _watermarks(path: Path, scratch: Path | None) -> dict[str, int]:
-    """What an unusable snapshot covered, if that can still be told: it decides whether it may be removed."""
+    """Return what an unusable snapshot covered, if that can still be told: it decides whether it may be removed."""
     from memory_service.projection.snapshots import CATALOG, coverage
 
     try:

@@ -76,7 +76,7 @@ def reach_verdict(
 
 
 def _replayed(snapshot: ExaminedSnapshot | None, journals: Iterable[ExaminedJournal]) -> State:
-    """The state after a start from a snapshot, or from the journals alone: the last stamp of each key wins."""
+    """Return the state after a start from a snapshot, or from the journals alone: the last stamp of each key wins."""
     state = dict(snapshot.state or {}) if snapshot else {}
     covered = snapshot.journals if snapshot else {}
     for journal in journals:
@@ -88,7 +88,7 @@ def _replayed(snapshot: ExaminedSnapshot | None, journals: Iterable[ExaminedJour
 
 
 def _lost(snapshots: Iterable[ExaminedSnapshot], held: Mapping[str, ExaminedJournal]) -> dict[str, int]:
-    """How far snapshots cover the journals that are missing or shorter than that, by writer."""
+    """Return how far snapshots cover the journals that are missing or shorter than that, by writer."""
     lost: dict[str, int] = {}
     for snapshot in snapshots:
         for writer, end in snapshot.journals.items():
@@ -123,7 +123,7 @@ def _about_lost(
 
 
 def _lacks(snapshot: ExaminedSnapshot, lost: Mapping[str, int]) -> list[str]:
-    """The journals that a start from this snapshot needs and that are missing or too short."""
+    """Return the journals that a start from this snapshot needs and that are missing or too short."""
     return sorted(writer for writer, end in lost.items() if snapshot.journals.get(writer, 0) < end)
 
 
@@ -147,7 +147,7 @@ def _about_boundaries(snapshot: ExaminedSnapshot, held: Mapping[str, ExaminedJou
 
 
 def _difference(state: State, measure: State, now_ms: int) -> str | None:
-    """How two states differ as a caller sees them; None if they agree."""
+    """Return how two states differ as a caller sees them; None if they agree."""
     names = [name for name in state.keys() | measure.keys() if not _agree(state.get(name), measure.get(name), now_ms)]
     if not names:
         return None
@@ -157,7 +157,7 @@ def _difference(state: State, measure: State, now_ms: int) -> str | None:
 
 
 def _agree(one: KeyState | None, other: KeyState | None, now_ms: int) -> bool:
-    """Whether a caller sees the same. An expired memory counts as missing."""
+    """Return whether a caller sees the same. An expired memory counts as missing."""
     if one == other:
         return True
     # A worker that saw the expiry holds a tombstone with the memory's own stamp.

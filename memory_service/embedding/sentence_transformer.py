@@ -111,7 +111,7 @@ def _cutter(model: "SentenceTransformer", name: str) -> Cutter:
 
 
 def _pooling(model: "SentenceTransformer") -> str:
-    """The pooling layer's mode, such as "mean" or "cls"; "own" for a model without such a layer."""
+    """Return the pooling layer's mode, such as "mean" or "cls"; "own" for a model without such a layer."""
     modes = next((layer.pooling_mode for layer in model if hasattr(layer, "pooling_mode")), "own")
     return modes if isinstance(modes, str) else "+".join(modes)
 
@@ -123,7 +123,7 @@ def _log_prompts(model: "SentenceTransformer", name: str) -> None:
 
 
 def _folder(model: str) -> Path:
-    """The folder of a model that was just loaded."""
+    """Return the folder of a model that was just loaded."""
     if Path(model).is_dir():
         return Path(model)
     from huggingface_hub import snapshot_download
@@ -139,7 +139,7 @@ def _name(model: str) -> str:
 
 
 def _weights_sha256(folder: Path) -> str:
-    """The sha256 of the weights file; of several files, the sha256 of all their names and sums."""
+    """Return the sha256 of the weights file; of several files, the sha256 of all their names and sums."""
     files = _weights_files(folder)
     if not files:
         raise StartupError(f"There are no weights in {folder}.")

@@ -115,7 +115,7 @@ def pad_windows(windows: Sequence[TextWindow], pad_id: int) -> tuple[NDArray[np.
 
 
 def _word_starts(text: str, starts: Sequence[int], encoding: "Encoding") -> list[bool]:
-    """Which tokens begin a word, as the tokenizer says; otherwise by the white space before them."""
+    """Return which tokens begin a word, as the tokenizer says; otherwise by the white space before them."""
     words = encoding.word_ids
     if len(set(words)) > 1:
         return [words[i] != words[i - 1] for i in range(len(words))]
@@ -125,7 +125,7 @@ def _word_starts(text: str, starts: Sequence[int], encoding: "Encoding") -> list
 
 
 def _special_tokens(tokenizer: "Tokenizer") -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer puts before and after every text, such as those of [CLS] and [SEP]."""
+    """Return the ids that the tokenizer puts before and after every text, such as those of [CLS] and [SEP]."""
     sample = tokenizer.encode("a")
     begin = sample.special_tokens_mask.index(0)
     end = begin + sample.special_tokens_mask.count(0)

@@ -50,7 +50,7 @@ def read_ids(text: str | None) -> Ids:
 
 
 def _ascending(ids: Ids) -> Ids:
-    """The ids sorted, each once."""
+    """Return the ids sorted, each once."""
     # np.unique takes ten times as long for 100,000 ids.
     ids = np.sort(ids)
     return ids[np.concatenate([[True], ids[1:] != ids[:-1]])] if len(ids) else ids

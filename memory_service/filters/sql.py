@@ -44,7 +44,7 @@ def typed(value: JSON) -> tuple[str, Any]:
 
 
 def _with_unified_numbers(value: JSON) -> JSON:
-    """The value with whole floats as integers, so that [1] and [1.0] are equal, as 1 and 1.0 are."""
+    """Return the value with whole floats as integers, so that [1] and [1.0] are equal, as 1 and 1.0 are."""
     match value:
         case float() if value.is_integer():
             return int(value)
@@ -106,7 +106,7 @@ def _joined(conditions: Sequence[Condition], joint: str, when_empty: str) -> Con
 
 
 def _own(leaf: Leaf) -> Condition:
-    """A condition on one of the memory's own fields."""
+    """Return a condition on one of the memory's own fields."""
     column = OWN_COLUMNS[leaf.field.name]
     match leaf:
         case OneOf(_, values):
@@ -145,7 +145,7 @@ def _attributes_of(leaf: Leaf) -> list[Condition]:
 
 
 def _attribute(leaf: Leaf, element: int, test: str, parameters: list[Any]) -> Condition:
-    """A condition on rows of `attribute` at the leaf's path. Every query binds the namespace first."""
+    """Return a condition on rows of `attribute` at the leaf's path. Every query binds the namespace first."""
     return f"namespace = ?1 AND path = ? AND element = {element} AND {test}", [leaf.field.name, *parameters]
 
 

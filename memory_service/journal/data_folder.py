@@ -158,7 +158,7 @@ def _named(fingerprint: Fingerprint | None) -> str:
 
 
 def _choice(held: Fingerprint | None) -> str:
-    """The settings that choose this embedder."""
+    """Return the settings that choose this embedder."""
     if held is None:
         return "the embedder that made the folder"
     for precision, fingerprint in FINGERPRINTS.items():

@@ -102,7 +102,7 @@ class _Contents:
 
 
 def _header(data: bytes) -> Header | None:
-    """The header in a journal's first bytes, if it can be read."""
+    """Return the header in a journal's first bytes, if it can be read."""
     contents, payload = _Contents(None), payload_at(data, 0)
     if payload is not None:
         contents.decode(payload)

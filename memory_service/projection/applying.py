@@ -273,7 +273,7 @@ class Projection:
         return self._missing_snapshots(folder)
 
     def _missing_snapshots(self, folder: DataFolder) -> list[str]:
-        """The snapshots that hold records which were never applied here and which no journal has any more."""
+        """Return the snapshots that hold records which were never applied here and which no journal has any more."""
         names = snapshots.names(folder.snapshots)
         # A manifest never changes, so it is read once. One that could not be read is tried again.
         for name in names:
@@ -307,7 +307,7 @@ def _pairs(hits: tuple[Groups, Vectors]) -> Iterable[tuple[int, float]]:
 
 
 def _rows(versions: Iterable[tuple[int, Vectors]]) -> tuple[Groups, Vectors]:
-    """The ids (n,) and rows (n, dim) of an index, for (id, vectors) in ascending order of id."""
+    """Return the ids (n,) and rows (n, dim) of an index, for (id, vectors) in ascending order of id."""
     ids, vectors = zip(*versions, strict=True)
     counts = [len(windows) for windows in vectors]
     return np.repeat(np.array(ids, dtype=np.int64), counts), np.concatenate(vectors)

@@ -126,7 +126,7 @@ def _from_snapshot(
     spill: Spill,
     over: Callable[[Catalog], Projection],
 ) -> Projection:
-    """A projection of the newest usable snapshot, or an empty one without snapshots."""
+    """Return a projection of the newest usable snapshot, or an empty one without snapshots."""
     for snapshot in snapshots.usable(folder.snapshots, embedder, spill):
         try:
             projection = over(Catalog(cache_dir, snapshot.catalog))

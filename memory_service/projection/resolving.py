@@ -124,7 +124,7 @@ class Resolver:
         return None if index is None else index.dense.vectors(id)
 
     def _is_kept(self, until_ms: int) -> bool:
-        """Whether a version superseded at this time can still be looked back at."""
+        """Return whether a version superseded at this time can still be looked back at."""
         is_kept = until_ms + self._superseded_kept_ms > self._clock.now_ms()
         if is_kept:
             self._note_expiry(until_ms + self._superseded_kept_ms + FORGETTING_SLACK_MS)

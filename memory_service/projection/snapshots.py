@@ -163,7 +163,7 @@ def usable(folder: Path, embedder: Fingerprint, spill: Spill | None = None) -> I
 
 
 def covered_by_all(folder: Path) -> dict[str, int]:
-    """How far each journal is covered by all the kept snapshots; nothing while there are fewer than are kept."""
+    """Return how far each journal is covered by all the kept snapshots; nothing while there are fewer than are kept."""
     covered = [coverage(path) or {} for path in _complete(folder)[-KEPT:]]
     if len(covered) < KEPT:
         return {}
@@ -172,7 +172,7 @@ def covered_by_all(folder: Path) -> dict[str, int]:
 
 
 def names(folder: Path) -> tuple[str, ...]:
-    """The complete snapshots, oldest first; by them alone it can be told whether there is a new one."""
+    """Return the complete snapshots, oldest first; by them alone it can be told whether there is a new one."""
     return tuple(path.name for path in _complete(folder))
 
 
@@ -185,7 +185,7 @@ def folders(folder: Path) -> list[Path]:
 
 
 def coverage(path: Path) -> dict[str, int] | None:
-    """How far a snapshot covers each journal; None for one that is damaged or gone.
+    """Return how far a snapshot covers each journal; None for one that is damaged or gone.
 
     Raises:
         OSError: it cannot be read, which may pass.
@@ -197,7 +197,7 @@ def coverage(path: Path) -> dict[str, int] | None:
 
 
 def uncovered(journals: Mapping[str, int], by: Mapping[str, int]) -> list[str]:
-    """The journals that are covered further here than there."""
+    """Return the journals that are covered further here than there."""
     return [writer for writer, end in journals.items() if by.get(writer, 0) < end]
 
 
@@ -266,7 +266,7 @@ def _texts(data: bytes) -> Iterator[tuple[str, Texts]]:
 
 
 def _read_texts(path: Path, spill: Spill | None) -> "tuple[bytes | Extent, str]":
-    """The file of all words and structure, in RAM or copied to local disk, and its sha256."""
+    """Return the file of all words and structure, in RAM or copied to local disk, and its sha256."""
     if spill is not None:
         hashed = hashlib.sha256()
         with path.open("rb") as file, contextlib.suppress(SpillFailed), spill.writer() as writer:

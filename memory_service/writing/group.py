@@ -42,7 +42,7 @@ class Group:
         return index.dense.vectors(version.id)
 
     def has_vectors(self, namespace: str, version: Version) -> bool:
-        """Whether a version's vectors can be read; the index of its namespace may be lost (`index_cache.py`)."""
+        """Return whether a version's vectors can be read; the index of its namespace may be lost (`index_cache.py`)."""
         if version.vectors is not None:
             return True
         try:

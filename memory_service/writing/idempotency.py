@@ -60,7 +60,7 @@ def recall_outcome(request: WriteRequest, group: Group) -> WriteOutcome | None:
 
 
 def _answers(outcome: WriteOutcome, request: WriteRequest) -> bool:
-    """Whether an outcome is of this kind of request, and of the same keys."""
+    """Return whether an outcome is of this kind of request, and of the same keys."""
     match outcome, request:
         case list(), StoreRequest(items=items):
             return [(it.namespace, it.key) for it in outcome] == [(it.namespace, it.key) for it in items]
@@ -84,7 +84,7 @@ _STORED_FIELDS = ("namespace", "key", "status", "created_at_ms", "updated_at_ms"
 
 
 def _encode(outcome: list[Any] | DeleteOutcome) -> list[Any]:
-    """The outcome as msgpack values."""
+    """Return the outcome as msgpack values."""
     if isinstance(outcome, DeleteOutcome):
         return ["deleted", outcome.namespace, list(outcome.keys), list(outcome.missing), outcome.receipt]
     return [

@@ -74,7 +74,7 @@ def _plan_store(request: StoreRequest, group: Group) -> Plan:
 
 
 def _lacks_vectors(item: PreparedMemory, group: Group) -> bool:
-    """Whether the item came without vectors and cannot take those of the memory under its key."""
+    """Return whether the item came without vectors and cannot take those of the memory under its key."""
     if item.vectors is not None:
         return False
     current = group.version(item.namespace, item.key)

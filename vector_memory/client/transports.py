@@ -4,13 +4,14 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any, Protocol
-
-import httpx
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vector_memory.client.requests import Unanswered, WireRequest, WireResponse, json_bytes
 from vector_memory.errors import InvalidInput
 from vector_memory.server_sent import EventReader, ServerSentEvent
+
+if TYPE_CHECKING:  # importing httpx takes as long as everything else here, so the first client pays for it
+    import httpx
 
 USER_AGENT = "vector-memory"
 _EVENT_STREAM = "text/event-stream"
@@ -62,8 +63,10 @@ class HTTPTransport:
         *,
         api_key: str | None = None,
         timeout_s: float,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: "httpx.AsyncBaseTransport | None" = None,
     ) -> None:
+        import httpx
+
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
             raise InvalidInput("The API key is empty or holds characters that no key has.", field="api_key")
         headers = {"User-Agent": USER_AGENT} | ({} if api_key is None else {"Authorization": f"Bearer {api_key}"})
@@ -105,7 +108,7 @@ class HTTPTransport:
             await answer.aread()
             return _response(answer)
 
-    async def _events(self, answer: httpx.Response) -> AsyncGenerator[ServerSentEvent]:
+    async def _events(self, answer: "httpx.Response") -> AsyncGenerator[ServerSentEvent]:
         reader = EventReader()
         try:
             with self._unanswered():
@@ -115,7 +118,9 @@ class HTTPTransport:
         finally:
             await answer.aclose()  # also when the caller stops early, which tells the service to stop
 
-    def _built(self, method: str, path: str, *, query: Any, body: Any, headers: dict[str, str] | None) -> httpx.Request:
+    def _built(
+        self, method: str, path: str, *, query: Any, body: Any, headers: dict[str, str] | None
+    ) -> "httpx.Request":
         content = None if body is None else json_bytes(body)
         # httpx encodes text in headers as ASCII, but an idempotency key may hold any character.
         sent = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
@@ -144,6 +149,8 @@ class HTTPTransport:
 @contextlib.contextmanager
 def _unanswered(url: str) -> Iterator[None]:
     """Translate httpx's errors. What matters is whether the service may have carried the request out."""
+    import httpx
+
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -165,7 +172,7 @@ def _unanswered(url: str) -> Iterator[None]:
         raise Unanswered(f"{url} did not answer: {_reason(error)}.", was_sent=True) from error
 
 
-def _response(answer: httpx.Response) -> WireResponse:
+def _response(answer: "httpx.Response") -> WireResponse:
     headers = answer.headers
     return WireResponse(answer.status_code, _json(answer.content), _seconds(headers), headers.get("x-request-id"))
 
@@ -181,7 +188,7 @@ def _json(content: bytes) -> Any:
         return None
 
 
-def _seconds(headers: httpx.Headers) -> float | None:
+def _seconds(headers: "httpx.Headers") -> float | None:
     """Return the Retry-After header in seconds, or None if it is absent or a date."""
     text = headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() else None

@@ -410,6 +410,26 @@ def test_while_loading_probes_are_answered_and_requests_are_told_to_come_back(tm
         assert client.get("/ping").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/v1/memories", b"application/json"), ("/v1/documents", b"multipart/form-data; boundary=x")],
+)
+async def test_a_client_that_leaves_amid_its_body_is_no_crash(client, caplog, path, kind):
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    sent = []
+
+    async def keep(message):
+        sent.append(message)
+
+    headers = [(b"content-type", kind), (b"content-length", b"100")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    await client.app({**scope, "http_version": "1.1", "scheme": "http", "server": ("test", 80)}, gone, keep)
+    assert sent[0]["status"] == 400
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_a_crash_inside_is_a_plain_500_and_a_traceback_in_the_log(tmp_path, caplog):
     """The service is closed under the application's feet, which no table of errors foresees."""
     worker = worker_over(tmp_path / "memory")

@@ -99,7 +99,7 @@ A = TypeVar("A", bound=Value)
 R = TypeVar("R")
 
 Door = Literal["http", "tool", "openai"]
-"""Where a call comes in. A RunPod job comes in by HTTP, or by OpenAI's routes; an MCP client calls tools."""
+"""The door that a call comes in by. A RunPod job comes in by HTTP, or by OpenAI's routes; an MCP client calls tools."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ class Caller:
 
 Handler = Callable[[Services, Q, Caller], A | Awaitable[A]]
 HANDLERS: dict[str, Callable[[Services, Any, Caller], Any]] = {}
-"""What carries out each operation, by its name."""
+"""The function that carries out each operation, by the name of the operation."""
 
 
 def carries_out(operation: Operation[Q, A]) -> Callable[[Handler[Q, A]], Handler[Q, A]]:

@@ -17,7 +17,7 @@ _V = TypeVar("_V", bound="Value")
 _CONTROL_CHARACTERS = {
     code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), 127, *range(128, 160)] if chr(code) not in "\n\t"
 }
-"""What replaces control characters. A memory that holds some could move the cursor, or worse."""
+"""A table that replaces control characters. A memory that holds some could move the cursor, or worse."""
 
 _UNENCODABLE = "backslashreplace"
 

@@ -1,4 +1,4 @@
-"""Where a command works: on a data folder in this process, on a running service, or on a RunPod endpoint.
+"""The place that a command works on: a data folder in this process, a running service, or a RunPod endpoint.
 
 `root_options` declares these options once, for the root command. Every command takes them after its own name as well.
 """
@@ -70,7 +70,7 @@ class Where:
 
     @property
     def is_default(self) -> bool:
-        """Whether no place is named."""
+        """Return whether no place is named."""
         return self.data_dir is None and self.url is None and self.runpod is None
 
     @property

@@ -16,7 +16,7 @@ from vector_memory.memories import Refused, Stored
 from vector_memory.times import time_ms
 
 BATCH_ITEMS_MAX = 250
-"""Items per request. Without vectors these take about a second to embed, so progress is visible."""
+"""The number of items in one request. Embedding that many takes about a second, so progress is visible."""
 
 BATCH_BYTES_MAX = 4_000_000
 """Bytes per request: well below the 10 MB that a service and RunPod's `/run` accept by default."""

@@ -1,4 +1,4 @@
-"""What the readers of formats yield: memories to import, and problems with what they could not read."""
+"""The items that the readers of formats yield: memories to import, and problems with what they could not read."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias

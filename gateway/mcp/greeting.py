@@ -102,7 +102,7 @@ class Front:
 
     def __init__(self) -> None:
         self.is_terminal = os.isatty(0)
-        """Whether a person started the process at a terminal. A client connects through pipes."""
+        """Return whether a person started the process at a terminal. A client connects through pipes."""
         # Keep private copies of both descriptors. Then anything else that reads standard input finds it empty, and
         # anything that prints reaches standard error.
         self._input, self._output = os.dup(0), os.dup(1)
